@@ -1,0 +1,426 @@
+//! Rows → Parquet data files, written out of everyone's sight and moved into place when durable.
+//!
+//! Metadata rows (node, entries, cut) come first, in row groups of their own; extent rows follow in
+//! theirs. A commit with much content puts it into content files, which hold extents only. Within
+//! a group rows are sorted by part, node and lsn. Every extent of more than 8 KiB has a page
+//! nearly to itself, smaller ones share pages of at most 16 KiB, so that a small read decodes little.
+//!
+//! A file's `add` action carries a digest of all the bytes that a load reads (`footprint`), since Parquet
+//! pages as written here have no checksums of their own. Bytes of extents have one a row.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use arrow::array::{ArrayRef, AsArray};
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::statistics::Statistics;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
+use pond_tinyfs::{ExtentContent, Record, Row};
+use uuid::Uuid;
+
+use crate::action::Add;
+use crate::durable::{self, DurableFile};
+use crate::schema::{self, col, record};
+use crate::{OpLogError, TxnSeq, encode};
+
+/// More content than this in one commit goes into content files.
+const BULK: usize = 8 << 20;
+/// Most content of one content file.
+const CONTENT_FILE: usize = 1 << 30;
+/// Bounds of an extent row group: the writer holds one per core in memory.
+const ROW_GROUP: Range<usize> = 8 << 20..64 << 20;
+/// Most rows of any row group, so that a load can decode one huge commit on all cores.
+const ROW_GROUP_ROWS: usize = 128 << 10;
+/// Content that is turned into Arrow at a time.
+const BATCH: usize = 8 << 20;
+/// Small extents go to a page in runs of this; a page is closed once it holds as much, so it ends below twice this.
+const PAGE: usize = 8 << 10;
+/// Fewer metadata rows than this are not compressed: each column costs a compressor's set-up.
+const FEW_ROWS: usize = 64;
+
+/// Tag of an `add` action: BLAKE3-256 of the file's [`footprint`].
+pub(crate) const DIGEST_TAG: &str = "pond.digest";
+
+/// What goes into one data file, each part sorted.
+pub(crate) struct Plan<'a> {
+    metadata: Vec<&'a Row>,
+    extents: Vec<&'a Row>,
+}
+
+/// Distributes rows over data files: none for no rows.
+pub(crate) fn plan<'a>(rows: &[&'a [Row]]) -> Vec<Plan<'a>> {
+    let (mut extents, mut metadata): (Vec<&Row>, Vec<&Row>) =
+        rows.iter().flat_map(|rows| rows.iter()).partition(|row| matches!(row.record, Record::Extent(_)));
+    for rows in [&mut metadata, &mut extents] {
+        rows.sort_unstable_by_key(|row| (row.part, row.node, row.lsn, row.seq));
+    }
+    if metadata.is_empty() && extents.is_empty() {
+        return Vec::new();
+    }
+    if content_length(&extents) <= BULK {
+        return vec![Plan { metadata, extents }];
+    }
+    let mut plans = Vec::new();
+    if !metadata.is_empty() {
+        plans.push(Plan { metadata, extents: Vec::new() });
+    }
+    for range in runs(&extents, CONTENT_FILE, usize::MAX) {
+        plans.push(Plan { metadata: Vec::new(), extents: extents[range].to_vec() });
+    }
+    plans
+}
+
+/// A file that was written and synced in the directory of files being written.
+pub(crate) struct Written<'a> {
+    pub(crate) add: Add,
+    /// Where it is now.
+    pub(crate) path: PathBuf,
+    pub(crate) rows: u64,
+    /// Its extent rows with their row numbers.
+    pub(crate) extents: Vec<(u32, &'a Row)>,
+}
+
+/// Writes and syncs one data file in `inflight`, on up to `threads` cores. `now` is in milliseconds since 1970 UTC.
+pub(crate) fn write<'a>(
+    inflight: &Path,
+    plan: Plan<'a>,
+    txn_seq: TxnSeq,
+    now: i64,
+    threads: usize,
+) -> Result<Written<'a>, OpLogError> {
+    let name = format!("txn-{:010}-{}.parquet", txn_seq.0, Uuid::new_v4());
+    let path = inflight.join(&name);
+    let rows = plan.metadata.len() + plan.extents.len();
+    if u32::try_from(rows).is_err() {
+        return Err(OpLogError::Encode { path, why: format!("{rows} rows are too many for one file") });
+    }
+    let (size, digest) = match write_to(&path, &plan, txn_seq, threads) {
+        Ok(written) => written,
+        Err(error) => {
+            durable::discard(std::iter::once(path.as_path()).filter(|path| path.exists()));
+            return Err(error);
+        }
+    };
+    let first_extent = plan.metadata.len();
+    let add = Add {
+        path: name,
+        partition_values: BTreeMap::new(),
+        size,
+        modification_time: now,
+        data_change: true,
+        stats: Some(statistics(&plan, txn_seq)),
+        tags: Some(BTreeMap::from([(DIGEST_TAG.to_string(), Some(digest))])),
+    };
+    let extents = plan.extents.iter().enumerate().map(|(i, row)| ((first_extent + i) as u32, *row)).collect();
+    Ok(Written { add, path, rows: rows as u64, extents })
+}
+
+/// Writes and syncs the file; says its size and digest.
+fn write_to(
+    path: &Path,
+    plan: &Plan<'_>,
+    txn_seq: TxnSeq,
+    threads: usize,
+) -> Result<(u64, String), OpLogError> {
+    let mut file = DurableFile::create(path).map_err(OpLogError::io("create", path))?;
+    let metadata =
+        encode_file(&mut file, plan, txn_seq, threads).map_err(|error| parquet_error(path, error))?;
+    file.sync().map_err(OpLogError::io("fsync", path))?;
+    let size = file.file().metadata().map_err(OpLogError::io("stat", path))?.len();
+    let digest = digest(file.file(), size, &metadata).map_err(OpLogError::io("read", path))?;
+    Ok((size, digest))
+}
+
+/// The transaction that a data file's name carries.
+pub(crate) fn txn_of_name(name: &str) -> Option<TxnSeq> {
+    let (txn, _) = name.strip_suffix(".parquet")?.strip_prefix("txn-")?.split_once('-')?;
+    txn.parse().ok().map(TxnSeq)
+}
+
+/// Runs a Parquet decoder on bytes that nothing has verified: on some damaged ones it panics, which is an error here.
+pub(crate) fn unpanicked<T>(decode: impl FnOnce() -> T) -> Result<T, String> {
+    // What the closure leaves half-done is dropped with it: caches take in only what is whole.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).map_err(|panic| {
+        let message = panic.downcast_ref::<String>().cloned();
+        let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
+        format!("the decoder gave up: {}", message.unwrap_or_default())
+    })
+}
+
+/// Names the file, and finds the operating system's error in Parquet's.
+pub(crate) fn parquet_error(path: &Path, error: ParquetError) -> OpLogError {
+    let error = match error {
+        ParquetError::External(cause) => match cause.downcast::<io::Error>() {
+            Ok(source) => {
+                return OpLogError::Io { action: "write", path: path.to_path_buf(), source: *source };
+            }
+            Err(cause) => ParquetError::External(cause),
+        },
+        other => other,
+    };
+    OpLogError::Encode { path: path.to_path_buf(), why: error.to_string() }
+}
+
+fn encode_file(
+    file: &mut DurableFile,
+    plan: &Plan<'_>,
+    txn_seq: TxnSeq,
+    threads: usize,
+) -> Result<ParquetMetaData, ParquetError> {
+    let schema = schema::ROWS.clone();
+    let descriptor = ArrowSchemaConverter::new().with_coerce_types(false).convert(&schema)?;
+    let properties = properties(plan)?;
+    let mut writer = SerializedFileWriter::new(file, descriptor.root_schema_ptr(), properties.into())?;
+    let factory = ArrowRowGroupWriterFactory::new(&writer, schema);
+    let row_group = content_length(&plan.extents).div_ceil(threads).clamp(ROW_GROUP.start, ROW_GROUP.end);
+    let groups: Vec<&[&Row]> = runs(&plan.metadata, ROW_GROUP.end, ROW_GROUP_ROWS)
+        .map(|range| &plan.metadata[range])
+        .chain(runs(&plan.extents, row_group, ROW_GROUP_ROWS).map(|range| &plan.extents[range]))
+        .collect();
+    let mut number = 0;
+    // A wave of as many groups as there are cores: what is encoded and not yet written stays bounded.
+    for wave in groups.chunks(threads.max(1)) {
+        let encoded = encode_wave(&factory, wave, number, txn_seq);
+        number += wave.len();
+        for chunks in encoded {
+            let mut group = writer.next_row_group()?;
+            for chunk in chunks? {
+                chunk.append_to_row_group(&mut group)?;
+            }
+            group.close()?;
+        }
+    }
+    writer.close()
+}
+
+type Encoded = Result<Vec<ArrowColumnChunk>, ParquetError>;
+
+fn encode_wave(
+    factory: &ArrowRowGroupWriterFactory,
+    wave: &[&[&Row]],
+    first: usize,
+    txn_seq: TxnSeq,
+) -> Vec<Encoded> {
+    if let [rows] = wave {
+        return vec![encode_group(factory, rows, first, txn_seq)];
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = wave
+            .iter()
+            .enumerate()
+            .map(|(i, rows)| scope.spawn(move || encode_group(factory, rows, first + i, txn_seq)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread.join().unwrap_or_else(|_| Err(ParquetError::General("the encoder panicked".into())))
+            })
+            .collect()
+    })
+}
+
+fn encode_group(
+    factory: &ArrowRowGroupWriterFactory,
+    rows: &[&Row],
+    number: usize,
+    txn_seq: TxnSeq,
+) -> Encoded {
+    let mut writers = factory.create_column_writers(number)?;
+    for range in runs(rows, BATCH, usize::MAX) {
+        let rows = &rows[range];
+        let batch = encode::batch(rows, txn_seq)?;
+        let mut leaf = 0;
+        for (field, array) in schema::ROWS.fields().iter().zip(batch.columns()) {
+            // Slices decide where pages of content may end.
+            let page = if field.name() == col::CONTENT { PAGE } else { usize::MAX };
+            let mut columns = 0;
+            for slice in page_slices(array, page) {
+                let leaves = compute_leaves(field, &array.slice(slice.start, slice.len()))?;
+                columns = leaves.len();
+                for (i, values) in leaves.iter().enumerate() {
+                    writers[leaf + i].write(values)?;
+                }
+            }
+            leaf += columns;
+        }
+    }
+    writers.into_iter().map(|writer| writer.close()).collect()
+}
+
+/// Runs of consecutive values that make at most a page, or single ones that are larger; the whole of other columns.
+fn page_slices(array: &ArrayRef, page: usize) -> impl Iterator<Item = Range<usize>> {
+    let content = array.as_binary_opt::<i32>();
+    ranges(array.len(), page, usize::MAX, move |i| {
+        content.map_or(0, |content| content.value_length(i) as usize)
+    })
+}
+
+fn runs<'a>(rows: &'a [&Row], bytes: usize, count: usize) -> impl Iterator<Item = Range<usize>> + 'a {
+    ranges(rows.len(), bytes, count, |i| encode::content_length(rows[i]))
+}
+
+/// Cuts `0..n` into ranges of at most `count` items that weigh at most `limit`, or of a single heavier one.
+fn ranges(
+    n: usize,
+    limit: usize,
+    count: usize,
+    weight: impl Fn(usize) -> usize,
+) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        if start == n {
+            return None;
+        }
+        let (mut end, mut sum) = (start + 1, weight(start));
+        while end < n && end - start < count && sum.saturating_add(weight(end)) <= limit {
+            sum += weight(end);
+            end += 1;
+        }
+        let range = start..end;
+        start = end;
+        Some(range)
+    })
+}
+
+fn content_length(extents: &[&Row]) -> usize {
+    extents.iter().map(|row| encode::content_length(row)).sum()
+}
+
+fn properties(plan: &Plan<'_>) -> Result<WriterProperties, ParquetError> {
+    let path = |name: &str| ColumnPath::from(name);
+    let zstd = Compression::ZSTD(ZstdLevel::try_new(1)?);
+    let few = plan.metadata.len() + plan.extents.len() < FEW_ROWS;
+    let mut properties = WriterProperties::builder()
+        .set_created_by(concat!("pond ", env!("CARGO_PKG_VERSION")).into())
+        .set_compression(if few { Compression::UNCOMPRESSED } else { zstd })
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_column_compression(path(col::CONTENT), content_codec(plan, zstd))
+        .set_column_data_page_size_limit(path(col::CONTENT), PAGE)
+        // Digests do not compress; a page of them is decoded for each extent that is read.
+        .set_column_compression(path(col::CHECKSUM), Compression::UNCOMPRESSED)
+        .set_column_data_page_size_limit(path(col::CHECKSUM), PAGE);
+    for name in [col::PART_ID, col::RECORD, col::FILE_TYPE, col::FACTORY] {
+        properties = properties.set_column_dictionary_enabled(path(name), !few);
+    }
+    for name in schema::STATISTICS {
+        properties = properties.set_column_statistics_enabled(path(name), EnabledStatistics::Chunk);
+    }
+    Ok(properties.build())
+}
+
+/// Compresses a sample: content that would not shrink by a tenth is stored as it is.
+fn content_codec(plan: &Plan<'_>, zstd: Compression) -> Compression {
+    const SAMPLES: usize = 16;
+    const SAMPLE: usize = 8 << 10;
+    if plan.extents.is_empty() {
+        // Symlink targets and directory changes.
+        return if plan.metadata.len() < FEW_ROWS { Compression::UNCOMPRESSED } else { zstd };
+    }
+    let step = plan.extents.len().div_ceil(SAMPLES);
+    let (mut raw, mut compressed) = (0, 0);
+    for row in plan.extents.iter().step_by(step) {
+        if let Record::Extent(extent) = &row.record
+            && let ExtentContent::Memory(bytes) = &extent.content
+        {
+            // The middle tells more than the head, where formats keep their headers.
+            let start = bytes.len().saturating_sub(SAMPLE) / 2;
+            let sample = &bytes[start..bytes.len().min(start + SAMPLE)];
+            raw += sample.len();
+            // What cannot be compressed here is counted as incompressible.
+            compressed += zstd::bulk::compress(sample, 1).map_or(sample.len(), |out| out.len());
+        }
+    }
+    if compressed * 10 <= raw * 9 { zstd } else { Compression::UNCOMPRESSED }
+}
+
+fn statistics(plan: &Plan<'_>, txn_seq: TxnSeq) -> String {
+    let rows = || plan.metadata.iter().chain(&plan.extents);
+    let bounds = |extreme: fn(&mut dyn Iterator<Item = u64>) -> Option<u64>,
+                  word: fn(&mut dyn Iterator<Item = &'static str>) -> Option<&'static str>| {
+        let hex = |raw: Option<u64>| raw.map(|raw| format!("{raw:016x}"));
+        serde_json::json!({
+            col::PART_ID: hex(extreme(&mut rows().map(|row| row.part.get()))),
+            col::NODE_ID: hex(extreme(&mut rows().map(|row| row.node.get()))),
+            col::LSN: extreme(&mut rows().map(|row| row.lsn.0)),
+            col::TXN_SEQ: txn_seq.0,
+            col::RECORD: word(&mut rows().map(|row| encode::record_name(row))),
+        })
+    };
+    let null_count: serde_json::Map<String, serde_json::Value> =
+        schema::STATISTICS.iter().map(|name| (name.to_string(), 0.into())).collect();
+    serde_json::json!({
+        "numRecords": rows().count(),
+        "minValues": bounds(|values| values.min(), |words| words.min()),
+        "maxValues": bounds(|values| values.max(), |words| words.max()),
+        "nullCount": null_count,
+    })
+    .to_string()
+}
+
+/// Whether a row group holds extents only, so that a load can leave their bytes alone.
+pub(crate) fn is_extents(group: &RowGroupMetaData) -> bool {
+    let column = group.columns().iter().find(|column| column.column_path().string() == col::RECORD);
+    match column.and_then(|column| column.statistics()) {
+        Some(Statistics::ByteArray(values)) => {
+            let word = Some(record::EXTENT.as_bytes());
+            values.min_bytes_opt() == word && values.max_bytes_opt() == word
+        }
+        _ => false,
+    }
+}
+
+/// The byte ranges that a load reads, in the order in which [`DIGEST_TAG`] covers them, but for the footer, which
+/// comes last: whole metadata row groups, and all but `content` (which lies last) of extent row groups.
+pub(crate) fn footprint(metadata: &ParquetMetaData) -> Vec<Range<u64>> {
+    metadata
+        .row_groups()
+        .iter()
+        .filter_map(|group| {
+            let extents = is_extents(group);
+            let columns = group
+                .columns()
+                .iter()
+                .filter(|column| !extents || column.column_path().string() != col::CONTENT)
+                .map(|column| column.byte_range());
+            columns
+                .map(|(start, length)| start..start + length)
+                .reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
+        })
+        .collect()
+}
+
+/// Length of a Parquet file's last part: the footer's length and the magic.
+pub(crate) const TAIL: usize = 8;
+
+/// Length of the whole footer, of which `tail` is the last [`TAIL`] bytes.
+pub(crate) fn footer_length(tail: &[u8; TAIL]) -> Option<u64> {
+    let [a, b, c, d, magic @ ..] = *tail;
+    (magic == *b"PAR1").then(|| u64::from(u32::from_le_bytes([a, b, c, d])) + TAIL as u64)
+}
+
+fn digest(file: &File, size: u64, metadata: &ParquetMetaData) -> io::Result<String> {
+    let mut tail = [0; TAIL];
+    file.read_exact_at(&mut tail, size.saturating_sub(TAIL as u64))?;
+    let footer = footer_length(&tail)
+        .and_then(|length| size.checked_sub(length))
+        .ok_or_else(|| io::Error::other("the file that was just written has no footer"))?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = Vec::new();
+    for range in footprint(metadata).into_iter().chain(std::iter::once(footer..size)) {
+        buffer.resize((range.end - range.start) as usize, 0);
+        file.read_exact_at(&mut buffer, range.start)?;
+        hasher.update(&buffer);
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}

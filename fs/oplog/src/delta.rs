@@ -1,0 +1,234 @@
+//! The Delta log as files: entries by version, written put-if-absent, read and understood.
+//!
+//! An entry costs the same at any version: one file is written, nothing is replayed. Which
+//! files are live at a version is `snapshot.rs`'s business.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::action::{Action, CommitInfo};
+use crate::durable::{self, Existing};
+use crate::layout::DELTA_LOG;
+use crate::{OpLogError, Version};
+
+/// The log of one Delta table.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    table: PathBuf,
+}
+
+/// A log entry that was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// BLAKE3-256 of its bytes, lowercase hex.
+    pub(crate) digest: String,
+    pub(crate) actions: Vec<Action>,
+}
+
+impl Entry {
+    /// The entry's `commitInfo`, if it has one.
+    pub(crate) fn commit_info(&self) -> Option<&CommitInfo> {
+        self.actions.iter().find_map(|action| action.commit_info.as_ref())
+    }
+}
+
+/// What lies in a log, by version.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listing {
+    /// Versions that have an entry, ascending.
+    pub(crate) entries: Vec<u64>,
+    /// Versions that have a checkpoint in one file, ascending.
+    pub(crate) checkpoints: Vec<u64>,
+}
+
+/// How a put-if-absent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// Our entry is there and durable.
+    Done,
+    /// Another one is there.
+    SomeoneElse,
+}
+
+impl Log {
+    /// The log of the table in this directory.
+    pub(crate) fn new(table: &Path) -> Self {
+        Log { table: table.to_path_buf() }
+    }
+
+    /// The table's directory.
+    pub(crate) fn table(&self) -> &Path {
+        &self.table
+    }
+
+    /// The log's directory.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.table.join(DELTA_LOG)
+    }
+
+    /// Where a version's entry lies.
+    pub(crate) fn entry_path(&self, version: Version) -> PathBuf {
+        self.directory().join(format!("{:020}.json", version.0))
+    }
+
+    /// Where a version's checkpoint lies.
+    pub(crate) fn checkpoint_path(&self, version: Version) -> PathBuf {
+        self.directory().join(format!("{:020}.checkpoint.parquet", version.0))
+    }
+
+    /// Makes the directories of a table where there are none; the table's parent must exist.
+    pub(crate) fn create_directories(&self) -> Result<(), OpLogError> {
+        for directory in [self.table.clone(), self.directory()] {
+            durable::ensure_directory(&directory).map_err(OpLogError::io("create", &directory))?;
+        }
+        Ok(())
+    }
+
+    /// Lists entries and checkpoints. A directory without a log is not a table.
+    pub(crate) fn list(&self) -> Result<Listing, OpLogError> {
+        let directory = self.directory();
+        let names = match fs::read_dir(&directory) {
+            Ok(names) => names,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(self.not_a_table("it has no data/_delta_log"));
+            }
+            Err(error) => return Err(OpLogError::io("list", &directory)(error)),
+        };
+        let mut listing = Listing::default();
+        for name in names {
+            let name = name.map_err(OpLogError::io("list", &directory))?.file_name();
+            let Some((digits, rest)) = name.to_str().and_then(|name| name.split_once('.')) else { continue };
+            // Twenty digits hold every u64, so a longer or shorter name is not an entry's.
+            if digits.len() != 20 {
+                continue;
+            }
+            let Ok(version) = digits.parse() else { continue };
+            match rest {
+                "json" => listing.entries.push(version),
+                "checkpoint.parquet" => listing.checkpoints.push(version),
+                _ => {}
+            }
+        }
+        listing.entries.sort_unstable();
+        listing.checkpoints.sort_unstable();
+        if listing.entries.is_empty() {
+            return Err(self.not_a_table("its log has no entries"));
+        }
+        Ok(listing)
+    }
+
+    fn not_a_table(&self, why: &str) -> OpLogError {
+        // Users know the pond's directory, not the table's within it.
+        let path = self.table.parent().unwrap_or(&self.table).to_path_buf();
+        OpLogError::NotAPond { path, why: why.into() }
+    }
+
+    /// Reads and parses one entry.
+    pub(crate) fn read(&self, version: Version) -> Result<Entry, OpLogError> {
+        let path = self.entry_path(version);
+        let bytes = fs::read(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => OpLogError::MissingEntry { version, path: path.clone() },
+            _ => OpLogError::io("read", &path)(error),
+        })?;
+        parse(&bytes).map_err(|why| OpLogError::CorruptEntry { version, path, why })
+    }
+
+    /// Writes the entry of a version unless there is one already.
+    ///
+    /// # Errors
+    ///
+    /// After an error nothing of ours stands under that version, but for [`OpLogError::Unconfirmed`]:
+    /// then our entry is there and nobody knows whether it will survive power loss.
+    pub(crate) fn put(&self, version: Version, bytes: &[u8]) -> Result<Put, OpLogError> {
+        let path = self.entry_path(version);
+        let Err(error) = durable::write_durably(&path, bytes, Existing::Refuse) else { return Ok(Put::Done) };
+        // The error may have come before, at or after the moment the name appeared: look.
+        match fs::read(&path) {
+            Ok(found) if found == bytes => match error.kind() {
+                // The name was refused because our own first try had landed, as over NFS.
+                io::ErrorKind::AlreadyExists => match durable::sync_directory(&self.directory()) {
+                    Ok(()) => Ok(Put::Done),
+                    Err(source) => Err(OpLogError::Unconfirmed { version, path, source }),
+                },
+                _ => Err(OpLogError::Unconfirmed { version, path, source: error }),
+            },
+            Ok(_) => Ok(Put::SomeoneElse),
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                Err(OpLogError::io("write", &path)(error))
+            }
+            Err(_) => Err(OpLogError::Unconfirmed { version, path, source: error }),
+        }
+    }
+}
+
+/// The bytes of an entry: one JSON object a line.
+pub(crate) fn encode(actions: &[Action]) -> Result<Vec<u8>, serde_json::Error> {
+    let mut bytes = Vec::with_capacity(1024 * actions.len());
+    for action in actions {
+        serde_json::to_writer(&mut bytes, action)?;
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
+}
+
+fn parse(bytes: &[u8]) -> Result<Entry, String> {
+    if bytes.is_empty() {
+        return Err("it is empty".into());
+    }
+    let mut actions = Vec::new();
+    for (number, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let action = serde_json::from_slice(line).map_err(|error| format!("line {}: {error}", number + 1))?;
+        actions.push(action);
+    }
+    Ok(Entry { digest: blake3::hash(bytes).to_hex().to_string(), actions })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::Txn;
+
+    fn log() -> (tempfile::TempDir, Log) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::new(&dir.path().join("data"));
+        log.create_directories().unwrap();
+        (dir, log)
+    }
+
+    #[test]
+    fn entries_read_back_as_written() {
+        let (_dir, log) = log();
+        let txn = Txn { app_id: "x".into(), version: 7, last_updated: None };
+        let info = CommitInfo { timestamp: 5, cut_lsn: Some(7), ..CommitInfo::default() };
+        let bytes = encode(&[info.into(), txn.clone().into()]).unwrap();
+        assert_eq!(log.put(Version(0), &bytes).unwrap(), Put::Done);
+        let entry = log.read(Version(0)).unwrap();
+        assert_eq!(entry.commit_info().unwrap().cut_lsn, Some(7));
+        assert_eq!(entry.actions[1].txn, Some(txn));
+        assert_eq!(entry.digest, blake3::hash(&bytes).to_hex().as_str());
+    }
+
+    #[test]
+    fn a_second_writer_is_noticed_and_its_entry_left_alone() {
+        let (_dir, log) = log();
+        assert_eq!(log.put(Version(3), b"{}\n").unwrap(), Put::Done);
+        assert_eq!(log.put(Version(3), b"{} \n").unwrap(), Put::SomeoneElse);
+        assert_eq!(fs::read(log.entry_path(Version(3))).unwrap(), b"{}\n");
+    }
+
+    #[test]
+    fn damaged_and_missing_entries_are_told_apart() {
+        let (_dir, log) = log();
+        fs::write(log.entry_path(Version(1)), b"{\"add\":").unwrap();
+        fs::write(log.entry_path(Version(2)), b"").unwrap();
+        let corrupt = log.read(Version(1)).unwrap_err();
+        assert!(matches!(&corrupt, OpLogError::CorruptEntry { version: Version(1), .. }), "{corrupt}");
+        assert!(corrupt.to_string().contains("00000000000000000001.json"));
+        assert!(matches!(log.read(Version(2)), Err(OpLogError::CorruptEntry { .. })));
+        assert!(matches!(log.read(Version(4)), Err(OpLogError::MissingEntry { .. })));
+    }
+}

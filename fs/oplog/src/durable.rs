@@ -1,0 +1,285 @@
+//! The one place through which everything durable reaches the disk.
+//!
+//! Nothing is durable until it is fsync'd, its directory included: `rename` and `link` here give
+//! a file its name only after its bytes were synced, and sync the directory after. Every write,
+//! sync, rename, link and removal of this crate passes through these functions.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+/// What to do where the name is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Existing {
+    /// Fail with [`io::ErrorKind::AlreadyExists`] and change nothing (put-if-absent).
+    Refuse,
+    /// Replace it atomically.
+    Replace,
+}
+
+/// Ending of files that have no name of their own yet; readers of directories skip them.
+const TEMPORARY: &str = ".tmp";
+
+/// Whether a file of this name is one that was being written.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(TEMPORARY)
+}
+
+/// A file open for writing whose syncs are explicit.
+pub(crate) struct DurableFile {
+    file: File,
+    path: PathBuf,
+    #[cfg(test)]
+    fail: std::cell::Cell<bool>,
+}
+
+#[cfg(test)]
+impl DurableFile {
+    /// The next sync fails, as a disk's may.
+    pub(crate) fn fail_next_sync(&mut self) {
+        self.fail.set(true);
+    }
+}
+
+impl DurableFile {
+    /// Creates a file that must not exist yet; mode 0600.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(DurableFile {
+            file,
+            path: path.to_path_buf(),
+            #[cfg(test)]
+            fail: Default::default(),
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes all buffers in their order at the current position.
+    pub(crate) fn write_all_vectored(&mut self, mut buffers: &mut [IoSlice<'_>]) -> io::Result<()> {
+        IoSlice::advance_slices(&mut buffers, 0);
+        while !buffers.is_empty() {
+            match self.file.write_vectored(buffers) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut buffers, written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes bytes and size durable (`fdatasync`).
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.fail.take() {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        self.file.sync_data()
+    }
+
+    /// Drops what lies after `length` and goes on from there; durable.
+    pub(crate) fn cut_back(&mut self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)?;
+        self.file.seek(SeekFrom::Start(length))?;
+        self.file.sync_all()
+    }
+
+    /// The file itself, for reading back what was written.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Write for DurableFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file under a temporary name, which goes away unless it is given a lasting one.
+pub(crate) struct Unnamed {
+    file: DurableFile,
+    named: bool,
+}
+
+impl Unnamed {
+    /// Creates a temporary file in `directory`, which must be on the file system of the lasting name.
+    pub(crate) fn create(directory: &Path) -> io::Result<Self> {
+        let path = directory.join(format!(".{}{TEMPORARY}", Uuid::new_v4().simple()));
+        Ok(Unnamed { file: DurableFile::create(&path)?, named: false })
+    }
+
+    /// The file.
+    pub(crate) fn file(&mut self) -> &mut DurableFile {
+        &mut self.file
+    }
+
+    /// Syncs the bytes, gives the file its name and syncs the directory of that name.
+    ///
+    /// After an error that is not [`io::ErrorKind::AlreadyExists`] the name may or may not be there.
+    pub(crate) fn name(mut self, target: &Path, existing: Existing) -> io::Result<()> {
+        self.file.sync()?;
+        match existing {
+            Existing::Refuse => fs::hard_link(self.file.path(), target)?,
+            Existing::Replace => {
+                fs::rename(self.file.path(), target)?;
+                self.named = true;
+            }
+        }
+        if !self.named {
+            self.discard();
+        }
+        sync_directory(parent(target))
+    }
+
+    fn discard(&mut self) {
+        self.named = true;
+        discard(std::iter::once(self.file.path()));
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        if !self.named {
+            self.discard();
+        }
+    }
+}
+
+/// Writes a whole file: temporary name → fsync → lasting name → fsync of the directory.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::AlreadyExists`] with [`Existing::Refuse`] where the name is taken. A full disk leaves
+/// no half-written file under the name. After any other error the name may or may not be there: read it back.
+pub fn write_durably(path: &Path, bytes: &[u8], existing: Existing) -> io::Result<()> {
+    write_parts_durably(path, &mut [IoSlice::new(bytes)], existing)
+}
+
+/// [`write_durably`] of several pieces that follow each other.
+pub(crate) fn write_parts_durably(
+    path: &Path,
+    parts: &mut [IoSlice<'_>],
+    existing: Existing,
+) -> io::Result<()> {
+    let mut unnamed = Unnamed::create(parent(path))?;
+    unnamed.file().write_all_vectored(parts)?;
+    unnamed.name(path, existing)
+}
+
+/// Gives a synced file another name, which is durable once the directory is synced.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
+}
+
+/// Gives a synced file another name and syncs the directory of the new one.
+pub(crate) fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_directory(parent(to))
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Makes a directory (mode 0700) and its name durable; its parent must exist.
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().mode(0o700).create(path)?;
+    sync_directory(parent(path))
+}
+
+/// Makes a directory where there is none yet.
+pub(crate) fn ensure_directory(path: &Path) -> io::Result<()> {
+    match create_directory(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// Cuts a file off and makes that durable.
+pub(crate) fn truncate_durably(path: &Path, length: u64) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(length)?;
+    file.sync_all()
+}
+
+/// Removes a file; whether that survives power loss does not matter to any caller.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)
+}
+
+/// Removes files that nothing names, after a failure of which the caller has more to say. The sweep at the next open
+/// removes what this cannot.
+pub(crate) fn discard<'a>(paths: impl Iterator<Item = &'a Path>) {
+    for path in paths {
+        if let Err(error) = fs::remove_file(path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove a file that is not needed");
+        }
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn put_if_absent_has_one_winner_and_leaves_its_bytes_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("entry");
+        let winners: Vec<u8> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8u8)
+                .map(|i| {
+                    let path = &path;
+                    scope.spawn(move || match write_durably(path, &[i; 1000], Existing::Refuse) {
+                        Ok(()) => Some(i),
+                        Err(error) => {
+                            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+                            None
+                        }
+                    })
+                })
+                .collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(winners.len(), 1);
+        assert_eq!(fs::read(&path).unwrap(), vec![winners[0]; 1000]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "temporary files are gone");
+    }
+
+    #[test]
+    fn replacing_swaps_the_whole_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write_durably(&path, b"long first content", Existing::Replace).unwrap();
+        write_durably(&path, b"short", Existing::Replace).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"short");
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("no-such-directory").join("file");
+        assert!(write_durably(&path, b"x", Existing::Replace).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

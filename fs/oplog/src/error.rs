@@ -1,0 +1,216 @@
+//! Errors: each names the file or version, keeps its cause and says what to do next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::{JournalError, Version};
+
+/// Why the log could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum OpLogError {
+    /// The operating system refused.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried, as a verb: "write", "fsync".
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The directory holds no pond.
+    #[error("{path} is not a pond: {why}; make one with `pond init`", path = path.display())]
+    NotAPond {
+        /// The directory.
+        path: PathBuf,
+        /// What is missing.
+        why: String,
+    },
+    /// `create` found something there already.
+    #[error("{path} exists already; a pond is made only where there is nothing yet", path = path.display())]
+    Exists {
+        /// What exists.
+        path: PathBuf,
+    },
+    /// The pond was written by a newer program.
+    #[error(
+        "{path} needs format {needed} to {purpose} and this program knows {known}: use a newer pond",
+        path = path.display()
+    )]
+    TooNew {
+        /// The pond's table.
+        path: PathBuf,
+        /// "read" or "write".
+        purpose: &'static str,
+        /// The format that the pond asks for.
+        needed: u32,
+        /// The newest format that this program knows.
+        known: u32,
+    },
+    /// A log entry cannot be understood.
+    #[error(
+        "log entry of version {version} is corrupt ({path}): {why}; restore the file from a backup, or read an earlier version",
+        path = path.display()
+    )]
+    CorruptEntry {
+        /// The version.
+        version: Version,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A log entry is not there.
+    #[error(
+        "log entry of version {version} is missing ({path}); restore the file from a backup",
+        path = path.display()
+    )]
+    MissingEntry {
+        /// The version.
+        version: Version,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A checkpoint cannot be read and the entries that it stands for are gone.
+    #[error(
+        "checkpoint of version {version} is corrupt ({path}): {why}; restore the file from a backup",
+        path = path.display()
+    )]
+    CorruptCheckpoint {
+        /// The version.
+        version: Version,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A data file is damaged.
+    #[error(
+        "data file {path} is corrupt: {why}; restore the file from a backup",
+        path = path.display()
+    )]
+    CorruptFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A data file that the log names is not there.
+    #[error(
+        "data file {path}, which version {version} needs, is missing; restore the file from a backup",
+        path = path.display()
+    )]
+    MissingFile {
+        /// The version that was asked for.
+        version: Version,
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no such version.
+    #[error("there is no version {version}: {path} has versions {first} to {last}", path = path.display())]
+    NoSuchVersion {
+        /// The version that was asked for.
+        version: Version,
+        /// The table.
+        path: PathBuf,
+        /// The oldest version that can be had.
+        first: Version,
+        /// The newest one.
+        last: Version,
+    },
+    /// The pond is younger than the time that was asked for.
+    #[error("{path} is younger than that: its first version is of {first}", path = path.display())]
+    NothingYet {
+        /// The table.
+        path: PathBuf,
+        /// When the first version was made, as text.
+        first: String,
+    },
+    /// Another writer's entry stands where ours was to go.
+    #[error(
+        "another writer made version {version} ({path}); this pond is now read-only here, and what was not yet committed is kept in {kept}",
+        path = path.display()
+    )]
+    SomeoneElse {
+        /// The version.
+        version: Version,
+        /// Its log entry.
+        path: PathBuf,
+        /// Where the journal was moved, or why it could not be.
+        kept: String,
+    },
+    /// Our entry is in place, and syncing it failed.
+    #[error(
+        "version {version} is written ({path}) and may not survive power loss: {source}; the pond is read-only until it is opened again"
+        , path = path.display()
+    )]
+    Unconfirmed {
+        /// The version.
+        version: Version,
+        /// Its log entry.
+        path: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
+    /// A commit was asked of a log that takes none.
+    #[error("{path} is read-only: {why}", path = path.display())]
+    ReadOnly {
+        /// The table.
+        path: PathBuf,
+        /// Since when or why.
+        why: String,
+    },
+    /// Rows that do not fit the format.
+    #[error("cannot encode rows for {path}: {why}", path = path.display())]
+    Encode {
+        /// The file that they were meant for.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The rows do not make a tree.
+    #[error("the rows of version {version} do not make a tree: {why}; run `pond fsck`")]
+    Fold {
+        /// The version.
+        version: Version,
+        /// What the fold said.
+        why: String,
+    },
+    /// A checkpoint could not be made.
+    #[error("cannot make a checkpoint of version {version} of {table}: {why}", table = table.display())]
+    Checkpoint {
+        /// The version.
+        version: Version,
+        /// The table.
+        table: PathBuf,
+        /// What went wrong.
+        why: String,
+    },
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl OpLogError {
+    /// The error number that a system call is answered with.
+    pub fn errno(&self) -> i32 {
+        match self {
+            OpLogError::Io { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
+            // Never a full disk: the entry is there, and the same commit must not be tried again.
+            OpLogError::Unconfirmed { .. } => libc::EIO,
+            OpLogError::Journal(error) => error.errno(),
+            OpLogError::SomeoneElse { .. } | OpLogError::ReadOnly { .. } => libc::EROFS,
+            _ => libc::EIO,
+        }
+    }
+
+    /// Whether the disk (or the quota) is full: the same call may succeed once there is room.
+    pub fn is_full(&self) -> bool {
+        matches!(self.errno(), libc::ENOSPC | libc::EDQUOT)
+    }
+
+    /// Names the action and the file of an I/O error.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpLogError {
+        move |source| OpLogError::Io { action, path: path.to_path_buf(), source }
+    }
+}

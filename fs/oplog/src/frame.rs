@@ -1,0 +1,301 @@
+//! The bytes of a journal segment: its header and its frames. `journal.rs` draws them.
+//!
+//! A frame's digest covers the segment's own header digest and the frame's offset, so that bytes of a
+//! journal that somebody stores as a file in the pond are never taken for a frame of this one.
+
+use arrow::buffer::Buffer;
+use arrow::ipc::reader::StreamDecoder;
+use arrow::ipc::writer::StreamEncoder;
+use pond_tinyfs::{Lsn, Row};
+
+use crate::decode::{self, Extents};
+use crate::{PondId, TxnSeq, encode, schema};
+
+/// The format that this program writes and reads.
+pub(crate) const FORMAT: u32 = 1;
+
+const MAGIC: &[u8; 8] = b"pondjrnl";
+const FRAME_MAGIC: &[u8; 8] = b"pondfrme";
+const AFTER_FAILURE: u32 = 1;
+const DIGEST: usize = 32;
+/// Header up to the schema's length, and with it.
+const FIXED: usize = 8 + 4 + 4 + 8 + 16 + 8 + 32 + 4;
+/// Magic, length, first lsn, last lsn, digest.
+const FRAME_HEADER: usize = 8 + 8 + 8 + 8 + DIGEST;
+/// Content of one record batch: Arrow's 32-bit offsets must hold it.
+const BATCH: usize = 64 << 20;
+/// The end-of-stream marker of Arrow's IPC format.
+const END_OF_STREAM: usize = 8;
+
+/// The last durable version when a segment began: its rows come after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Base {
+    pub(crate) version: u64,
+    /// Digest of that version's log entry.
+    pub(crate) digest: [u8; DIGEST],
+}
+
+/// What a segment says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// The segment before this one failed: what is torn in it was never promised, and this one's first
+    /// frame holds again all that was.
+    pub(crate) after_failure: bool,
+    pub(crate) number: u64,
+    pub(crate) pond_id: PondId,
+    pub(crate) base: Base,
+}
+
+/// Why a header could not be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum BadHeader {
+    /// It is cut off or damaged.
+    Torn,
+    /// It is whole, and of this other format.
+    Format(u32),
+}
+
+/// A header that was read.
+#[derive(Debug)]
+pub(crate) struct ReadHeader {
+    pub(crate) header: Header,
+    /// What frames' digests begin with.
+    pub(crate) seed: [u8; DIGEST],
+    /// Where the first frame begins.
+    pub(crate) length: usize,
+    schema: Vec<u8>,
+}
+
+impl Header {
+    /// The header's bytes and the seed of its frames' digests. `schema` is Arrow's schema message.
+    pub(crate) fn encode(&self, schema: &[u8]) -> (Vec<u8>, [u8; DIGEST]) {
+        let mut bytes = Vec::with_capacity(FIXED + schema.len() + DIGEST);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&if self.after_failure { AFTER_FAILURE } else { 0 }.to_le_bytes());
+        bytes.extend_from_slice(&self.number.to_le_bytes());
+        bytes.extend_from_slice(self.pond_id.as_bytes());
+        bytes.extend_from_slice(&self.base.version.to_le_bytes());
+        bytes.extend_from_slice(&self.base.digest);
+        bytes.extend_from_slice(&(schema.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(schema);
+        let seed = *blake3::hash(&bytes).as_bytes();
+        bytes.extend_from_slice(&seed);
+        (bytes, seed)
+    }
+
+    /// Reads a segment's header.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<ReadHeader, BadHeader> {
+        let mut rest = Reader(bytes);
+        if rest.array::<8>().ok_or(BadHeader::Torn)? != *MAGIC {
+            return Err(BadHeader::Torn);
+        }
+        let format = u32::from_le_bytes(rest.array().ok_or(BadHeader::Torn)?);
+        if format != FORMAT {
+            return Err(BadHeader::Format(format));
+        }
+        let parsed = (|| {
+            let flags = u32::from_le_bytes(rest.array()?);
+            let number = u64::from_le_bytes(rest.array()?);
+            let pond_id = PondId::from_bytes(rest.array()?);
+            let base = Base { version: u64::from_le_bytes(rest.array()?), digest: rest.array()? };
+            let schema_length = u32::from_le_bytes(rest.array()?) as usize;
+            let schema = rest.take(schema_length)?;
+            let seed: [u8; DIGEST] = rest.array()?;
+            let length = FIXED + schema.len() + DIGEST;
+            if *blake3::hash(&bytes[..length - DIGEST]).as_bytes() != seed {
+                return None;
+            }
+            let header = Header { after_failure: flags & AFTER_FAILURE != 0, number, pond_id, base };
+            Some(ReadHeader { header, seed, length, schema: schema.to_vec() })
+        })();
+        parsed.ok_or(BadHeader::Torn)
+    }
+}
+
+/// Whether the segment, whose header cannot be read, has a whole first frame: then the header was whole once, too.
+pub(crate) fn whole_frame_without_header(segment: &[u8]) -> bool {
+    let Some(at) = segment.windows(FRAME_MAGIC.len()).position(|window| window == FRAME_MAGIC) else {
+        return false;
+    };
+    let Some(end) = at.checked_sub(DIGEST) else { return false };
+    let Ok(stored) = segment[end..at].try_into() else { return false };
+    // The damage is either in the digest or in what it covers.
+    [stored, *blake3::hash(&segment[..end]).as_bytes()]
+        .iter()
+        .any(|seed| frame_at(seed, segment, at).is_some())
+}
+
+/// Takes values off the front of some bytes.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+}
+
+/// Rows as Arrow messages, ready to be written as a frame.
+pub(crate) struct Payload {
+    buffers: Vec<Buffer>,
+    length: u64,
+    first_lsn: Lsn,
+    /// Highest lsn of the rows.
+    pub(crate) last_lsn: Lsn,
+}
+
+impl Payload {
+    /// The bytes that come before the payload in a frame at `offset`.
+    pub(crate) fn frame_header(&self, seed: &[u8; DIGEST], offset: u64) -> [u8; FRAME_HEADER] {
+        let payload = self.buffers.iter().map(Buffer::as_slice);
+        let digest = frame_digest(seed, offset, self.length, self.first_lsn, self.last_lsn, payload);
+        let mut bytes = [0; FRAME_HEADER];
+        bytes[..8].copy_from_slice(FRAME_MAGIC);
+        bytes[8..16].copy_from_slice(&self.length.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.first_lsn.0.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.last_lsn.0.to_le_bytes());
+        bytes[32..].copy_from_slice(&digest);
+        bytes
+    }
+
+    /// The payload's pieces, in their order.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.buffers.iter().map(Buffer::as_slice)
+    }
+
+    /// Length of the whole frame.
+    pub(crate) fn frame_length(&self) -> u64 {
+        FRAME_HEADER as u64 + self.length
+    }
+}
+
+/// Turns rows into payloads.
+pub(crate) struct FrameEncoder {
+    encoder: StreamEncoder,
+    schema: Vec<u8>,
+}
+
+impl FrameEncoder {
+    pub(crate) fn new() -> Result<Self, String> {
+        let rows = &schema::ROWS;
+        let text = |error: arrow::error::ArrowError| error.to_string();
+        // A stream of nothing is the schema message and the end marker.
+        let stream = || StreamEncoder::try_new_with_options(rows, schema::ipc_options()?);
+        let empty = stream().and_then(StreamEncoder::finish).map_err(text)?;
+        let mut schema: Vec<u8> = empty.iter().flat_map(|buffer| buffer.as_slice()).copied().collect();
+        schema.truncate(schema.len().saturating_sub(END_OF_STREAM));
+        // The first batch brings the schema along; the header has it, frames need it no more.
+        let mut encoder = stream().map_err(text)?;
+        encoder.encode(&encode::batch(&[], TxnSeq(0)).map_err(text)?).map_err(text)?;
+        Ok(FrameEncoder { encoder, schema })
+    }
+
+    /// Arrow's schema message, for headers.
+    pub(crate) fn schema(&self) -> &[u8] {
+        &self.schema
+    }
+
+    /// Encodes rows; none for no rows.
+    pub(crate) fn encode(&mut self, rows: &[&[Row]]) -> Result<Option<Payload>, String> {
+        let rows: Vec<&Row> = rows.iter().flat_map(|rows| rows.iter()).collect();
+        let lsns = || rows.iter().map(|row| row.lsn);
+        let (Some(first_lsn), Some(last_lsn)) = (lsns().min(), lsns().max()) else { return Ok(None) };
+        let mut buffers = Vec::new();
+        let mut rest = rows.as_slice();
+        while !rest.is_empty() {
+            let mut content = 0;
+            let count = rest
+                .iter()
+                .take_while(|row| {
+                    content += encode::content_length(row);
+                    content <= BATCH
+                })
+                .count()
+                .max(1);
+            let (head, tail) = rest.split_at(count);
+            let batch = encode::batch(head, TxnSeq(0)).map_err(|error| error.to_string())?;
+            buffers.extend(self.encoder.encode(&batch).map_err(|error| error.to_string())?);
+            rest = tail;
+        }
+        let length = buffers.iter().map(|buffer| buffer.len() as u64).sum();
+        Ok(Some(Payload { buffers, length, first_lsn, last_lsn }))
+    }
+}
+
+fn frame_digest<'a>(
+    seed: &[u8; DIGEST],
+    offset: u64,
+    length: u64,
+    first: Lsn,
+    last: Lsn,
+    payload: impl Iterator<Item = &'a [u8]>,
+) -> [u8; DIGEST] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(seed);
+    for number in [offset, length, first.0, last.0] {
+        hasher.update(&number.to_le_bytes());
+    }
+    payload.for_each(|piece| {
+        hasher.update(piece);
+    });
+    *hasher.finalize().as_bytes()
+}
+
+/// A frame that was found whole.
+#[derive(Debug)]
+pub(crate) struct Frame<'a> {
+    pub(crate) last_lsn: Lsn,
+    payload: &'a [u8],
+    /// Where the next frame begins.
+    pub(crate) end: usize,
+}
+
+fn frame_at<'a>(seed: &[u8; DIGEST], segment: &'a [u8], offset: usize) -> Option<Frame<'a>> {
+    let mut rest = Reader(segment.get(offset..)?);
+    if rest.array::<8>()? != *FRAME_MAGIC {
+        return None;
+    }
+    let length = u64::from_le_bytes(rest.array()?);
+    let first_lsn = Lsn(u64::from_le_bytes(rest.array()?));
+    let last_lsn = Lsn(u64::from_le_bytes(rest.array()?));
+    let digest: [u8; DIGEST] = rest.array()?;
+    let payload = rest.take(usize::try_from(length).ok()?)?;
+    let expected = frame_digest(seed, offset as u64, length, first_lsn, last_lsn, std::iter::once(payload));
+    (digest == expected).then_some(Frame { last_lsn, payload, end: offset + FRAME_HEADER + payload.len() })
+}
+
+impl ReadHeader {
+    /// The frame that begins at `offset` of the segment; none if it is cut off or damaged.
+    pub(crate) fn frame<'a>(&self, segment: &'a [u8], offset: usize) -> Option<Frame<'a>> {
+        frame_at(&self.seed, segment, offset)
+    }
+
+    /// Whether a whole frame begins anywhere after `offset`: then what is at `offset` is damage, not a torn tail.
+    pub(crate) fn frame_after(&self, segment: &[u8], offset: usize) -> bool {
+        let Some(rest) = segment.get(offset + 1..) else { return false };
+        rest.windows(FRAME_MAGIC.len())
+            .enumerate()
+            .filter(|(_, window)| *window == FRAME_MAGIC)
+            .any(|(at, _)| self.frame(segment, offset + 1 + at).is_some())
+    }
+
+    /// The rows of a frame.
+    pub(crate) fn rows(&self, frame: &Frame<'_>, each: &mut dyn FnMut(Row)) -> Result<(), String> {
+        let mut decoder = StreamDecoder::new();
+        for bytes in [&self.schema[..], frame.payload] {
+            let mut buffer = Buffer::from(bytes);
+            while !buffer.is_empty() {
+                if let Some(batch) = decoder.decode(&mut buffer).map_err(|error| error.to_string())? {
+                    decode::rows(&batch, Extents::InMemory, &mut *each)?;
+                }
+            }
+        }
+        decoder.finish().map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,79 @@
+//! What happened: versions newest first, and the rows of one.
+
+use std::path::Path;
+
+use pond_tinyfs::Row;
+use serde::Serialize;
+
+use crate::action::metric;
+use crate::data_file::DIGEST_TAG;
+use crate::delta::Log;
+use crate::load::{self, Source};
+use crate::oplog::position_of;
+use crate::snapshot::{self, commit_info};
+use crate::{At, Layout, OpLogError, Origin, Position, Version};
+
+/// Entries read at a time.
+const CHUNK: usize = 256;
+
+/// One version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CommitInfo {
+    /// Version, digest, time, transaction and cut.
+    #[serde(flatten)]
+    pub position: Position,
+    /// Who asked for it.
+    pub origin: Origin,
+    /// Rows that it added.
+    pub rows: u64,
+    /// Data files that it added.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The versions of the pond at `pond`, newest first, at most `limit`.
+pub fn history(pond: &Path, limit: Option<usize>) -> Result<Vec<CommitInfo>, OpLogError> {
+    let log = Log::new(&Layout::new(pond).data());
+    let mut versions = log.list()?.entries;
+    versions.reverse();
+    versions.truncate(limit.unwrap_or(usize::MAX));
+    let mut commits = Vec::with_capacity(versions.len());
+    for chunk in versions.chunks(CHUNK) {
+        for (&version, entry) in chunk.iter().zip(snapshot::read_entries(&log, chunk)?) {
+            let version = Version(version);
+            let info = commit_info(&log, version, &entry)?;
+            let number = |name: &str| info.operation_metrics.get(name).copied().unwrap_or_default();
+            commits.push(CommitInfo {
+                position: position_of(&log, version, &entry.digest, info)?,
+                origin: info.origin.clone().ok_or_else(|| OpLogError::CorruptEntry {
+                    version,
+                    path: log.entry_path(version),
+                    why: "its commitInfo has no origin".into(),
+                })?,
+                rows: number(metric::ROWS),
+                files: number(metric::FILES),
+                bytes: number(metric::BYTES),
+            });
+        }
+    }
+    Ok(commits)
+}
+
+/// The rows that one version added, in `(lsn, seq)` order. Extents are stored; their locations mean nothing.
+pub fn changes(pond: &Path, version: Version) -> Result<Vec<Row>, OpLogError> {
+    let log = Log::new(&Layout::new(pond).data());
+    snapshot::resolve(&log, &log.list()?, At::Version(version))?;
+    let mut rows = Vec::new();
+    for add in log.read(version)?.actions.into_iter().filter_map(|action| action.add) {
+        let source = Source {
+            file: 0,
+            path: log.table().join(&add.path),
+            size: add.size,
+            digest: add.tags.and_then(|mut tags| tags.remove(DIGEST_TAG).flatten()),
+        };
+        rows.extend(load::read_rows(&source, version)?);
+    }
+    rows.sort_unstable_by_key(|row| (row.lsn, row.seq));
+    Ok(rows)
+}

@@ -1,0 +1,241 @@
+//! Data files → rows: what opening a pond reads. Metadata row groups whole, the small columns of
+//! extent row groups, never the bytes of extents; all cores decode, one folds.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use bytes::{Buf, Bytes};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::reader::{ChunkReader, Length};
+use pond_tinyfs::Row;
+
+use crate::data_file::{self, TAIL};
+use crate::decode::{self, Extents};
+use crate::schema::col;
+use crate::{OpLogError, Version};
+
+/// A data file to load.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// Number that its extents' locations get.
+    pub(crate) file: u32,
+    pub(crate) path: PathBuf,
+    /// Its size, as the log says.
+    pub(crate) size: u64,
+    /// Digest of its footprint, as the log says.
+    pub(crate) digest: Option<String>,
+}
+
+/// Columns of an extent row group that the fold needs.
+const EXTENT_COLUMNS: [&str; 9] = [
+    col::PART_ID,
+    col::NODE_ID,
+    col::RECORD,
+    col::LSN,
+    col::SEQ,
+    col::VERSION,
+    col::TIMESTAMP,
+    col::OFFSET,
+    col::LENGTH,
+];
+
+/// Rows decoded at a time.
+const BATCH_ROWS: usize = 8192;
+/// A first read of so many last bytes holds the whole of most small files.
+const TAIL_READ: u64 = 64 << 10;
+
+/// Decodes files on `threads` cores and hands every row to `each`, on the calling thread, in no particular order.
+/// `version` is the one that was asked for, for messages.
+pub(crate) fn load(
+    sources: &[Source],
+    version: Version,
+    threads: usize,
+    mut each: impl FnMut(Row),
+) -> Result<(), OpLogError> {
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Few batches may wait: rows must not pile up faster than they are folded.
+        let (sender, receiver) = mpsc::sync_channel::<Result<Vec<Row>, OpLogError>>(4);
+        for _ in 0..threads.clamp(1, sources.len().max(1)) {
+            let (sender, next, stop) = (sender.clone(), &next, &stop);
+            scope.spawn(move || {
+                while let Some(source) = sources.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let sent = load_file(source, version, &mut |rows| sender.send(Ok(rows)).is_ok());
+                    if let Err(error) = sent {
+                        // The receiver may be gone already, after another thread's error.
+                        stop.store(true, Ordering::Relaxed);
+                        if sender.send(Err(error)).is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for rows in receiver {
+            rows?.into_iter().for_each(&mut each);
+        }
+        Ok(())
+    })
+}
+
+/// Decodes one file until `each` says false.
+pub(crate) fn load_file(
+    source: &Source,
+    version: Version,
+    each: &mut dyn FnMut(Vec<Row>) -> bool,
+) -> Result<(), OpLogError> {
+    let path = &source.path;
+    let corrupt = |why: String| OpLogError::CorruptFile { path: path.clone(), why };
+    let window = Window::read(source, version)?;
+    let metadata = window.metadata.clone();
+    let reader = ArrowReaderMetadata::try_new(metadata.clone(), ArrowReaderOptions::new())
+        .map_err(|error| corrupt(error.to_string()))?;
+    let mut first_row = 0u32;
+    for (number, group) in metadata.row_groups().iter().enumerate() {
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(window.clone(), reader.clone());
+        let builder = if data_file::is_extents(group) {
+            let mask = ProjectionMask::columns(builder.parquet_schema(), EXTENT_COLUMNS);
+            builder.with_projection(mask)
+        } else {
+            builder
+        };
+        let batches = builder
+            .with_row_groups(vec![number])
+            .with_batch_size(BATCH_ROWS)
+            .build()
+            .map_err(|error| corrupt(error.to_string()))?;
+        for batch in batches {
+            let batch = batch.map_err(|error| corrupt(error.to_string()))?;
+            let mut rows = Vec::with_capacity(batch.num_rows());
+            decode::rows(&batch, Extents::Stored { file: source.file, first_row }, |row| rows.push(row))
+                .map_err(corrupt)?;
+            first_row += batch.num_rows() as u32;
+            if !each(rows) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The parts of a file that a load needs, in memory and verified.
+#[derive(Clone)]
+struct Window {
+    size: u64,
+    metadata: Arc<ParquetMetaData>,
+    parts: Vec<(u64, Bytes)>,
+}
+
+impl Window {
+    fn read(source: &Source, version: Version) -> Result<Self, OpLogError> {
+        let path = &source.path;
+        let corrupt = |why: String| OpLogError::CorruptFile { path: path.clone(), why };
+        let file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => OpLogError::MissingFile { version, path: path.clone() },
+            _ => OpLogError::io("open", path)(error),
+        })?;
+        let size = file.metadata().map_err(OpLogError::io("stat", path))?.len();
+        if size != source.size {
+            return Err(corrupt(format!("it has {size} bytes and the log says {}", source.size)));
+        }
+        let fetch = |range: Range<u64>| read_range(&file, range).map_err(OpLogError::io("read", path));
+        let tail_start = size.saturating_sub(TAIL_READ);
+        let mut parts = vec![(tail_start, fetch(tail_start..size)?)];
+        let ending: [u8; TAIL] =
+            parts[0].1.last_chunk().copied().ok_or_else(|| corrupt("it is too short".into()))?;
+        let footer_start = data_file::footer_length(&ending)
+            .and_then(|length| size.checked_sub(length))
+            .ok_or_else(|| corrupt("it does not end like a Parquet file".into()))?;
+        let mut get = |range: Range<u64>| -> Result<Bytes, OpLogError> {
+            match slice(&parts, range.clone()) {
+                Some(bytes) => Ok(bytes),
+                None => {
+                    let bytes = fetch(range.clone())?;
+                    parts.push((range.start, bytes.clone()));
+                    Ok(bytes)
+                }
+            }
+        };
+        let footer = get(footer_start..size)?;
+        let metadata = ParquetMetaDataReader::decode_metadata(&footer[..footer.len() - TAIL])
+            .map_err(|error| corrupt(error.to_string()))?;
+        let mut hasher = blake3::Hasher::new();
+        for range in data_file::footprint(&metadata) {
+            if range.end > footer_start {
+                return Err(corrupt("its footer names bytes that are not there".into()));
+            }
+            hasher.update(&get(range)?);
+        }
+        hasher.update(&footer);
+        match &source.digest {
+            Some(digest) if *digest != hasher.finalize().to_hex().as_str() => {
+                return Err(corrupt("its bytes do not match the digest in the log".into()));
+            }
+            _ => {}
+        }
+        Ok(Window { size, metadata: metadata.into(), parts })
+    }
+}
+
+fn slice(parts: &[(u64, Bytes)], range: Range<u64>) -> Option<Bytes> {
+    parts.iter().find_map(|(start, bytes)| {
+        let from = usize::try_from(range.start.checked_sub(*start)?).ok()?;
+        let to = usize::try_from(range.end.checked_sub(*start)?).ok()?;
+        (to <= bytes.len()).then(|| bytes.slice(from..to))
+    })
+}
+
+fn read_range(file: &File, range: Range<u64>) -> io::Result<Bytes> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    file.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes.into())
+}
+
+impl Length for Window {
+    fn len(&self) -> u64 {
+        self.size
+    }
+}
+
+impl ChunkReader for Window {
+    type T = bytes::buf::Reader<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        let part = self.parts.iter().find_map(|(from, bytes)| {
+            let skip = usize::try_from(start.checked_sub(*from)?).ok()?;
+            (skip < bytes.len()).then(|| bytes.slice(skip..))
+        });
+        part.map(Buf::reader).ok_or_else(|| ParquetError::EOF(format!("byte {start} was not to be read")))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        slice(&self.parts, start..start + length as u64)
+            .ok_or_else(|| ParquetError::EOF(format!("{length} bytes from {start} were not to be read")))
+    }
+}
+
+/// Reads the rows of one file without a tree, for showing them.
+pub(crate) fn read_rows(source: &Source, version: Version) -> Result<Vec<Row>, OpLogError> {
+    let mut all = Vec::new();
+    load_file(source, version, &mut |rows| {
+        all.extend(rows);
+        true
+    })?;
+    Ok(all)
+}

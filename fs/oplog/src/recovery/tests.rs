@@ -1,0 +1,261 @@
+use super::*;
+use crate::samples::{self, all_kinds, extent, file};
+use crate::{Journal, Position, TxnSeq, Version};
+
+const BASE: Base = Base { version: 7, digest: [9; 32] };
+
+struct Scene {
+    dir: tempfile::TempDir,
+    pond_id: PondId,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Scene { dir: samples::fast_directory(), pond_id: PondId::random() }
+    }
+
+    fn journal(&self, segments: Vec<Segment>) -> Journal {
+        Journal::new(self.dir.path(), self.pond_id, segments, BASE).unwrap()
+    }
+
+    fn try_recover(&self, cut: u64) -> Result<Recovered, JournalError> {
+        recover(self.dir.path(), self.pond_id, Lsn(cut), &|version| (version == 7).then_some([9; 32]))
+    }
+
+    fn recover(&self, cut: u64) -> Recovered {
+        self.try_recover(cut).unwrap()
+    }
+
+    fn segment(&self, number: u64) -> PathBuf {
+        self.dir.path().join(journal::segment_name(number))
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(self.dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn position(cut: u64) -> Position {
+    Position {
+        version: Version(7),
+        digest: blake3::Hash::from([9; 32]).to_hex().to_string(),
+        timestamp: 0,
+        txn_seq: TxnSeq(8),
+        cut_lsn: Lsn(cut),
+        timeline: 1,
+    }
+}
+
+/// Frames of one file each, and where each ends.
+fn three_frames(scene: &Scene) -> Vec<usize> {
+    let journal = scene.journal(Vec::new());
+    let mut ends = Vec::new();
+    for lsn in 2..5 {
+        journal.append(&[&file("f", 100 + lsn, lsn)]).unwrap();
+        ends.push(journal.size().bytes as usize);
+    }
+    ends
+}
+
+#[test]
+fn every_kind_of_row_comes_back_in_order_and_once() {
+    let scene = Scene::new();
+    let journal = scene.journal(Vec::new());
+    let rows = all_kinds();
+    journal.append(&[&rows[..3], &rows[3..5]]).unwrap();
+    journal.append(&[]).unwrap();
+    journal.rotate().unwrap();
+    journal.rotate().unwrap();
+    journal.append(&[&rows[5..]]).unwrap();
+    assert_eq!((journal.size().segments, journal.size().frames), (2, 2));
+    let recovered = scene.recover(0);
+    assert_eq!(recovered.rows, rows);
+    assert!(recovered.notes.is_empty() && recovered.damage.is_none() && recovered.foreign.is_none());
+    assert_eq!(scene.recover(4).rows, rows[4..], "what the table has is skipped");
+    // A journal that goes on keeps what was there, and counts on.
+    let journal = scene.journal(recovered.segments);
+    let more = extent(2, 99, 0, vec![5]);
+    journal.append(&[std::slice::from_ref(&more)]).unwrap();
+    assert_eq!(scene.recover(98).rows, [more]);
+    assert_eq!(scene.recover(0).rows.len(), rows.len() + 1);
+}
+
+#[test]
+fn segments_go_once_a_commit_covers_them_and_not_before() {
+    let scene = Scene::new();
+    let journal = scene.journal(Vec::new());
+    for lsn in 2..6 {
+        journal.append(&[&file("f", 100 + lsn, lsn)]).unwrap();
+        journal.rotate().unwrap();
+    }
+    journal.release(&position(3)).unwrap();
+    assert_eq!(scene.names(), ["0000000000000003.segment", "0000000000000004.segment"]);
+    journal.append(&[&file("f", 200, 6)]).unwrap();
+    journal.release(&position(6)).unwrap();
+    assert_eq!(scene.names(), ["0000000000000005.segment"], "the current segment stays");
+    assert!(scene.recover(6).rows.is_empty());
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_loses_that_frame_only() {
+    let scene = Scene::new();
+    let ends = three_frames(&scene);
+    let whole = fs::read(scene.segment(1)).unwrap();
+    assert_eq!(ends[2], whole.len());
+    for length in 0..whole.len() {
+        fs::write(scene.segment(1), &whole[..length]).unwrap();
+        let recovered = scene.recover(0);
+        let frames = ends.iter().filter(|&&end| end <= length).count();
+        assert_eq!(recovered.rows.len(), 4 * frames - frames, "cut off at byte {length}");
+        assert_eq!(recovered.damage, None, "cut off at byte {length}");
+        let header_end = whole.len().min(ends[0]);
+        let kept: Vec<_> = scene.names().into_iter().filter(|name| name.starts_with("torn-")).collect();
+        if ends.contains(&length) || length == 0 {
+            assert!(kept.is_empty() && recovered.notes.is_empty());
+        } else if length > header_end || frames > 0 {
+            assert_eq!(kept.len(), 1);
+            let start = ends.iter().copied().filter(|&end| end < length).max().unwrap();
+            assert_eq!(fs::read(scene.dir.path().join(&kept[0])).unwrap(), whole[start..length]);
+        }
+        // What is left is whole: opening again finds nothing torn.
+        assert!(scene.recover(0).notes.is_empty());
+        for name in scene.names() {
+            fs::remove_file(scene.dir.path().join(name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_flipped_byte_in_the_last_frame_is_torn_and_anywhere_before_is_damage() {
+    let scene = Scene::new();
+    let ends = three_frames(&scene);
+    let whole = fs::read(scene.segment(1)).unwrap();
+    for at in (0..whole.len()).step_by(3) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x04;
+        fs::write(scene.segment(1), &damaged).unwrap();
+        if at >= ends[1] {
+            let recovered = scene.recover(0);
+            assert_eq!((recovered.rows.len(), &recovered.damage), (6, &None), "byte {at}");
+            assert_eq!(recovered.notes.len(), 1);
+            fs::remove_file(scene.dir.path().join(scene.names().pop().unwrap())).unwrap();
+        } else {
+            // In the header it takes the whole segment with it, and a format that is not ours is refused.
+            match scene.try_recover(0) {
+                Ok(recovered) => {
+                    let frames = ends.iter().filter(|&&end| end <= at).count();
+                    assert_eq!(recovered.rows.len(), 3 * frames, "byte {at}");
+                    assert!(recovered.damage.is_some(), "byte {at}");
+                    assert_eq!(fs::read(scene.segment(1)).unwrap(), damaged, "nothing was changed");
+                }
+                Err(JournalError::OtherFormat { .. }) => assert!((8..12).contains(&at)),
+                Err(error) => panic!("byte {at}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_torn_frame_before_another_segment_is_damage() {
+    let scene = Scene::new();
+    let journal = scene.journal(Vec::new());
+    journal.append(&[&file("a", 100, 2)]).unwrap();
+    journal.append(&[&file("b", 101, 3)]).unwrap();
+    journal.rotate().unwrap();
+    journal.append(&[&file("c", 102, 4)]).unwrap();
+    let first = fs::read(scene.segment(1)).unwrap();
+    fs::write(scene.segment(1), &first[..first.len() - 1]).unwrap();
+    let recovered = scene.recover(0);
+    assert!(recovered.damage.unwrap().contains("0000000000000001.segment"));
+    assert_eq!(recovered.rows, file("a", 100, 2), "the tree stays a prefix");
+    assert_eq!(scene.names().len(), 2, "nothing was set aside");
+}
+
+#[test]
+fn bytes_that_look_like_a_frame_within_a_torn_one_are_not_taken_for_one() {
+    let scene = Scene::new();
+    three_frames(&scene);
+    let stored = fs::read(scene.segment(1)).unwrap();
+    let journal = scene.journal(scene.recover(0).segments);
+    journal.rotate().unwrap();
+    journal.append(&[&[extent(5, 9, 0, stored)]]).unwrap();
+    let second = fs::read(scene.segment(2)).unwrap();
+    fs::write(scene.segment(2), &second[..second.len() - 3]).unwrap();
+    let recovered = scene.recover(0);
+    assert_eq!((recovered.rows.len(), recovered.damage), (9, None));
+}
+
+#[test]
+fn a_journal_of_another_pond_or_format_is_refused() {
+    let scene = Scene::new();
+    three_frames(&scene);
+    let other = recover(scene.dir.path(), PondId::random(), Lsn(0), &|_| Some([9; 32]));
+    assert!(matches!(other, Err(JournalError::OtherPond { found, .. }) if found == scene.pond_id));
+    let mut bytes = fs::read(scene.segment(1)).unwrap();
+    bytes[8] = 2;
+    fs::write(scene.segment(1), bytes).unwrap();
+    assert!(matches!(scene.try_recover(0), Err(JournalError::OtherFormat { found: 2, known: 1, .. })));
+}
+
+#[test]
+fn a_journal_of_another_history_is_told_apart() {
+    let scene = Scene::new();
+    three_frames(&scene);
+    for digest in [None, Some([8; 32])] {
+        let recovered = recover(scene.dir.path(), scene.pond_id, Lsn(0), &|_| digest).unwrap();
+        assert!(recovered.foreign.unwrap().contains("version 7"));
+        assert!(recovered.rows.is_empty());
+    }
+}
+
+#[test]
+fn after_a_failed_fsync_everything_is_written_again_to_a_new_segment() {
+    let scene = Scene::new();
+    let journal = scene.journal(Vec::new());
+    let (a, b, c) = (file("a", 100, 2), file("b", 101, 3), file("c", 102, 4));
+    journal.append(&[&a]).unwrap();
+    journal.fail_next_sync();
+    assert!(matches!(journal.append(&[&b]), Err(JournalError::Io { action: "fsync", .. })));
+    assert!(journal.must_restart());
+    assert!(matches!(journal.append(&[&c]), Err(JournalError::MustRestart { .. })));
+    journal.restart(&[&a, &b, &c]).unwrap();
+    assert!(!journal.must_restart());
+    journal.append(&[&file("d", 103, 5)]).unwrap();
+    // The disk kept half of what could not be synced.
+    let first = fs::read(scene.segment(1)).unwrap();
+    fs::write(scene.segment(1), &first[..first.len() - 10]).unwrap();
+    let recovered = scene.recover(0);
+    assert_eq!(recovered.damage, None);
+    assert_eq!(recovered.rows, [a, b, c, file("d", 103, 5)].concat());
+    // And once all of it is in the table, it goes.
+    let journal = scene.journal(recovered.segments);
+    journal.release(&position(5)).unwrap();
+    assert!(!scene.names().iter().any(|name| name.ends_with(".segment")));
+}
+
+#[test]
+fn a_crash_while_writing_again_loses_nothing_that_was_promised() {
+    let scene = Scene::new();
+    let journal = scene.journal(Vec::new());
+    let (a, b) = (file("a", 100, 2), file("b", 101, 3));
+    journal.append(&[&a]).unwrap();
+    journal.fail_next_sync();
+    assert!(journal.append(&[&b]).is_err());
+    journal.restart(&[&a, &b]).unwrap();
+    let first = fs::read(scene.segment(1)).unwrap();
+    let second = fs::read(scene.segment(2)).unwrap();
+    for length in 0..second.len() {
+        fs::write(scene.segment(1), &first[..first.len() - 10]).unwrap();
+        fs::write(scene.segment(2), &second[..length]).unwrap();
+        let recovered = scene.recover(0);
+        assert_eq!((&recovered.rows, recovered.damage), (&a, None), "cut off at byte {length}");
+        for name in scene.names() {
+            fs::remove_file(scene.dir.path().join(name)).unwrap();
+        }
+    }
+}

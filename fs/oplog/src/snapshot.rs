@@ -1,0 +1,242 @@
+//! What a Delta table is at a version: its files, its identity, its last commit.
+//!
+//! From the newest checkpoint at or below the version and the entries after it, parsed on all
+//! cores. A checkpoint is derived: one that cannot be read is passed over, and noted, as long as the
+//! entries that it stands for are still there.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+
+use arrow::json::LineDelimitedWriter;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::action::{Action, Add, CommitInfo, Metadata, Protocol};
+use crate::delta::{Entry, Listing, Log};
+use crate::{At, OpLogError, Version, data_file};
+
+/// A table at a version.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) version: Version,
+    /// Digest of the version's own log entry.
+    pub(crate) digest: String,
+    /// What that entry says of itself.
+    pub(crate) commit_info: CommitInfo,
+    pub(crate) protocol: Protocol,
+    pub(crate) metadata: Metadata,
+    /// Live files by path.
+    pub(crate) files: BTreeMap<String, Add>,
+    /// What was passed over.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Loads the table as of `at`.
+pub(crate) fn load(log: &Log, at: At) -> Result<Snapshot, OpLogError> {
+    let listing = log.list()?;
+    let version = resolve(log, &listing, at)?;
+    let mut notes = Vec::new();
+    let mut failure = None;
+    let mut base = None;
+    let usable = |&&checkpoint: &&u64| checkpoint <= version.0;
+    for checkpoint in listing.checkpoints.iter().rev().filter(usable).map(|&checkpoint| Version(checkpoint)) {
+        match read_checkpoint(log, checkpoint) {
+            Ok(actions) => {
+                base = Some((checkpoint, actions));
+                break;
+            }
+            Err(error) => {
+                notes.push(error.to_string());
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    match (replay(log, base, version, notes), failure) {
+        // The entries that would do instead are gone: it is the checkpoint that is missed.
+        (Err(OpLogError::MissingEntry { .. }), Some(failure)) => Err(failure),
+        (result, _) => result,
+    }
+}
+
+/// The version that is meant.
+pub(crate) fn resolve(log: &Log, listing: &Listing, at: At) -> Result<Version, OpLogError> {
+    let (Some(&oldest), Some(&last)) = (listing.entries.first(), listing.entries.last()) else {
+        return Err(OpLogError::MissingEntry { version: Version(0), path: log.entry_path(Version(0)) });
+    };
+    // A version can be had from the first entry or from a checkpoint on, and its own entry must be there.
+    let first = match listing.checkpoints.iter().find(|&&checkpoint| checkpoint >= oldest) {
+        _ if oldest == 0 => 0,
+        Some(&checkpoint) => checkpoint,
+        None => oldest,
+    };
+    match at {
+        At::Tip => Ok(Version(last)),
+        At::Version(version) if (first..=last).contains(&version.0) => Ok(version),
+        At::Version(version) => Err(OpLogError::NoSuchVersion {
+            version,
+            path: log.table().to_path_buf(),
+            first: Version(first),
+            last: Version(last),
+        }),
+        At::Timestamp(timestamp) => {
+            let time = |version: u64| timestamp_of(log, Version(version));
+            // The newest version that is not later; timestamps increase.
+            let (mut low, mut high) = (first, last + 1);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if time(middle)? <= timestamp { low = middle + 1 } else { high = middle }
+            }
+            match low.checked_sub(1).filter(|&version| version >= first) {
+                Some(version) => Ok(Version(version)),
+                None => Err(OpLogError::NothingYet {
+                    path: log.table().to_path_buf(),
+                    first: chrono::DateTime::from_timestamp_micros(time(first)?)
+                        .map_or_else(String::new, |time| time.to_rfc3339()),
+                }),
+            }
+        }
+    }
+}
+
+/// When a version was committed, microseconds since 1970 UTC.
+fn timestamp_of(log: &Log, version: Version) -> Result<i64, OpLogError> {
+    let entry = log.read(version)?;
+    Ok(commit_info(log, version, &entry)?.timestamp.saturating_mul(1000))
+}
+
+/// What an entry of ours says of itself.
+pub(crate) fn commit_info<'a>(
+    log: &Log,
+    version: Version,
+    entry: &'a Entry,
+) -> Result<&'a CommitInfo, OpLogError> {
+    entry.commit_info().ok_or_else(|| OpLogError::CorruptEntry {
+        version,
+        path: log.entry_path(version),
+        why: "it has no commitInfo".into(),
+    })
+}
+
+/// Reads entries on all cores, in their order.
+pub(crate) fn read_entries(log: &Log, versions: &[u64]) -> Result<Vec<Entry>, OpLogError> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let read = |versions: &[u64]| versions.iter().map(|&version| log.read(Version(version))).collect();
+    if versions.len() < 4 * threads {
+        return read(versions);
+    }
+    let parts: Vec<Result<Vec<Entry>, OpLogError>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = versions
+            .chunks(versions.len().div_ceil(threads))
+            .map(|versions| scope.spawn(move || read(versions)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                thread.join().unwrap_or_else(|_| {
+                    Err(OpLogError::io("read", &log.directory())(io::Error::other(
+                        "the reading thread panicked",
+                    )))
+                })
+            })
+            .collect()
+    });
+    let mut entries = Vec::with_capacity(versions.len());
+    for part in parts {
+        entries.extend(part?);
+    }
+    Ok(entries)
+}
+
+fn replay(
+    log: &Log,
+    base: Option<(Version, Vec<Action>)>,
+    version: Version,
+    notes: Vec<String>,
+) -> Result<Snapshot, OpLogError> {
+    let (first, base) = match base {
+        Some((checkpoint, actions)) => (checkpoint.0 + 1, actions),
+        None => (0, Vec::new()),
+    };
+    let mut fold = FoldActions::default();
+    base.into_iter().for_each(|action| fold.push(action));
+    let versions: Vec<u64> = (first..=version.0).collect();
+    let mut entries = read_entries(log, &versions)?;
+    // A checkpoint does not hold commitInfo: the last entry is always read itself.
+    let last = match entries.last() {
+        Some(_) => None,
+        None => Some(log.read(version)?),
+    };
+    let head = last
+        .as_ref()
+        .or(entries.last())
+        .ok_or_else(|| OpLogError::MissingEntry { version, path: log.entry_path(version) })?;
+    let digest = head.digest.clone();
+    let commit_info = commit_info(log, version, head)?.clone();
+    for action in entries.drain(..).flat_map(|entry| entry.actions) {
+        fold.push(action);
+    }
+    let (Some(protocol), Some(metadata)) = (fold.protocol, fold.metadata) else {
+        return Err(OpLogError::CorruptEntry {
+            version,
+            path: log.entry_path(version),
+            why: "neither it nor what lies before it has a protocol and metaData".into(),
+        });
+    };
+    Ok(Snapshot { version, digest, commit_info, protocol, metadata, files: fold.files, notes })
+}
+
+#[derive(Default)]
+struct FoldActions {
+    protocol: Option<Protocol>,
+    metadata: Option<Metadata>,
+    files: BTreeMap<String, Add>,
+}
+
+impl FoldActions {
+    fn push(&mut self, action: Action) {
+        if let Some(protocol) = action.protocol {
+            self.protocol = Some(protocol);
+        }
+        if let Some(metadata) = action.meta_data {
+            self.metadata = Some(metadata);
+        }
+        if let Some(remove) = action.remove {
+            self.files.remove(&remove.path);
+        }
+        if let Some(add) = action.add {
+            self.files.insert(add.path.clone(), add);
+        }
+    }
+}
+
+/// The actions in a checkpoint.
+pub(crate) fn read_checkpoint(log: &Log, version: Version) -> Result<Vec<Action>, OpLogError> {
+    let path = log.checkpoint_path(version);
+    let corrupt = |why: String| OpLogError::CorruptCheckpoint { version, path: path.clone(), why };
+    let file = File::open(&path).map_err(OpLogError::io("open", &path))?;
+    data_file::unpanicked(|| decode_checkpoint(file)).and_then(|decoded| decoded).map_err(corrupt)
+}
+
+fn decode_checkpoint(file: File) -> Result<Vec<Action>, String> {
+    let text = |error: &dyn std::error::Error| error.to_string();
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| text(&error))?;
+    let wanted = builder.parquet_schema().root_schema().get_fields().iter().enumerate();
+    let wanted: Vec<usize> = wanted
+        .filter(|(_, field)| matches!(field.name(), "protocol" | "metaData" | "add"))
+        .map(|(root, _)| root)
+        .collect();
+    let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
+    let batches = builder.with_projection(mask).build().map_err(|error| text(&error))?;
+    let mut actions = Vec::new();
+    // As JSON a checkpoint's rows look like the lines of log entries, and are read by the same code.
+    for batch in batches {
+        let batch = batch.map_err(|error| text(&error))?;
+        let mut writer = LineDelimitedWriter::new(Vec::new());
+        writer.write(&batch).and_then(|()| writer.finish()).map_err(|error| text(&error))?;
+        for line in writer.into_inner().split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            actions.push(serde_json::from_slice(line).map_err(|error| text(&error))?);
+        }
+    }
+    Ok(actions)
+}

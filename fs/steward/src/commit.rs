@@ -1,0 +1,348 @@
+//! The committer: every commit interval, and whenever somebody asks, it turns what has changed into one version.
+//!
+//! A commit is a cut, a journal rotation, and one Delta commit of all batches in the ledger. The cut is taken under
+//! the ledger's mutex; all I/O happens outside it, while reads, writes and fsyncs go on. A commit that fails leaves
+//! the ledger as it is, tells those who wait, and is tried again, at growing intervals. Nothing else commits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use pond_oplog::{CommitInfo, Committed, OpLogError, Origin, Position, TxnSeq, Version};
+use pond_tinyfs::{Errno, Error, Lsn, NodeId, Row, Space, StorageError, TinyFs};
+
+use crate::StewardError;
+use crate::commit_log::{CommitLog, for_waiters};
+use crate::end_process::EndProcessOnPanic;
+use crate::ledger::{Batch, Ledger, Refusal, rows_of};
+use crate::reserve::Reserve;
+
+/// So many content bytes not yet in any cut start a commit before its time.
+const EARLY_COMMIT: u64 = 64 << 20;
+
+/// So many bytes of unlinked files that are still open may stay in memory.
+const MOST_UNLINKED: u64 = 16 << 20;
+
+/// The longest time between two attempts of a commit that keeps failing.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// Origin of a commit that holds only what factories wrote.
+pub(crate) const FACTORY_ORIGIN: &str = "factory";
+
+/// Is told how commits go, on the committer's thread; must be quick.
+pub(crate) trait CommitObserver: Send + Sync {
+    /// A transaction has started.
+    fn started(&self, txn_seq: TxnSeq);
+    /// Its version is durable.
+    fn durable(&self, txn_seq: TxnSeq, version: Version);
+    /// Memory knows the version.
+    fn landed(&self, commit: &CommitInfo, by_factories: bool);
+    /// It failed.
+    fn failed(&self, txn_seq: TxnSeq, error: &StorageError);
+}
+
+/// What a committer works with.
+pub(crate) struct Parts {
+    pub(crate) fs: Arc<TinyFs>,
+    pub(crate) log: Arc<dyn CommitLog>,
+    pub(crate) reserve: Reserve,
+    pub(crate) observer: Arc<dyn CommitObserver>,
+    pub(crate) origin: Origin,
+    pub(crate) interval: Duration,
+    pub(crate) dirty_limit: u64,
+}
+
+/// The committer. One thread [`run`](Self::run)s it; any may ask it.
+pub(crate) struct Committer {
+    pub(crate) fs: Arc<TinyFs>,
+    pub(crate) log: Arc<dyn CommitLog>,
+    pub(crate) reserve: Reserve,
+    observer: Arc<dyn CommitObserver>,
+    origin: Origin,
+    interval: Duration,
+    dirty_limit: u64,
+    ledger: Mutex<Ledger>,
+    /// Wakes the committer's thread.
+    wanted: Condvar,
+    /// Wakes those who wait for a commit to end.
+    ended: Condvar,
+}
+
+impl Committer {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { fs, log, reserve, observer, origin, interval, dirty_limit } = parts;
+        log.keep_back(reserve.withheld());
+        Committer {
+            fs,
+            log,
+            reserve,
+            observer,
+            origin,
+            interval,
+            dirty_limit,
+            ledger: Mutex::default(),
+            wanted: Condvar::new(),
+            ended: Condvar::new(),
+        }
+    }
+
+    /// The ledger, for the journal thread.
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock()
+    }
+
+    /// Commits what recovery found in the journal, before anything else and before [`run`](Self::run).
+    pub(crate) fn commit_recovered(&self, rows: Vec<Row>, cut_lsn: Lsn) -> Result<(), StorageError> {
+        self.ledger.lock().adopt_recovered(rows, cut_lsn);
+        self.attempt(&Origin::recovery())
+    }
+
+    /// The committer's thread. Ends after [`stop`](Self::stop).
+    pub(crate) fn run(&self) {
+        let _no_half_commit = EndProcessOnPanic("the committer");
+        let mut tick = Instant::now() + self.interval;
+        loop {
+            {
+                let mut ledger = self.ledger.lock();
+                loop {
+                    if ledger.stop {
+                        return;
+                    }
+                    if ledger.requested {
+                        break;
+                    }
+                    let now = Instant::now();
+                    if now >= tick {
+                        tick = now + self.interval;
+                        let resting = ledger.retry_at.is_some_and(|retry_at| now < retry_at);
+                        if !resting && (self.fs.is_dirty() || !ledger.all_committed()) {
+                            break;
+                        }
+                    }
+                    self.wanted.wait_until(&mut ledger, tick);
+                }
+            }
+            tick = Instant::now() + self.interval;
+            // Who waits is told through the ledger, and the observer has logged it.
+            if let Err(error) = self.attempt(&self.origin) {
+                tracing::debug!(%error, "the commit will be tried again");
+            }
+        }
+    }
+
+    /// Ends the committer's thread; what is uncommitted stays so.
+    pub(crate) fn stop(&self) {
+        self.ledger.lock().stop = true;
+        self.wanted.notify_all();
+        self.ended.notify_all();
+    }
+
+    /// One version (or an older one) holds everything issued before the call.
+    pub(crate) fn commit_now(&self) -> Result<Position, StewardError> {
+        let mut ledger = self.ledger.lock();
+        if ledger.all_committed() && !self.fs.is_dirty() {
+            return Ok(self.log.position());
+        }
+        let attempt = ledger.attempts_started + 1;
+        ledger.requested = true;
+        self.wanted.notify_one();
+        while ledger.attempts_ended < attempt {
+            if ledger.stop {
+                return Err(StewardError::Closed);
+            }
+            self.ended.wait(&mut ledger);
+        }
+        if ledger.last_success >= attempt {
+            return Ok(self.log.position());
+        }
+        let reason = ledger.failure.clone().unwrap_or_else(|| for_waiters(&"no commit succeeded", libc::EIO));
+        Err(StewardError::NotCommitted { txn_seq: self.log.position().txn_seq.next(), reason })
+    }
+
+    /// Whether a write may proceed now. Wakes the committer early when much has piled up.
+    pub(crate) fn has_room(&self) -> bool {
+        if self.fs.uncut_bytes() >= EARLY_COMMIT {
+            let mut ledger = self.ledger.lock();
+            // Not while the disk is full: each write would then start a commit that cannot succeed.
+            if !ledger.requested && ledger.failure.is_none() {
+                ledger.requested = true;
+                self.wanted.notify_one();
+            }
+        }
+        self.fs.dirty_bytes() < self.dirty_limit
+    }
+
+    /// Waits until a write may proceed.
+    pub(crate) fn wait_for_room(&self) -> Result<(), Error> {
+        let mut ledger = self.ledger.lock();
+        loop {
+            if self.fs.is_read_only() || ledger.refusal.is_some() || ledger.stop {
+                return Err(Errno::ROFS.into());
+            }
+            if self.fs.dirty_bytes() < self.dirty_limit {
+                return Ok(());
+            }
+            let resting = ledger.retry_at.is_some_and(|retry_at| Instant::now() < retry_at);
+            if let (true, Some(failure)) = (resting, &ledger.failure) {
+                return Err(failure.clone().into());
+            }
+            let attempt = ledger.attempts_started + 1;
+            ledger.requested = true;
+            self.wanted.notify_one();
+            while ledger.attempts_ended < attempt && !ledger.stop && self.fs.dirty_bytes() >= self.dirty_limit
+            {
+                self.ended.wait(&mut ledger);
+            }
+        }
+    }
+
+    /// Makes a change on a factory's behalf that no cut splits. Commits that hold nothing else do not start writing
+    /// factories again. `change` adds each node that it touches to the list.
+    pub(crate) fn change_by_factory<T>(&self, change: impl FnOnce(&TinyFs, &mut Vec<NodeId>) -> T) -> T {
+        let mut ledger = self.ledger.lock();
+        let _no_half_change = EndProcessOnPanic("a factory's change of the tree");
+        let mut nodes = Vec::new();
+        let result = change(&self.fs, &mut nodes);
+        ledger.note_factory_nodes(nodes);
+        result
+    }
+
+    /// No more writes, for the reason given; the first reason stays.
+    pub(crate) fn refuse_writes(&self, why: &str, may_commit: bool) {
+        self.fs.set_read_only(true);
+        let mut ledger = self.ledger.lock();
+        let may_commit = may_commit && ledger.refusal.as_ref().is_none_or(|refusal| refusal.may_commit);
+        let why = match ledger.refusal.take() {
+            Some(first) => first.why,
+            None => {
+                tracing::warn!(why, "the pond takes no writes");
+                why.into()
+            }
+        };
+        ledger.refusal = Some(Refusal { why, may_commit });
+    }
+
+    /// Gives up the reserve. True if there is room now that was not there before.
+    pub(crate) fn give_up_reserve(&self) -> bool {
+        let made_room = self.reserve.give_up();
+        self.log.keep_back(self.reserve.withheld());
+        made_room
+    }
+
+    /// Makes the reserve again if it is gone and there is room.
+    pub(crate) fn restore_reserve(&self) {
+        let withheld = self.reserve.withheld();
+        if withheld > 0 {
+            // What the log tells is less what it keeps back for this very reserve.
+            let space = self.log.space();
+            self.reserve.restore(Space { available: space.available + withheld, ..space });
+            self.log.keep_back(self.reserve.withheld());
+        }
+    }
+
+    /// One commit of everything so far. One at a time: the committer's thread calls it, and recovery before that.
+    fn attempt(&self, origin: &Origin) -> Result<(), StorageError> {
+        if self.fs.unlinked_bytes() >= MOST_UNLINKED
+            && let Err(error) = self.fs.spill()
+        {
+            tracing::warn!(%error, "what unlinked files hold stays in memory");
+        }
+        let (attempt, batches, refusal) = {
+            let mut ledger = self.ledger.lock();
+            ledger.requested = false;
+            ledger.attempts_started += 1;
+            ledger.take_cut(&self.fs);
+            (ledger.attempts_started, ledger.uncommitted(), ledger.refusal.clone())
+        };
+        let result = match (batches.last(), refusal) {
+            (None, _) => Ok(()),
+            (Some(_), Some(Refusal { may_commit: false, why })) => Err(for_waiters(&why, libc::EIO)),
+            (Some(last), _) => self.commit(&batches, last.cut_lsn, origin),
+        };
+        let mut ledger = self.ledger.lock();
+        match &result {
+            Ok(()) => {
+                ledger.last_success = attempt;
+                ledger.failure = None;
+                ledger.failures = 0;
+                ledger.retry_at = None;
+            }
+            Err(error) => {
+                ledger.failure = Some(error.clone());
+                ledger.failures += 1;
+                let doublings = ledger.failures.min(8) - 1;
+                let pause = (self.interval * (1 << doublings)).min(LONGEST_RETRY);
+                ledger.retry_at = Some(Instant::now() + pause);
+            }
+        }
+        ledger.attempts_ended = attempt;
+        drop(ledger);
+        self.ended.notify_all();
+        result
+    }
+
+    fn commit(&self, batches: &[Batch], cut_lsn: Lsn, origin: &Origin) -> Result<(), StorageError> {
+        let txn_seq = self.log.position().txn_seq.next();
+        self.observer.started(txn_seq);
+        // A failure here is the journal's: the next fsync writes all uncommitted rows to a new segment.
+        if let Err(error) = self.log.rotate() {
+            tracing::error!(%error, "could not end the journal's segment");
+        }
+        let by_factories = batches.iter().all(|batch| batch.by_factories);
+        let by_factory = Origin { kind: FACTORY_ORIGIN.into(), command: None };
+        let origin = if by_factories { &by_factory } else { origin };
+        let rows = rows_of(batches);
+        let mut result = self.log.commit(&rows, cut_lsn, origin);
+        if result.as_ref().is_err_and(OpLogError::is_full) && self.give_up_reserve() {
+            result = self.log.commit(&rows, cut_lsn, origin);
+        }
+        match result {
+            Ok(committed) => {
+                let count = rows.iter().map(|rows| rows.len() as u64).sum();
+                self.landed(batches, committed, count, origin.clone(), by_factories);
+                Ok(())
+            }
+            Err(error) => {
+                let for_waiters = for_waiters(&error, error.errno());
+                if let OpLogError::SomeoneElse { .. }
+                | OpLogError::Unconfirmed { .. }
+                | OpLogError::ReadOnly { .. } = error
+                {
+                    self.refuse_writes(&error.to_string(), false);
+                } else if error.is_full() {
+                    tracing::warn!(%error, "the disk is full; changes stay in memory until there is room");
+                } else {
+                    let why = format!(
+                        "{error}; what is not yet committed is kept and tried again, mount anew once it is repaired"
+                    );
+                    self.refuse_writes(&why, true);
+                }
+                self.observer.failed(txn_seq, &for_waiters);
+                Err(for_waiters)
+            }
+        }
+    }
+
+    fn landed(&self, batches: &[Batch], committed: Committed, rows: u64, origin: Origin, by_factories: bool) {
+        self.observer.durable(committed.position.txn_seq, committed.position.version);
+        self.fs.stored(&committed.placed);
+        self.ledger.lock().committed(batches);
+        // Failing leaves a segment that recovery skips; the next release tries again.
+        if let Err(error) = self.log.release(&committed.position) {
+            tracing::warn!(%error, "could not remove journal segments that are no longer needed");
+        }
+        self.restore_reserve();
+        let commit = CommitInfo {
+            position: committed.position,
+            origin,
+            rows,
+            files: u64::from(committed.files),
+            bytes: committed.bytes,
+        };
+        tracing::debug!(version = %commit.position.version, rows, bytes = commit.bytes, "committed");
+        self.observer.landed(&commit, by_factories);
+    }
+}
+
+#[cfg(test)]
+mod tests;

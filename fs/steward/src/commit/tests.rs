@@ -1,0 +1,188 @@
+use std::time::Duration;
+
+use pond_tinyfs::{Caller, Make, NodeId, WriteFlags};
+
+use super::*;
+use crate::faulty_log::{Fault, Rig};
+
+const NEVER: Duration = Duration::from_secs(3600);
+const MUCH: u64 = 256 << 20;
+
+fn touch(rig: &Rig, name: &str) -> NodeId {
+    let made =
+        rig.fs.make(&Caller::root(), NodeId::ROOT, name.as_bytes(), Make::File { mode: 0o644 }).unwrap();
+    made.id
+}
+
+fn fill(rig: &Rig, file: NodeId, bytes: usize) {
+    let piece = vec![7; 1 << 20];
+    for offset in (0..bytes).step_by(piece.len()) {
+        rig.fs.write(&Caller::root(), file, offset as u64, &piece, WriteFlags::default()).unwrap();
+    }
+}
+
+fn errno<T: std::fmt::Debug>(result: Result<T, StewardError>) -> i32 {
+    result.unwrap_err().errno()
+}
+
+#[test]
+fn what_changed_is_committed_within_the_interval() {
+    let rig = Rig::new(Duration::from_millis(20), MUCH);
+    touch(&rig, "a");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while rig.log.state.lock().versions == 0 {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(rig.log.state.lock().versions, 1, "an idle pond makes no versions");
+}
+
+#[test]
+fn a_commit_covers_everything_issued_before_it_was_asked_for() {
+    let rig = Rig::new(NEVER, MUCH);
+    touch(&rig, "a");
+    rig.hold_commits(true);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| rig.committer.commit_now().unwrap());
+        rig.wait_until(|state| state.committing);
+        // The first commit's cut is taken: this needs another.
+        touch(&rig, "b");
+        let second = scope.spawn(|| rig.committer.commit_now().unwrap());
+        std::thread::sleep(Duration::from_millis(20));
+        rig.hold_commits(false);
+        let last = rig.fs.last_lsn();
+        first.join().unwrap();
+        second.join().unwrap();
+        let state = rig.log.state.lock();
+        assert_eq!(state.committed.last().unwrap().0, last);
+        assert_eq!(state.versions, 2);
+    });
+}
+
+#[test]
+fn nothing_to_commit_makes_no_version() {
+    let rig = Rig::new(NEVER, MUCH);
+    assert_eq!(rig.committer.commit_now().unwrap().version.0, 0);
+    assert_eq!(rig.log.state.lock().attempts, 0);
+}
+
+#[test]
+fn a_full_disk_costs_the_reserve_first_and_then_tells_those_who_wait() {
+    let rig = Rig::new(NEVER, MUCH);
+    assert!(rig.has_reserve());
+    touch(&rig, "a");
+    rig.log.state.lock().commit_faults.push_back(Fault::Errno(libc::ENOSPC));
+    rig.committer.commit_now().unwrap();
+    assert_eq!(rig.log.state.lock().versions, 1);
+
+    rig.log.state.lock().commit_faults.extend([Fault::Errno(libc::ENOSPC); 2]);
+    touch(&rig, "b");
+    assert_eq!(errno(rig.committer.commit_now()), libc::ENOSPC);
+    assert!(!rig.fs.is_read_only());
+
+    // There is room again: work goes on, and nothing was lost.
+    touch(&rig, "c");
+    rig.committer.commit_now().unwrap();
+    let state = rig.log.state.lock();
+    assert_eq!(state.committed.last().unwrap().0, rig.fs.last_lsn());
+    assert!(rig.has_reserve());
+}
+
+#[test]
+fn a_failed_commit_is_tried_again_by_itself() {
+    let rig = Rig::new(Duration::from_millis(10), MUCH);
+    rig.log.state.lock().commit_faults.extend([Fault::Errno(libc::ENOSPC); 6]);
+    touch(&rig, "a");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while rig.log.state.lock().versions == 0 {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(rig.told.0.lock().1 >= 2);
+}
+
+#[test]
+fn an_io_error_ends_writing_but_not_the_attempts_to_save_what_was_written() {
+    let rig = Rig::new(NEVER, MUCH);
+    touch(&rig, "a");
+    rig.log.state.lock().commit_faults.push_back(Fault::Errno(libc::EIO));
+    assert_eq!(errno(rig.committer.commit_now()), libc::EIO);
+    assert!(rig.fs.is_read_only());
+    rig.committer.commit_now().unwrap();
+    assert_eq!(rig.log.state.lock().committed.last().unwrap().0, rig.fs.last_lsn());
+    assert!(rig.fs.is_read_only());
+}
+
+#[test]
+fn another_writers_version_ends_everything() {
+    let rig = Rig::new(NEVER, MUCH);
+    touch(&rig, "a");
+    rig.log.state.lock().commit_faults.push_back(Fault::SomeoneElse);
+    assert_eq!(errno(rig.committer.commit_now()), libc::EIO);
+    assert_eq!(errno(rig.committer.commit_now()), libc::EIO);
+    assert_eq!(rig.log.state.lock().attempts, 1);
+    assert!(rig.fs.is_read_only());
+    assert!(rig.committer.ledger().refusal.as_ref().unwrap().why.contains("orphan"));
+}
+
+#[test]
+fn writers_wait_for_room_and_get_it_when_a_commit_lands() {
+    let rig = Rig::new(NEVER, 4 << 20);
+    let file = touch(&rig, "a");
+    assert!(rig.committer.has_room());
+    fill(&rig, file, 4 << 20);
+    assert!(!rig.committer.has_room());
+    rig.committer.wait_for_room().unwrap();
+    assert!(rig.committer.has_room());
+    assert_eq!(rig.log.state.lock().versions, 1);
+}
+
+#[test]
+fn writers_that_wait_for_room_on_a_full_disk_are_told() {
+    let rig = Rig::new(NEVER, 4 << 20);
+    let file = touch(&rig, "a");
+    fill(&rig, file, 4 << 20);
+    rig.log.state.lock().commit_faults.extend([Fault::Errno(libc::ENOSPC); 2]);
+    assert_eq!(rig.committer.wait_for_room().unwrap_err().errno(), libc::ENOSPC);
+    // And at once while the committer rests.
+    assert_eq!(rig.committer.wait_for_room().unwrap_err().errno(), libc::ENOSPC);
+    assert_eq!(rig.log.state.lock().attempts, 2);
+    rig.committer.commit_now().unwrap();
+    rig.committer.wait_for_room().unwrap();
+}
+
+#[test]
+fn much_uncut_content_starts_a_commit_before_its_time() {
+    let rig = Rig::new(NEVER, MUCH);
+    let file = touch(&rig, "a");
+    fill(&rig, file, EARLY_COMMIT as usize);
+    assert!(rig.committer.has_room());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while rig.log.state.lock().versions == 0 {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_commit_is_a_factorys_only_if_it_holds_nothing_else() {
+    let rig = Rig::new(NEVER, MUCH);
+    let by_factory = |rig: &Rig, name: &str| {
+        rig.committer.change_by_factory(|fs, nodes| {
+            let made =
+                fs.make(&Caller::root(), NodeId::ROOT, name.as_bytes(), Make::File { mode: 0o644 }).unwrap();
+            nodes.extend([NodeId::ROOT, made.id]);
+        });
+    };
+    by_factory(&rig, "report");
+    rig.committer.ledger().take_cut(&rig.fs);
+    by_factory(&rig, "second report");
+    touch(&rig, "letter");
+    rig.committer.ledger().take_cut(&rig.fs);
+    touch(&rig, "another letter");
+    rig.committer.ledger().take_cut(&rig.fs);
+    let batches = rig.committer.ledger().uncommitted();
+    let by_factories: Vec<bool> = batches.iter().map(|batch| batch.by_factories).collect();
+    assert_eq!(by_factories, [true, false, false]);
+}

@@ -1,0 +1,231 @@
+//! Errors: each names the thing, keeps its cause and says what to do next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pond_oplog::{OpLogError, TxnSeq};
+use pond_tinyfs::StorageError;
+
+use crate::LockHolder;
+
+/// Why the Steward could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StewardError {
+    /// The operating system refused.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried, as a verb: "open the lock file".
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another process writes to the pond.
+    #[error(
+        "{pond} is in use by {holder}; unmount it there with `pond umount`, or read it with `--version` or `--timestamp`",
+        pond = pond.display()
+    )]
+    LockHeld {
+        /// The pond.
+        pond: PathBuf,
+        /// Who uses it.
+        holder: LockHolder,
+    },
+    /// There is no pond.
+    #[error("{path} is not a pond: {why}; make one with `pond init`", path = path.display())]
+    NotAPond {
+        /// The directory.
+        path: PathBuf,
+        /// What is missing.
+        why: &'static str,
+    },
+    /// `init` found a pond.
+    #[error("{path} is a pond already", path = path.display())]
+    AlreadyAPond {
+        /// The pond.
+        path: PathBuf,
+    },
+    /// `init` found something else.
+    #[error(
+        "{path} is not empty ({found} is in it): a pond is made only where there is nothing yet or an empty directory",
+        path = path.display()
+    )]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// One of the things in it.
+        found: String,
+    },
+    /// An earlier `init` was cut off.
+    #[error("making the pond {path} was cut off, and it holds nothing yet: run `pond init` again", path = path.display())]
+    InitUnfinished {
+        /// The pond.
+        path: PathBuf,
+    },
+    /// The settings are gone, and with them whether the pond is a source or a replica.
+    #[error(
+        "{path} has data but no control table, so its role is unknown; writing to a replica would fork its history. \
+         Say what it is with `pond control set factory_mode:remote push` (a source) or `… pull` (a replica)",
+        path = path.display()
+    )]
+    ControlMissing {
+        /// The pond.
+        path: PathBuf,
+    },
+    /// A row of the control table does not make sense.
+    #[error(
+        "the control table {path} is corrupt: {why}; move it away and say again what the pond is with \
+         `pond control set factory_mode:remote push` (a source) or `… pull` (a replica)",
+        path = path.display()
+    )]
+    ControlCorrupt {
+        /// The table.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The pond takes no writes.
+    #[error("the pond is read-only: {why}")]
+    ReadOnly {
+        /// Since when or what.
+        why: String,
+    },
+    /// A commit failed. What it was to hold is kept in memory and tried again.
+    #[error("transaction {txn_seq} could not be committed: {reason}; it is kept and tried again")]
+    NotCommitted {
+        /// The transaction.
+        txn_seq: TxnSeq,
+        /// Why not.
+        #[source]
+        reason: StorageError,
+    },
+    /// The last commit before the end failed.
+    #[error(
+        "the pond was closed with {rows} changes that could not be committed: {reason}; {kept}",
+        kept = if *in_journal {
+            "they are in the journal, and the next mount commits them"
+        } else {
+            "those made after the last fsync are lost"
+        }
+    )]
+    ClosedUncommitted {
+        /// Rows that no version holds.
+        rows: usize,
+        /// Why not.
+        reason: StorageError,
+        /// Whether the journal holds them all.
+        in_journal: bool,
+    },
+    /// The Steward has ended.
+    #[error("the pond is closed")]
+    Closed,
+    /// A setting cannot be had.
+    #[error("cannot set {key} to {value:?}: {why}")]
+    BadSetting {
+        /// Its name.
+        key: String,
+        /// What it was to be.
+        value: String,
+        /// Why it cannot be.
+        why: &'static str,
+    },
+    /// No such factory.
+    #[error("there is no factory {name:?}; there are {known}")]
+    UnknownFactory {
+        /// The name that was asked for.
+        name: String,
+        /// The names that would have worked.
+        known: String,
+    },
+    /// A configuration that its factory refuses.
+    #[error("the configuration for {factory} is not valid: {reason}")]
+    BadConfiguration {
+        /// The factory.
+        factory: String,
+        /// What it said.
+        reason: FactoryError,
+    },
+    /// A factory failed.
+    #[error("{path} ({factory}) failed: {reason}")]
+    FactoryFailed {
+        /// Its node.
+        path: String,
+        /// The factory.
+        factory: String,
+        /// What it said.
+        reason: FactoryError,
+    },
+    /// On a replica a factory runs only where it was told to.
+    #[error(
+        "{factory} does not run on a replica; allow it with `pond control set factory_mode:{factory} MODE`"
+    )]
+    NotOnAReplica {
+        /// The factory.
+        factory: String,
+    },
+    /// The node is not a factory's.
+    #[error("{path} is not a factory's node; `pond mknod` makes one")]
+    NotDynamic {
+        /// The path.
+        path: String,
+    },
+    /// A path that cannot be used.
+    #[error("cannot use the path {path:?}: {why}")]
+    BadPath {
+        /// The path.
+        path: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// The tree refused.
+    #[error("cannot {action} {path}: {source}")]
+    Tree {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: String,
+        /// Why not.
+        source: pond_tinyfs::Error,
+    },
+    /// The log.
+    #[error(transparent)]
+    OpLog(#[from] OpLogError),
+}
+
+impl StewardError {
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        StewardError::Io { action, path: path.to_owned(), source }
+    }
+
+    /// The error number that a system call is answered with.
+    pub fn errno(&self) -> i32 {
+        match self {
+            StewardError::Io { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
+            StewardError::LockHeld { .. } => libc::EBUSY,
+            StewardError::ReadOnly { .. } => libc::EROFS,
+            StewardError::NotCommitted { reason, .. } => reason.errno,
+            StewardError::Tree { source, .. } => source.errno(),
+            StewardError::OpLog(error) => error.errno(),
+            StewardError::BadSetting { .. }
+            | StewardError::UnknownFactory { .. }
+            | StewardError::BadConfiguration { .. }
+            | StewardError::NotDynamic { .. }
+            | StewardError::BadPath { .. } => libc::EINVAL,
+            _ => libc::EIO,
+        }
+    }
+}
+
+/// What a factory says when it cannot do what it was asked: a sentence for the user.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct FactoryError(pub Arc<str>);
+
+impl FactoryError {
+    /// From a sentence that names the thing and says what to do next.
+    pub fn new(message: impl Into<Arc<str>>) -> Self {
+        FactoryError(message.into())
+    }
+}

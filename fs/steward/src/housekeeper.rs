@@ -1,0 +1,131 @@
+//! Work that must not hold up commits: checkpoints, writing outcomes, measuring disk space.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use pond_oplog::{Layout, OpLog};
+
+use crate::Sizes;
+use crate::commit::Committer;
+use crate::control::Control;
+
+/// Outcomes are written, and disk space is measured, so often.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// What is to be done.
+#[derive(Default)]
+struct Wants {
+    checkpoint: bool,
+    flush: bool,
+    stop: bool,
+}
+
+/// One thread [`run`](Self::run)s it; any may ask it.
+#[derive(Default)]
+pub(crate) struct Housekeeper {
+    wants: Mutex<Wants>,
+    wanted: Condvar,
+    sizes: Mutex<Sizes>,
+    /// Whether somebody has looked at the sizes since they were measured.
+    looked: AtomicBool,
+}
+
+impl Housekeeper {
+    /// Asks for a checkpoint.
+    pub(crate) fn checkpoint_soon(&self) {
+        self.wants.lock().checkpoint = true;
+        self.wanted.notify_one();
+    }
+
+    /// Asks for the outcomes to be written without waiting for the period.
+    pub(crate) fn flush_soon(&self) {
+        self.wants.lock().flush = true;
+        self.wanted.notify_one();
+    }
+
+    /// Ends the thread, when what was asked for is done.
+    pub(crate) fn stop(&self) {
+        self.wants.lock().stop = true;
+        self.wanted.notify_one();
+    }
+
+    /// Disk space as last measured. While nobody asks it is not measured, since that looks at every file.
+    pub(crate) fn sizes(&self) -> Sizes {
+        self.looked.store(true, Ordering::Relaxed);
+        *self.sizes.lock()
+    }
+
+    /// Measures the disk space of a pond.
+    pub(crate) fn measure(&self, pond: &Path) {
+        let layout = Layout::new(pond);
+        let sizes = Sizes {
+            data: size_of(&layout.data()),
+            journal: size_of(&layout.journal()),
+            control: size_of(&layout.control()),
+            mirror: size_of(&layout.mirror()),
+        };
+        *self.sizes.lock() = sizes;
+    }
+
+    /// The thread.
+    pub(crate) fn run(&self, pond: &Path, oplog: &OpLog, control: &Control, committer: &Committer) {
+        self.measure(pond);
+        let mut due = Instant::now() + PERIOD;
+        loop {
+            let (wants, periodic) = {
+                let mut wants = self.wants.lock();
+                while !(wants.checkpoint || wants.flush || wants.stop || due <= Instant::now()) {
+                    self.wanted.wait_until(&mut wants, due);
+                }
+                (std::mem::take(&mut *wants), due <= Instant::now())
+            };
+            if wants.checkpoint {
+                // Opening takes longer without it; the next one makes up for it. It holds no state that a panic of the
+                // libraries below could leave half-changed.
+                match catch_unwind(AssertUnwindSafe(|| oplog.checkpoint())) {
+                    Ok(Ok(version)) => tracing::debug!(%version, "checkpoint"),
+                    Ok(Err(error)) => tracing::warn!(%error, "could not make a checkpoint"),
+                    Err(_) => tracing::error!("making a checkpoint panicked"),
+                }
+            }
+            if wants.stop {
+                // The last outcomes are written when the pond is closed.
+                return;
+            }
+            if (wants.flush || periodic)
+                && let Err(error) = control.flush()
+            {
+                tracing::warn!(%error, "could not write outcomes to the control table; they are kept and tried again");
+            }
+            if periodic {
+                committer.restore_reserve();
+                let started = Instant::now();
+                if self.looked.swap(false, Ordering::Relaxed) {
+                    self.measure(pond);
+                }
+                // Many files take long to look at, and may take a twentieth of the time.
+                due = Instant::now() + PERIOD.max(20 * started.elapsed());
+            }
+        }
+    }
+}
+
+/// Bytes in the files under a directory. Files that come and go meanwhile may be counted or not.
+fn size_of(directory: &Path) -> u64 {
+    let mut bytes = 0;
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => directories.push(entry.path()),
+                Ok(metadata) => bytes += metadata.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}

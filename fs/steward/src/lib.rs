@@ -1,0 +1,42 @@
+//! The Steward: the one that commits.
+//!
+//! It holds the writer lock, takes consistent cuts of the tree and turns them into numbered transactions,
+//! makes fsync durable, keeps the control table, and runs factories. It knows nothing of FUSE and of how rows are
+//! stored.
+#![warn(missing_docs)]
+
+mod commit;
+mod commit_log;
+pub mod configuration;
+mod control;
+mod control_row;
+mod end_process;
+mod error;
+mod exec_log;
+mod factory;
+mod factory_pond;
+#[cfg(test)]
+mod faulty_log;
+mod fsync;
+mod housekeeper;
+mod init;
+mod ledger;
+mod lock;
+mod open;
+mod paths;
+mod post_commit;
+mod progress;
+mod reserve;
+mod status;
+mod steward;
+
+pub use error::{FactoryError, StewardError};
+pub use exec_log::ExecLog;
+pub use factory::{Factory, FactoryContext, Registry};
+pub use factory_pond::FactoryPond;
+pub use init::Found;
+pub use lock::{LockHolder, lock_holder};
+pub use open::OpenOptions;
+pub use paths::{Change, ChangeWatcher};
+pub use status::{FactoryStatus, JournalStatus, Role, Sizes, State, Status, Uncommitted};
+pub use steward::{RunReport, Steward, SyncReport};

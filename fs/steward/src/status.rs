@@ -1,0 +1,130 @@
+//! What `pond status` and `.pond/status.json` show of a pond that is open.
+
+use std::path::PathBuf;
+
+use pond_oplog::{Position, Version};
+use serde::Serialize;
+
+/// Whether a pond makes history or follows another's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It makes history; its remote, if it has one, is pushed to.
+    Source,
+    /// It follows a backup store and is never written to.
+    Replica,
+}
+
+impl Role {
+    /// The value of the setting `factory_mode:remote` that says so.
+    pub(crate) fn setting(self) -> &'static str {
+        match self {
+            Role::Source => "push",
+            Role::Replica => "pull",
+        }
+    }
+}
+
+/// How a pond is open and how it fares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Everything received is committed.
+    Clean,
+    /// Changes wait for the next commit.
+    Dirty,
+    /// The last commit failed and is being tried again.
+    Retrying,
+    /// No writes are taken.
+    ReadOnly,
+    /// It was closed.
+    Closed,
+}
+
+/// Figures and facts about an open pond. The mount adds its own: mountpoints, options.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The pond's identity.
+    pub pond_id: String,
+    /// Its directory.
+    pub path: PathBuf,
+    /// Source or replica; `None` where its settings could not be read.
+    pub mode: Option<Role>,
+    /// How it fares.
+    pub state: State,
+    /// Why no writes are taken.
+    pub read_only_because: Option<String>,
+    /// The version shown, its digest, commit time (microseconds since 1970 UTC), transaction and cut.
+    #[serde(flatten)]
+    pub position: Position,
+    /// Nodes in the tree.
+    pub nodes: u64,
+    /// What no version holds yet.
+    pub uncommitted: Uncommitted,
+    /// Why the last commit failed, until one succeeds.
+    pub commit_error: Option<String>,
+    /// The journal.
+    pub journal: JournalStatus,
+    /// Disk space used, bytes.
+    pub sizes: Sizes,
+    /// The nodes under `/etc/system.d/`, in the order in which they run.
+    pub factories: Vec<FactoryStatus>,
+    /// What recovery did when the pond was opened.
+    pub notes: Vec<String>,
+    /// Where the daemon's messages go.
+    pub log_path: PathBuf,
+    /// This process.
+    pub pid: u32,
+}
+
+/// Changes that no version holds yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Uncommitted {
+    /// Rows taken out of the tree for a commit.
+    pub rows: u64,
+    /// Bytes of content in memory.
+    pub bytes: u64,
+}
+
+/// The journal's figures.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct JournalStatus {
+    /// Files.
+    pub segments: u64,
+    /// Frames.
+    pub frames: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Disk space used, bytes, as last measured: some 10 s before, or when the pond was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Sizes {
+    /// The table and its log.
+    pub data: u64,
+    /// The journal.
+    pub journal: u64,
+    /// Settings and outcomes.
+    pub control: u64,
+    /// Materialized files.
+    pub mirror: u64,
+}
+
+/// How a factory's node fares.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct FactoryStatus {
+    /// The node.
+    pub path: String,
+    /// Its factory.
+    pub factory: String,
+    /// The mode it runs in; `None` if it does not run here.
+    pub mode: Option<String>,
+    /// Up to which version it has done its work.
+    pub watermark: Option<Version>,
+    /// Versions that it still owes.
+    pub behind: u64,
+    /// What it last said: its report or its error.
+    pub last_message: Option<String>,
+    /// Whether its last run failed.
+    pub failed: bool,
+}

@@ -1,0 +1,371 @@
+//! The Steward: an open pond, and the only one that commits to it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use pond_oplog::{CommitInfo, Layout, OpLog, Position, Version, changes, history};
+use pond_tinyfs::{Error, RESERVED_NAME, Row, StorageError, TinyFs};
+use serde::Serialize;
+
+use crate::commit::Committer;
+use crate::control::{Control, ROLE_KEY};
+use crate::end_process::EndProcessOnPanic;
+use crate::fsync::{Done, Fsync};
+use crate::housekeeper::Housekeeper;
+use crate::init::{self, Found};
+use crate::lock::WriterLock;
+use crate::paths::{self, Change, ChangeWatcher, make, make_parents, owner};
+use crate::post_commit::{PostCommit, factory_node};
+use crate::{FactoryStatus, JournalStatus, Registry, Role, State, Status, StewardError, Uncommitted};
+
+/// How long closing waits for post-commit work that is under way.
+const CLOSE_GRACE: Duration = Duration::from_secs(10);
+
+/// What [`Steward::sync`] did.
+#[derive(Clone, Debug, Serialize)]
+pub struct SyncReport {
+    /// A version that holds everything issued before.
+    #[serde(flatten)]
+    pub position: Position,
+    /// How the nodes under `/etc/system.d/` fare, in the order in which they run.
+    pub factories: Vec<FactoryStatus>,
+}
+
+/// What [`Steward::run`] did.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunReport {
+    /// The node.
+    pub path: String,
+    /// Its factory.
+    pub factory: String,
+    /// What the factory said.
+    pub message: String,
+    /// The version after it.
+    #[serde(flatten)]
+    pub position: Position,
+}
+
+/// An open pond.
+///
+/// Operations on the tree go to [`fs`](Self::fs); the Steward turns them into versions. [`close`](Self::close) it:
+/// dropping it closes it too, but then nobody hears of an error.
+pub struct Steward {
+    pub(crate) pond: PathBuf,
+    pub(crate) oplog: Arc<OpLog>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) fsync: Arc<Fsync>,
+    pub(crate) post_commit: Arc<PostCommit>,
+    pub(crate) housekeeper: Arc<Housekeeper>,
+    pub(crate) watcher: Arc<RwLock<Option<ChangeWatcher>>>,
+    pub(crate) notes: Vec<String>,
+    /// `None` where the pond is only read, and once it is closed.
+    pub(crate) running: Mutex<Option<Running>>,
+    pub(crate) writer: bool,
+}
+
+/// What only a writer has.
+pub(crate) struct Running {
+    pub(crate) lock: WriterLock,
+    pub(crate) committer: JoinHandle<()>,
+    pub(crate) fsync: JoinHandle<()>,
+    pub(crate) housekeeper: JoinHandle<()>,
+    pub(crate) post_commit: JoinHandle<()>,
+}
+
+impl Steward {
+    /// What lies at the place of a pond.
+    pub fn probe(pond: &Path) -> Result<Found, StewardError> {
+        init::probe(pond)
+    }
+
+    /// Makes an empty pond, a source: only where there is nothing yet, an empty directory, or a pond whose `init` was
+    /// cut off.
+    pub fn init(pond: &Path) -> Result<(), StewardError> {
+        init::init(pond)
+    }
+
+    /// Gives a pond that lost its control table its role again, after [`StewardError::ControlMissing`].
+    pub fn restore_control(pond: &Path, role: Role) -> Result<(), StewardError> {
+        init::restore_control(pond, role)
+    }
+
+    /// The tree.
+    pub fn fs(&self) -> &Arc<TinyFs> {
+        &self.committer.fs
+    }
+
+    /// `$POND`.
+    pub fn pond(&self) -> &Path {
+        &self.pond
+    }
+
+    /// The log, to read from.
+    pub fn oplog(&self) -> &Arc<OpLog> {
+        &self.oplog
+    }
+
+    /// The factories known.
+    pub fn registry(&self) -> &Registry {
+        &self.post_commit.registry
+    }
+
+    /// Where history stands.
+    pub fn position(&self) -> Position {
+        self.oplog.position()
+    }
+
+    /// Tells `watcher` of names that are changed other than by whoever mounts the tree, so that the kernel's caches can
+    /// be invalidated. It is called without locks, before the command that made the change returns.
+    pub fn watch_changes(&self, watcher: ChangeWatcher) {
+        *self.watcher.write() = Some(watcher);
+    }
+
+    /// Calls `done` once everything received before this call survives power loss: at once and on this thread if it
+    /// does already, else from another thread.
+    pub fn fsync(&self, done: Done) {
+        self.fsync.fsync(done);
+    }
+
+    /// Everything received before this call survives power loss when it returns.
+    pub fn fsync_wait(&self) -> Result<(), Error> {
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        self.fsync.fsync(Box::new(move |result| {
+            // Whoever waits is there until it is answered.
+            if answer.send(result).is_err() {
+                tracing::error!("nobody waited for an fsync");
+            }
+        }));
+        answered.recv().unwrap_or_else(|_| {
+            let message = "the journal thread has ended".into();
+            Err(Error::Storage(StorageError { message, errno: libc::EIO }))
+        })
+    }
+
+    /// One version holds everything issued before the call, and the post-commit factories have run.
+    pub fn sync(&self) -> Result<SyncReport, StewardError> {
+        let position = self.committer.commit_now()?;
+        if self.running.lock().is_some() {
+            self.post_commit.progress.handle_now();
+        }
+        Ok(SyncReport { position, factories: self.post_commit.status()? })
+    }
+
+    /// One version holds everything issued before the call.
+    pub fn commit_now(&self) -> Result<Position, StewardError> {
+        self.committer.commit_now()
+    }
+
+    /// Whether a write may proceed now; else [`wait_for_room`](Self::wait_for_room). Cheap.
+    pub fn has_room(&self) -> bool {
+        self.committer.has_room()
+    }
+
+    /// Waits until a write may proceed. `ENOSPC` if the disk is full and commits fail, `EROFS` if no writes are taken.
+    pub fn wait_for_room(&self) -> Result<(), Error> {
+        self.committer.wait_for_room()
+    }
+
+    /// Commits everything, runs what post-commit work can be done in some seconds, and gives up the writer lock. What
+    /// factories still owe is in [`status`](Self::status) afterwards. Closing again does nothing.
+    ///
+    /// The pond is closed afterwards even if this fails; the error says what became of uncommitted changes.
+    pub fn close(&self) -> Result<Position, StewardError> {
+        let mut running = self.running.lock();
+        let Some(Running { lock, committer, fsync, housekeeper, post_commit }) = running.take() else {
+            return Ok(self.position());
+        };
+        // The next attempt's error counts.
+        if let Err(error) = self.committer.commit_now() {
+            tracing::warn!(%error, "closing");
+        }
+        let factories_ended = self.post_commit.progress.finish(CLOSE_GRACE);
+        self.fs().set_read_only(true);
+        self.fsync.stop();
+        join(fsync);
+        let result = self.committer.commit_now().map_err(|error| match error {
+            StewardError::NotCommitted { reason, .. } => StewardError::ClosedUncommitted {
+                in_journal: self.fsync.make_durable(u64::MAX).is_ok(),
+                rows: self.committer.ledger().rows(),
+                reason,
+            },
+            error => error,
+        });
+        self.committer.stop();
+        join(committer);
+        self.housekeeper.stop();
+        join(housekeeper);
+        if factories_ended {
+            join(post_commit);
+        } else {
+            tracing::warn!(
+                "a factory is still running; it is left behind, and what it owes is done at the next mount"
+            );
+        }
+        if let Err(error) = self.control.close() {
+            tracing::warn!(%error, "could not write the last outcomes to the control table");
+        }
+        drop(lock);
+        result
+    }
+
+    /// Makes a factory's node with a configuration that the factory finds valid, and the directories that are missing.
+    /// It is committed when this returns.
+    pub fn mknod(&self, factory: &str, path: &str, configuration: &[u8]) -> Result<(), StewardError> {
+        self.refuse_unless_writable()?;
+        self.registry()
+            .get(factory)?
+            .validate(configuration)
+            .map_err(|reason| StewardError::BadConfiguration { factory: factory.to_owned(), reason })?;
+        let parts = paths::parts(path)?;
+        if parts[0].as_bytes() == RESERVED_NAME {
+            return Err(StewardError::BadPath {
+                path: path.to_owned(),
+                why: "the name .pond is the mount's own",
+            });
+        }
+        let mut changes = Vec::new();
+        let result = {
+            let _no_half_change = EndProcessOnPanic("mknod");
+            let caller = owner();
+            make_parents(self.fs(), &caller, &parts, &mut changes).and_then(|parent| {
+                let name = parts[parts.len() - 1];
+                // A configuration is its owner's business.
+                let node = pond_tinyfs::Make::Dynamic { factory, configuration, mode: 0o600 };
+                let made = make(self.fs(), &caller, parent, name, node)
+                    .map_err(|source| StewardError::Tree { action: "make", path: path.to_owned(), source })?;
+                changes.push(Change { parent, name: name.as_bytes().to_vec(), node: made.id });
+                Ok(())
+            })
+        };
+        if let Some(watcher) = self.watcher.read().as_ref() {
+            watcher(&changes);
+        }
+        result?;
+        self.committer.commit_now().map(drop)
+    }
+
+    /// Runs a factory's node now, after a commit of everything so far. What it writes is committed when this returns.
+    pub fn run(&self, path: &str, args: &[String]) -> Result<RunReport, StewardError> {
+        if self.running.lock().is_none() {
+            return Err(self.not_writable());
+        }
+        let node = factory_node(self.fs(), path)?;
+        self.committer.commit_now()?;
+        let result = self.post_commit.run_node(&node, args);
+        let position = self.committer.commit_now()?;
+        Ok(RunReport { path: node.path, factory: node.factory, message: result?, position })
+    }
+
+    /// One setting, or all, by name.
+    pub fn control_get(&self, key: Option<&str>) -> Vec<(String, String)> {
+        match key {
+            Some(key) => self.control.get(key).map(|value| (key.to_owned(), value)).into_iter().collect(),
+            None => self.control.all(),
+        }
+    }
+
+    /// Sets a setting; it is durable when this returns.
+    pub fn control_set(&self, key: &str, value: &str) -> Result<(), StewardError> {
+        if self.running.lock().is_none() {
+            return Err(self.not_writable());
+        }
+        self.control.set(key, value)?;
+        if key == ROLE_KEY && self.control.role() == Role::Replica && !self.fs().is_read_only() {
+            self.committer.refuse_writes("it was made a replica (factory_mode:remote is pull)", true);
+        }
+        self.post_commit.progress.look_again();
+        Ok(())
+    }
+
+    /// The history, newest version first; at most `limit` versions.
+    pub fn history(&self, limit: Option<usize>) -> Result<Vec<CommitInfo>, StewardError> {
+        Ok(history(&self.pond, limit)?)
+    }
+
+    /// The rows of one version, without contents.
+    pub fn changes(&self, version: Version) -> Result<Vec<Row>, StewardError> {
+        Ok(changes(&self.pond, version)?)
+    }
+
+    /// Facts and figures. Cheap: no I/O.
+    pub fn status(&self) -> Status {
+        let closed = self.writer && self.running.try_lock().is_some_and(|running| running.is_none());
+        let (rows, dirty, failure, refusal) = {
+            let ledger = self.committer.ledger();
+            let dirty = self.fs().is_dirty() || !ledger.all_committed();
+            (ledger.rows() as u64, dirty, ledger.failure.clone(), ledger.refusal.clone())
+        };
+        let state = match () {
+            () if closed => State::Closed,
+            () if self.fs().is_read_only() => State::ReadOnly,
+            () if failure.is_some() => State::Retrying,
+            () if dirty => State::Dirty,
+            () => State::Clean,
+        };
+        let journal = self.oplog.journal().size();
+        let mut notes = self.notes.clone();
+        let factories = self.post_commit.status().unwrap_or_else(|error| {
+            notes.push(error.to_string());
+            Vec::new()
+        });
+        Status {
+            pond_id: self.oplog.identity().pond_id.to_string(),
+            path: self.pond.clone(),
+            mode: self.control.known_role(),
+            state,
+            read_only_because: refusal.map(|refusal| refusal.why.to_string()),
+            position: self.position(),
+            nodes: self.fs().node_count(),
+            uncommitted: Uncommitted { rows, bytes: self.fs().dirty_bytes() },
+            commit_error: failure.map(|failure| failure.to_string()),
+            journal: JournalStatus {
+                segments: journal.segments,
+                frames: journal.frames,
+                bytes: journal.bytes,
+            },
+            sizes: self.housekeeper.sizes(),
+            factories,
+            notes,
+            log_path: Layout::new(&self.pond).log_file(),
+            pid: std::process::id(),
+        }
+    }
+
+    fn refuse_unless_writable(&self) -> Result<(), StewardError> {
+        if self.running.lock().is_none() || self.fs().is_read_only() {
+            return Err(self.not_writable());
+        }
+        Ok(())
+    }
+
+    fn not_writable(&self) -> StewardError {
+        let refusal = self.committer.ledger().refusal.clone();
+        match refusal {
+            Some(refusal) => StewardError::ReadOnly { why: refusal.why.to_string() },
+            None if self.writer => StewardError::Closed,
+            None => StewardError::ReadOnly { why: "it was opened to be read".to_owned() },
+        }
+    }
+}
+
+impl Drop for Steward {
+    fn drop(&mut self) {
+        if self.running.get_mut().is_some() {
+            tracing::warn!(pond = %self.pond.display(), "the pond was not closed; closing it");
+            if let Err(error) = self.close() {
+                tracing::error!(%error, "closing the pond");
+            }
+        }
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    let name = thread.thread().name().unwrap_or_default().to_owned();
+    if thread.join().is_err() {
+        tracing::error!(name, "a thread ended with a panic");
+    }
+}

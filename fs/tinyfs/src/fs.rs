@@ -1,0 +1,222 @@
+//! The filesystem: the tree behind one lock, and the persistence layer that keeps its rows.
+//!
+//! One lock is enough: every operation is a few hundred nanoseconds in memory, I/O happens outside
+//! it, and it makes a cut what it has to be, a prefix of all operations.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::{Attributes, Cut, Errno, Error, Lsn, NodeId, PersistenceLayer, Placed, Space, Timestamp, Tree};
+
+/// Space that a changed node's rows are taken to need until a commit has them, in bytes.
+const ROW_ESTIMATE: u64 = 512;
+
+/// A POSIX filesystem over a persistence layer. All calls may be made from any thread.
+///
+/// Calls that return the attributes of a named node (`lookup`, `make`, `link`,
+/// `readdir_plus`) take one reference on it, as FUSE's lookup count; [`TinyFs::forget`] gives
+/// references back. An unlinked node lives until its last reference goes.
+pub struct TinyFs {
+    tree: RwLock<Tree>,
+    persistence: Arc<dyn PersistenceLayer>,
+    read_only: AtomicBool,
+    /// Held while an unlinked file's bytes are written to its spill file.
+    spilling: Mutex<()>,
+}
+
+/// The tree while it changes. A panic meanwhile ends the process: a half-changed tree must never be
+/// committed, and the journal recovers.
+pub(crate) struct Changing<'a>(RwLockWriteGuard<'a, Tree>);
+
+impl Deref for Changing<'_> {
+    type Target = Tree;
+
+    fn deref(&self) -> &Tree {
+        &self.0
+    }
+}
+
+impl DerefMut for Changing<'_> {
+    fn deref_mut(&mut self) -> &mut Tree {
+        &mut self.0
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+impl TinyFs {
+    /// A filesystem that can change.
+    pub fn new(tree: Tree, persistence: Arc<dyn PersistenceLayer>) -> Self {
+        TinyFs {
+            tree: RwLock::new(tree),
+            persistence,
+            read_only: AtomicBool::new(false),
+            spilling: Mutex::new(()),
+        }
+    }
+
+    /// A filesystem in which every change answers `EROFS`.
+    pub fn read_only(tree: Tree, persistence: Arc<dyn PersistenceLayer>) -> Self {
+        let fs = TinyFs::new(tree, persistence);
+        fs.set_read_only(true);
+        fs
+    }
+
+    /// Whether changes answer `EROFS`.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    /// Switches changes off or on; those under way finish.
+    pub fn set_read_only(&self, on: bool) {
+        self.read_only.store(on, Ordering::Release);
+    }
+
+    /// The layer that keeps the rows.
+    pub fn persistence(&self) -> &Arc<dyn PersistenceLayer> {
+        &self.persistence
+    }
+
+    pub(crate) fn tree(&self) -> RwLockReadGuard<'_, Tree> {
+        self.tree.read()
+    }
+
+    /// The tree for a change that needs no space.
+    pub(crate) fn change(&self) -> Result<Changing<'_>, Errno> {
+        let tree = Changing(self.tree.write());
+        // Looked at under the lock, so that after a cut that follows `set_read_only` nothing comes any more.
+        if self.is_read_only() { Err(Errno::ROFS) } else { Ok(tree) }
+    }
+
+    /// The tree for a change that brings `bytes` of content, or none and only rows.
+    pub(crate) fn grow(&self, bytes: u64) -> Result<Changing<'_>, Errno> {
+        let available = self.persistence.space().available;
+        let tree = self.change()?;
+        let owed = tree.uncut_bytes
+            + tree.unstored_bytes
+            + tree.unlinked_bytes
+            + (tree.dirty_nodes() + 1) * ROW_ESTIMATE;
+        if owed.saturating_add(bytes) > available {
+            return Err(Errno::NOSPC);
+        }
+        Ok(tree)
+    }
+
+    /// What `stat` shows of a node.
+    pub fn getattr(&self, id: NodeId) -> Result<Attributes, Error> {
+        Ok(self.tree().get(id)?.attributes())
+    }
+
+    /// Gives `n` references back.
+    pub fn forget(&self, id: NodeId, n: u64) {
+        let unused = {
+            let tree = self.tree();
+            let Ok(node) = tree.get(id) else { return };
+            let before = node
+                .references
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| Some(held.saturating_sub(n)))
+                .unwrap_or(0);
+            before <= n && node.nlink == 0
+        };
+        if unused {
+            let spill = Changing(self.tree.write()).reap(id);
+            if let Some(spill) = spill {
+                self.persistence.close_spill(spill);
+            }
+        }
+    }
+
+    /// Lets memory go of what unlinked files hold: no row will ever tell of it, so it goes to spill files. Blocks on
+    /// I/O; what cannot be written stays in memory.
+    pub fn spill(&self) -> Result<(), Error> {
+        // One at a time: of two writes to the same place in a spill file the later must win.
+        let _turn = self.spilling.lock();
+        loop {
+            let Some(spilling) = Changing(self.tree.write()).take_for_spill() else { return Ok(()) };
+            let written =
+                spilling.spill.map_or_else(|| self.persistence.open_spill(), Ok).and_then(|spill| {
+                    let mut pieces = spilling.pieces.iter();
+                    pieces.try_for_each(|(offset, data, _)| {
+                        self.persistence.write_spill(spill, *offset, data)
+                    })?;
+                    Ok(spill)
+                });
+            match written {
+                Ok(spill) => {
+                    if !Changing(self.tree.write()).spilled(&spilling, spill) {
+                        self.persistence.close_spill(spill);
+                    }
+                }
+                Err(error) => {
+                    Changing(self.tree.write()).not_spilled(&spilling);
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// How many nodes there are, unlinked ones that are still referred to included.
+    pub fn node_count(&self) -> u64 {
+        self.tree().nodes.len() as u64
+    }
+
+    /// The space that is left, less what was accepted and is not yet stored.
+    pub fn statfs(&self) -> Space {
+        let space = self.persistence.space();
+        let owed = self.dirty_bytes();
+        Space {
+            total: space.total,
+            free: space.free.saturating_sub(owed),
+            available: space.available.saturating_sub(owed),
+        }
+    }
+
+    /// The last operation's number.
+    pub fn last_lsn(&self) -> Lsn {
+        self.tree().last_lsn()
+    }
+
+    /// Takes all rows since the last cut, as one consistent state.
+    pub fn cut(&self) -> Cut {
+        Changing(self.tree.write()).cut(Timestamp::now().0.div_euclid(1000))
+    }
+
+    /// Tells where rows that a cut gave out are stored now, so that memory can let go of them.
+    pub fn stored(&self, placed: &[Placed]) {
+        // In portions, so that nobody waits long for the lock.
+        for portion in placed.chunks(1024) {
+            Changing(self.tree.write()).stored(portion);
+        }
+    }
+
+    /// Whether a cut would take anything.
+    pub fn is_dirty(&self) -> bool {
+        self.tree().is_dirty()
+    }
+
+    /// Content bytes that are in memory only, or in the journal, and not yet stored.
+    pub fn dirty_bytes(&self) -> u64 {
+        let tree = self.tree();
+        tree.uncut_bytes + tree.unstored_bytes + tree.unlinked_bytes
+    }
+
+    /// Content bytes that no cut has taken and, of unlinked files, no [`spill`](Self::spill).
+    pub fn uncut_bytes(&self) -> u64 {
+        let tree = self.tree();
+        tree.uncut_bytes + tree.unlinked_bytes
+    }
+
+    /// Content bytes of unlinked files in memory.
+    pub fn unlinked_bytes(&self) -> u64 {
+        self.tree().unlinked_bytes
+    }
+}

@@ -1,0 +1,49 @@
+//! The POSIX tree of pond: inodes, directories, permissions, rename, content by extents; in
+//! memory, without I/O, testable without FUSE.
+//!
+//! [`TinyFs`] answers system calls from a [`Tree`]. Every change leaves [`Row`]s behind; a
+//! [`Cut`] takes them as one consistent state, whoever keeps them implements
+//! [`PersistenceLayer`], and [`Fold`] makes a tree of them again.
+#![warn(missing_docs)]
+
+mod access;
+mod attr;
+mod attributes;
+mod content;
+mod directory;
+mod error;
+mod extent;
+mod fold;
+mod fs;
+mod id;
+mod memory;
+mod namespace;
+mod node;
+mod persistence;
+mod row;
+mod tree;
+
+pub use attr::{Attributes, Caller, FileType, SetAttributes, TimeOrNow, Timestamp};
+pub use attributes::SetXattr;
+pub use content::{Fallocate, ReadPlan, WriteFlags};
+pub use error::{Errno, Error};
+pub use fold::{Fold, FoldError};
+pub use fs::TinyFs;
+pub use id::{Lsn, NodeId};
+pub use memory::MemoryPersistence;
+pub use namespace::{DirEntry, Make, RenameFlags, Renamed};
+pub use persistence::{PersistenceLayer, Space, StorageError};
+pub use row::{EntryChange, EntryOp, ExtentContent, ExtentRecord, Location, NodeRecord, Placed, Record, Row};
+pub use tree::{Cut, Tree, root_row};
+
+/// Extended attributes of a node: names and values are bytes.
+pub type Xattrs = std::collections::BTreeMap<Box<[u8]>, Box<[u8]>>;
+
+/// Most bytes that one extent row holds: a small read must not decode a megabyte.
+pub const MAX_EXTENT: usize = 128 * 1024;
+
+/// Longest name of a directory entry in bytes.
+pub const MAX_NAME: usize = 255;
+
+/// The name in the root directory that mounts use for themselves.
+pub const RESERVED_NAME: &[u8] = b".pond";

@@ -1,0 +1,26 @@
+//! What the adapter needs from below: the tree, durability, room to write, and what the virtual files say.
+
+use pond_tinyfs::{Error, TinyFs};
+
+use crate::virtual_files::Content;
+
+/// Called once, from another thread, when everything received so far is durable or cannot be made so.
+pub(crate) type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// A tree and those who look after it. The Steward's is in `session.rs`, that of the tests is in memory.
+pub(crate) trait Backing: Send + Sync + 'static {
+    /// The tree.
+    fn fs(&self) -> &TinyFs;
+
+    /// Makes everything received so far durable; does not wait for it.
+    fn fsync(&self, done: Done);
+
+    /// Whether a write may go ahead now.
+    fn has_room(&self) -> bool;
+
+    /// Waits until a write may go ahead.
+    fn wait_for_room(&self) -> Result<(), Error>;
+
+    /// What a file in `.pond/` says now. May block.
+    fn content(&self, file: Content) -> Vec<u8>;
+}

@@ -1,0 +1,103 @@
+//! Talking to the daemon of a mounted pond over `$POND/socket`.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use pond_oplog::Layout;
+use serde_json::Value;
+
+use crate::protocol::Response;
+use crate::{MountError, Request};
+
+/// A connection to a daemon.
+#[derive(Debug)]
+pub struct Client {
+    pond: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+/// Connects to the daemon that has this pond mounted for writing; `None` if there is none.
+pub fn connect(pond: &Path) -> Result<Option<Client>, MountError> {
+    let socket = Layout::new(pond).socket();
+    match short_path(&socket).and_then(|(_directory, path)| UnixStream::connect(path)) {
+        Ok(stream) => Ok(Some(Client { pond: pond.to_owned(), stream: BufReader::new(stream) })),
+        // No socket, or one that a daemon left behind.
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ECONNREFUSED | libc::ENOTDIR)) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(MountError::io("connect to the daemon at", &socket, error)),
+    }
+}
+
+impl Client {
+    /// Asks and waits for the answer: what the Steward's method of that name returns, as JSON.
+    /// Once it is here, the mount shows what it says.
+    pub fn call(&mut self, request: &Request) -> Result<Value, MountError> {
+        let mut line = serde_json::to_vec(request)
+            .map_err(|error| self.protocol(format!("cannot be asked: {error}")))?;
+        line.push(b'\n');
+        self.stream
+            .get_mut()
+            .write_all(&line)
+            .map_err(|error| self.protocol(format!("has gone ({error}); see `pond status` for its log")))?;
+        self.answer()
+    }
+
+    /// Waits for an answer.
+    pub(crate) fn answer(&mut self) -> Result<Value, MountError> {
+        let mut line = String::new();
+        let problem = match self.stream.read_line(&mut line) {
+            Ok(0) => "ended without an answer; see its log".to_owned(),
+            Ok(_) => match serde_json::from_str(&line) {
+                Ok(Response::Ok(value)) => return Ok(value),
+                Ok(Response::Error(error)) => return Err(error.into()),
+                Err(error) => format!("answered what this program does not understand: {error}"),
+            },
+            Err(error) => format!("does not answer: {error}"),
+        };
+        Err(self.protocol(problem))
+    }
+
+    /// The daemon's process id.
+    pub fn daemon_pid(&self) -> Result<u32, MountError> {
+        let mut credentials = MaybeUninit::<libc::ucred>::zeroed();
+        let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+        // SAFETY: the buffer and its length are what SO_PEERCRED fills in.
+        let result = unsafe {
+            libc::getsockopt(
+                self.stream.get_ref().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                credentials.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        if result == -1 {
+            let error = io::Error::last_os_error();
+            return Err(MountError::io("find the daemon of", &self.pond, error));
+        }
+        // SAFETY: zeroed, then filled in by the kernel.
+        Ok(unsafe { credentials.assume_init() }.pid.cast_unsigned())
+    }
+
+    fn protocol(&self, problem: String) -> MountError {
+        MountError::Protocol { pond: self.pond.clone(), problem }
+    }
+}
+
+/// A path to a socket that fits the 108 bytes of a socket address however deep its directory lies, and the open
+/// directory by which it leads.
+pub(crate) fn short_path(socket: &Path) -> io::Result<(File, PathBuf)> {
+    let (Some(directory), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    };
+    let directory = File::open(directory)?;
+    let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    Ok((directory, path))
+}

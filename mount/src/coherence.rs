@@ -1,0 +1,109 @@
+//! What the kernel has to be told, or asked for, beyond replies, so that nobody sees old attributes or misses bytes.
+//!
+//! **Attributes.** They may be kept for as good as ever. After a rename, link or unlink the kernel only marks what it
+//! has as stale; attributes that left for another thread just before, and arrive just after, then count as fresh. So
+//! it is noted for whom a node's attributes last left, and a change on behalf of another thread soon after has the
+//! kernel drop them, by a message that also outdates those on their way. One thread at a time never needs that.
+//!
+//! **Bytes.** Pages that a program changed through a mapping are in the kernel until it writes them back. What is
+//! a hole can be answered only once it has.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Instant;
+
+use fuser::{INodeNo, Notifier};
+
+/// Slots of the table of attributes that left: one node a slot, the latest wins.
+const SLOTS: usize = 4096;
+
+/// So long attributes may take from the reply until the kernel has put them in place, milliseconds.
+const ON_THEIR_WAY: u64 = 1000;
+
+/// Where a node's attributes last went.
+#[derive(Default)]
+struct Shown {
+    inode: AtomicU64,
+    /// Milliseconds since the start, above the 32 bits of the thread's id.
+    when_and_whom: AtomicU64,
+}
+
+struct Wire {
+    notifier: Notifier,
+    stale: Sender<INodeNo>,
+}
+
+/// The caches of the kernel, for one mount.
+pub(crate) struct Coherence {
+    start: Instant,
+    shown: Box<[Shown]>,
+    wire: OnceLock<Wire>,
+}
+
+impl Coherence {
+    pub(crate) fn new() -> Arc<Self> {
+        let shown = (0..SLOTS).map(|_| Shown::default()).collect();
+        Arc::new(Coherence { start: Instant::now(), shown, wire: OnceLock::new() })
+    }
+
+    /// From now on the kernel can be told things. Notes go by a thread of their own: from a session thread, or under
+    /// a lock, they could wait for themselves.
+    pub(crate) fn start(&self, notifier: Notifier) -> io::Result<()> {
+        let (stale, inodes) = channel::<INodeNo>();
+        let for_thread = notifier.clone();
+        thread::Builder::new().name("pond-stale".to_owned()).spawn(move || {
+            for inode in inodes {
+                // A negative offset means attributes only.
+                if let Err(error) = for_thread.inval_inode(inode, -1, 0) {
+                    tracing::debug!(%error, inode = inode.0, "the kernel did not take a note of stale attributes");
+                }
+            }
+        })?;
+        // Only one session is ever started for a mount.
+        drop(self.wire.set(Wire { notifier, stale }));
+        Ok(())
+    }
+
+    fn slot(&self, inode: INodeNo) -> &Shown {
+        &self.shown[(inode.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % SLOTS]
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// Attributes of a node are about to be looked up for a thread: call it before they are.
+    pub(crate) fn show(&self, inode: INodeNo, thread: u32) {
+        let slot = self.slot(inode);
+        slot.when_and_whom.store(self.now() << 32 | u64::from(thread), Ordering::SeqCst);
+        slot.inode.store(inode.0, Ordering::SeqCst);
+    }
+
+    /// A thread changed attributes of a node in a way that the kernel does not count: call it afterwards.
+    pub(crate) fn changed(&self, inode: INodeNo, thread: u32) {
+        let slot = self.slot(inode);
+        if slot.inode.load(Ordering::SeqCst) != inode.0 {
+            return;
+        }
+        let when_and_whom = slot.when_and_whom.load(Ordering::SeqCst);
+        let recent = self.now().saturating_sub(when_and_whom >> 32) <= ON_THEIR_WAY;
+        if recent
+            && when_and_whom as u32 != thread
+            && let Some(wire) = self.wire.get()
+            && wire.stale.send(inode).is_err()
+        {
+            tracing::error!("the thread that tells the kernel of stale attributes has ended");
+        }
+    }
+
+    /// Has the kernel write back what programs changed in a file through mappings. Blocks; not for session threads.
+    pub(crate) fn write_back(&self, inode: INodeNo) -> io::Result<()> {
+        match self.wire.get() {
+            Some(wire) => wire.notifier.inval_inode(inode, 0, 0),
+            None => Ok(()),
+        }
+    }
+}

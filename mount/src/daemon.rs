@@ -1,0 +1,343 @@
+//! A mount from its beginning to its end: open the pond, mount, serve, commit everything, end.
+//!
+//! ```text
+//! check mountpoint, /dev/fuse → open the pond (lock, recovery) → mount → session, socket → ready
+//!      … served until the kernel ends the session (umount), or a signal asks for it …
+//! socket gone → Steward closes: everything committed, lock given up → those who wait are told → end
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use pond_oplog::{At, Origin};
+use pond_steward::{Found, OpenOptions, Registry, Steward, StewardError};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::adapter::Adapter;
+use crate::ready::ReadyPipe;
+use crate::server::Server;
+use crate::session::{Mounted, Session};
+use crate::virtual_files::VirtualFiles;
+use crate::{MountError, MountOptions, Ready, log_file, mount_info, mount_point};
+
+/// How long a mount waits for a daemon that is still committing after its unmount.
+const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(60);
+
+/// How long a detached mount may still be used before the daemon ends.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Threads for requests that wait. Each parked write or cold read has one for as long as it takes.
+const WAITING_THREADS: usize = 256;
+
+/// What the main thread waits for.
+enum Event {
+    SessionEnded(io::Result<()>),
+    Signal(&'static str),
+}
+
+/// Mounts a pond and serves it until it is unmounted or a SIGTERM, SIGINT or SIGHUP asks for the end; then
+/// everything is committed. `on_ready` is called once the mount answers.
+///
+/// Started by [`mount_daemon`](crate::mount_daemon), it tells the starter, and moves its output to the log.
+/// A missing pond is made, and so is the mountpoint's last component.
+pub fn mount_foreground(
+    pond: &Path,
+    mountpoint: &Path,
+    options: &MountOptions,
+    registry: Registry,
+    on_ready: impl FnOnce(&Ready),
+) -> Result<(), MountError> {
+    log_panics();
+    let mut starter = ReadyPipe::from_environment();
+    let result =
+        begin(pond, mountpoint, options, registry, starter.is_some()).and_then(|(serving, ready)| {
+            on_ready(&ready);
+            if let Some(starter) = starter.take() {
+                starter.ready(&ready);
+            }
+            serving.until_the_end()
+        });
+    if let (Some(starter), Err(error)) = (starter, &result) {
+        starter.error(error);
+    }
+    result
+}
+
+/// Panics go to the log too. They end the process where they could leave a change half made: the tree, the session
+/// threads and the Steward see to that themselves. Elsewhere, in a decoder given damaged bytes, they are errors.
+fn log_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        tracing::error!(%panic, "panicked");
+    }));
+}
+
+/// A mount that answers.
+struct Serving {
+    mounted: Arc<Mounted>,
+    server: Option<Server>,
+    device: String,
+    events: Receiver<Event>,
+    runtime: Runtime,
+}
+
+fn begin(
+    pond: &Path,
+    mountpoint: &Path,
+    options: &MountOptions,
+    registry: Registry,
+    in_background: bool,
+) -> Result<(Serving, Ready), MountError> {
+    let mountpoint = mount_point::absolute(mountpoint)?;
+    let pond = resolve_pond(pond)?;
+    mount_point::open_fuse()?;
+    mount_point::check(&pond, &mountpoint)?;
+
+    let (steward, made) = open_pond(&pond, options, registry)?;
+    let pond = steward.pond().to_owned();
+    // Nobody else has the pond open for writing, and none of it is shown yet: errors from here on close it again.
+    let begun = show(&steward, &pond, &mountpoint, options, in_background, made);
+    if begun.is_err()
+        && let Err(error) = steward.close()
+    {
+        tracing::error!(%error, "cannot close the pond");
+    }
+    begun
+}
+
+/// The absolute path of a pond that may not exist yet, without symbolic links as far as it does.
+fn resolve_pond(pond: &Path) -> Result<PathBuf, MountError> {
+    let failed = |error| MountError::io("find the pond", pond, error);
+    let absolute = std::path::absolute(pond).map_err(failed)?;
+    for ancestor in absolute.ancestors() {
+        match ancestor.canonicalize() {
+            Ok(resolved) => {
+                // Nothing is left of the path below the last ancestor that exists when the pond itself does.
+                let rest = absolute.strip_prefix(ancestor).unwrap_or(Path::new(""));
+                return Ok(if rest.as_os_str().is_empty() { resolved } else { resolved.join(rest) });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(absolute)
+}
+
+/// Opens the pond, or makes it; says whether it did.
+fn open_pond(
+    pond: &Path,
+    options: &MountOptions,
+    registry: Registry,
+) -> Result<(Arc<Steward>, bool), MountError> {
+    let at = options.at.unwrap_or(At::Tip);
+    let fixed = options.read_only || at != At::Tip;
+    let made = match Steward::probe(pond)? {
+        Found::Pond => false,
+        Found::Other => return Err(MountError::NotAPond(pond.to_owned())),
+        Found::Nothing | Found::Unfinished if fixed => return Err(MountError::NoPond(pond.to_owned())),
+        Found::Nothing | Found::Unfinished => {
+            Steward::init(pond)?;
+            true
+        }
+    };
+    if options.follow {
+        return Err(MountError::NothingToFollow(pond.to_owned()));
+    }
+    // A mount that is there will not go away by waiting; a daemon that has lost its mount will soon be gone.
+    let is_mounted = mount_info::mounts_of(pond)?.iter().any(|mount| !mount.read_only);
+    let defaults = OpenOptions::default();
+    let open = OpenOptions {
+        commit_interval: options.commit_interval.unwrap_or(defaults.commit_interval),
+        registry,
+        origin: Origin::mount(),
+        wait_for_lock: (!is_mounted).then_some(WAIT_FOR_PREDECESSOR),
+        ..defaults
+    };
+    let steward = if fixed { Steward::open_read_only(pond, at, open)? } else { Steward::open(pond, open)? };
+    Ok((steward, made))
+}
+
+fn show(
+    steward: &Arc<Steward>,
+    pond: &Path,
+    mountpoint: &Path,
+    options: &MountOptions,
+    in_background: bool,
+    made: bool,
+) -> Result<(Serving, Ready), MountError> {
+    let fixed = options.read_only || options.at.is_some_and(|at| at != At::Tip);
+    let read_only = fixed || steward.fs().is_read_only();
+    let log = if in_background { Some(log_file::redirect(pond, mountpoint, fixed)?) } else { None };
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(WAITING_THREADS)
+        .thread_name("pond-waiting")
+        .enable_all()
+        .build()
+        .map_err(|error| MountError::io("start threads for", pond, error))?;
+    let mounted = Arc::new(Mounted {
+        steward: steward.clone(),
+        mountpoint: mountpoint.to_owned(),
+        read_only,
+        log: log.clone(),
+    });
+
+    mount_point::make(mountpoint)?;
+    let descriptor = mount_point::mount(pond, mountpoint, read_only, options)?;
+    let serve = || {
+        // SAFETY: neither call can fail.
+        let owner = unsafe { VirtualFiles::new(libc::geteuid(), libc::getegid()) };
+        let adapter = Adapter::new(mounted.clone(), runtime.handle().clone(), owner);
+        let session = Session::start(adapter, descriptor, mountpoint)?;
+        let device = mount_info::mount_at(mountpoint)?.map(|mount| mount.device).unwrap_or_default();
+        mount_point::raise_read_ahead(&device);
+        let server = if fixed { None } else { Some(Server::start(mounted.clone(), session.notifier)?) };
+        let events = watch(&runtime, session.thread, mountpoint)?;
+        Ok::<_, MountError>((device, server, events))
+    };
+    let (device, server, events) = match serve() {
+        Ok(parts) => parts,
+        Err(error) => {
+            if let Err(error) = mount_point::unmount(mountpoint, true) {
+                tracing::error!(%error, "cannot take the mount away again");
+            }
+            return Err(error);
+        }
+    };
+    if in_background && let Err(error) = std::env::set_current_dir("/") {
+        tracing::warn!(%error, "cannot change to /: the starter's directory stays in use");
+    }
+    let ready = Ready {
+        pond: pond.to_owned(),
+        mountpoint: mountpoint.to_owned(),
+        pid: std::process::id(),
+        version: steward.position().version.0,
+        read_only,
+        made,
+        notes: steward.status().notes,
+        log,
+    };
+    tracing::info!(
+        pond = %ready.pond.display(), mountpoint = %ready.mountpoint.display(), version = ready.version,
+        read_only, "mounted"
+    );
+    for note in &ready.notes {
+        tracing::warn!("{note}");
+    }
+    Ok((Serving { mounted, server, device, events, runtime }, ready))
+}
+
+/// Reports the session's end and signals as events.
+fn watch(
+    runtime: &Runtime,
+    session: thread::JoinHandle<io::Result<()>>,
+    mountpoint: &Path,
+) -> Result<Receiver<Event>, MountError> {
+    let failed = |error| MountError::io("watch", mountpoint, error);
+    let (sender, events) = mpsc::channel();
+    let signals = [
+        (SignalKind::terminate(), "SIGTERM"),
+        (SignalKind::interrupt(), "SIGINT"),
+        (SignalKind::hangup(), "SIGHUP"),
+    ];
+    // What the starter ignores (nohup, say), stays ignored.
+    for (kind, name) in signals.into_iter().filter(|(kind, _)| !is_ignored(kind.as_raw_value())) {
+        let _in_runtime = runtime.enter();
+        let mut signals = signal(kind).map_err(failed)?;
+        let sender = sender.clone();
+        runtime.spawn(async move {
+            // Ends when nobody listens any more.
+            while signals.recv().await.is_some() && sender.send(Event::Signal(name)).is_ok() {}
+        });
+    }
+    thread::Builder::new()
+        .name("pond-watch".to_owned())
+        .spawn(move || {
+            let ended = session.join().unwrap_or_else(|_| Err(io::Error::other("the session panicked")));
+            // Without a listener the process is at its end anyway.
+            drop(sender.send(Event::SessionEnded(ended)));
+        })
+        .map_err(failed)?;
+    Ok(events)
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call only fills in the present one, for which zeros are a valid value.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
+impl Serving {
+    fn until_the_end(self) -> Result<(), MountError> {
+        let ended = self.wait();
+        if let Some(server) = &self.server {
+            server.stop();
+        }
+        let closed = self.mounted.steward.close();
+        match &closed {
+            Ok(position) => tracing::info!(version = position.version.0, "everything is committed"),
+            Err(error) => tracing::error!(%error, "not everything could be committed"),
+        }
+        if let Some(server) = &self.server {
+            server.farewell(&closed);
+        }
+        // A thread that still waits, for a file of a detached mount, is not waited for.
+        self.runtime.shutdown_background();
+        closed.map_err(StewardError::into).and(
+            ended.map_err(|source| MountError::Session {
+                mountpoint: self.mounted.mountpoint.clone(),
+                source,
+            }),
+        )
+    }
+
+    /// Waits until no request can come in any more.
+    fn wait(&self) -> io::Result<()> {
+        loop {
+            match self.events.recv() {
+                Ok(Event::SessionEnded(ended)) => return ended,
+                Ok(Event::Signal(name)) => {
+                    tracing::info!(signal = name, "ending");
+                    if self.end_session() {
+                        return Ok(());
+                    }
+                }
+                Err(mpsc::RecvError) => return Err(io::Error::other("nobody watches the session")),
+            }
+        }
+    }
+
+    /// Unmounts on our own account, also while somebody uses the mount. Whether no change can come in any more.
+    fn end_session(&self) -> bool {
+        let mountpoint = &self.mounted.mountpoint;
+        let unmounted = mount_info::mount_at(mountpoint).and_then(|mount| match mount {
+            // Only our own: something else may have been mounted over it.
+            Some(mount) if mount.device == self.device => {
+                Ok(mount_point::unmount(mountpoint, false)? || mount_point::unmount(mountpoint, true)?)
+            }
+            _ => Ok(false),
+        });
+        if let Err(error) = unmounted {
+            tracing::error!(%error, "cannot unmount");
+        }
+        match self.events.recv_timeout(GRACE) {
+            Ok(Event::SessionEnded(_)) => true,
+            Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {
+                tracing::warn!(mountpoint = %mountpoint.display(), "ends while it is still in use");
+                // What would come in after the last commit would be lost.
+                self.mounted.steward.fs().set_read_only(true);
+                true
+            }
+            Err(RecvTimeoutError::Disconnected) => true,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What goes over the control socket: one JSON object a line, a request and then its answer.
+
+use serde::{Deserialize, Serialize};
+
+/// What a command asks of the daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// The pond's status, as in `.pond/status.json`.
+    Status,
+    /// Commit everything and run the post-commit factories.
+    Sync,
+    /// Commit everything.
+    Commit,
+    /// Make a factory's node.
+    Mknod {
+        /// The factory.
+        factory: String,
+        /// Path within the pond.
+        path: String,
+        /// Its configuration.
+        configuration: Vec<u8>,
+    },
+    /// Run a factory's node.
+    Run {
+        /// Path within the pond.
+        path: String,
+        /// Further arguments.
+        args: Vec<String>,
+    },
+    /// Settings: one, or all.
+    ControlGet {
+        /// Which.
+        key: Option<String>,
+    },
+    /// Change a setting.
+    ControlSet {
+        /// Which.
+        key: String,
+        /// To what.
+        value: String,
+    },
+    /// The factories the daemon knows: names and descriptions.
+    Factories,
+    /// Commit everything and, once the mount is gone, answer a second time with how the last commit went.
+    Unmount,
+}
+
+/// An error from the daemon's side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct RequestError {
+    /// For the user.
+    pub message: String,
+    /// The nearest error number.
+    pub errno: i32,
+}
+
+/// The daemon's answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Response {
+    /// It worked; what was asked for, in the form of the type that the Steward gives.
+    Ok(serde_json::Value),
+    /// It did not.
+    Error(RequestError),
+}

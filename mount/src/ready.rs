@@ -1,0 +1,147 @@
+//! From the command that starts a mount to its daemon, and back: "ready", or the daemon's error.
+//!
+//! The starter runs its own program again with the write end of a pipe, whose number is in `POND_READY_FD`, and
+//! with a file in memory for standard output and error. The daemon answers with one JSON line once the mount
+//! answers; if it ends without one, the starter shows what it had printed.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use crate::MountError;
+
+/// Names the descriptor on which the starter waits.
+const READY_FD: &str = "POND_READY_FD";
+
+/// A mount that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The pond's directory.
+    pub pond: PathBuf,
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+    /// The process that serves it.
+    pub pid: u32,
+    /// The version shown.
+    pub version: u64,
+    /// Whether nothing can be changed through this mount.
+    pub read_only: bool,
+    /// Whether the pond was made for it.
+    pub made: bool,
+    /// What recovery did.
+    pub notes: Vec<String>,
+    /// The daemon's log; `None` in the foreground.
+    pub log: Option<PathBuf>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    Ready(Ready),
+    Error(String),
+}
+
+/// The daemon's end of the pipe.
+pub(crate) struct ReadyPipe(File);
+
+impl ReadyPipe {
+    /// The pipe to the starter, if there is one: else this is a mount in the foreground.
+    pub(crate) fn from_environment() -> Option<ReadyPipe> {
+        let number: RawFd = std::env::var(READY_FD).ok()?.parse().ok()?;
+        // A program that a daemon's factory runs inherits the variable, but not the pipe.
+        let kind = std::fs::metadata(format!("/proc/self/fd/{number}")).ok()?.file_type();
+        if number <= libc::STDERR_FILENO || !kind.is_fifo() {
+            return None;
+        }
+        // SAFETY: the descriptor is open, and was handed over to us alone.
+        let pipe = unsafe { OwnedFd::from_raw_fd(number) };
+        // SAFETY: as above. It fails on no open descriptor.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        Some(ReadyPipe(pipe.into()))
+    }
+
+    pub(crate) fn ready(self, ready: &Ready) {
+        self.answer(&Answer::Ready(ready.clone()));
+    }
+
+    pub(crate) fn error(self, error: &MountError) {
+        self.answer(&Answer::Error(error.to_string()));
+    }
+
+    fn answer(mut self, answer: &Answer) {
+        let written = serde_json::to_vec(answer).map_err(io::Error::from).and_then(|mut line| {
+            line.push(b'\n');
+            self.0.write_all(&line)
+        });
+        // A starter that was killed waits for nothing, and the mount goes on without it.
+        if let Err(error) = written {
+            tracing::warn!(%error, "the command that started this mount did not hear of it");
+        }
+    }
+}
+
+/// Mounts in the background: runs this program again with `arguments`, which must make it call
+/// [`mount_foreground`](crate::mount_foreground), and waits until the mount answers or has failed.
+pub fn mount_daemon(arguments: &[OsString]) -> Result<Ready, MountError> {
+    let program = std::env::current_exe()
+        .map_err(|error| MountError::io("find the program", Path::new("/proc/self/exe"), error))?;
+    let failed = |action| {
+        let program = program.clone();
+        move |error| MountError::io(action, &program, error)
+    };
+    let (mut pipe, theirs) = io::pipe().map_err(failed("make a pipe for"))?;
+    let mut output = memory_file().map_err(failed("make an output for"))?;
+    let number = theirs.as_raw_fd();
+    let mut command = Command::new(&program);
+    command.args(arguments).env(READY_FD, number.to_string()).stdin(Stdio::null());
+    command.stdout(output.try_clone().map_err(failed("make an output for"))?);
+    command.stderr(output.try_clone().map_err(failed("make an output for"))?);
+    // SAFETY: both calls are async-signal-safe, and the descriptor is open until after the spawn.
+    unsafe {
+        command.pre_exec(move || {
+            // Away from the terminal: its Ctrl-C and its end are not the daemon's.
+            if libc::setsid() == -1 || libc::fcntl(number, libc::F_SETFD, 0) == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    let mut daemon = command.spawn().map_err(failed("run"))?;
+    drop(theirs);
+    let mut line = String::new();
+    pipe.read_to_string(&mut line).map_err(failed("hear from"))?;
+    match serde_json::from_str(&line) {
+        Ok(Answer::Ready(ready)) => Ok(ready),
+        Ok(Answer::Error(message)) => {
+            daemon.wait().map_err(failed("wait for"))?;
+            Err(MountError::Daemon(message))
+        }
+        Err(_) => {
+            let status = daemon.wait().map_err(failed("wait for"))?.to_string();
+            let mut text = String::new();
+            output
+                .seek(SeekFrom::Start(0))
+                .and_then(|_| output.read_to_string(&mut text))
+                .map_err(failed("read the output of"))?;
+            let text = text.trim();
+            let output = if text.is_empty() { String::new() } else { format!(": {text}") };
+            Err(MountError::DaemonDied { status, output })
+        }
+    }
+}
+
+fn memory_file() -> io::Result<File> {
+    // SAFETY: the name is a NUL-terminated string.
+    match unsafe { libc::memfd_create(c"pond-output".as_ptr(), libc::MFD_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the call gave us a descriptor of our own.
+        descriptor => Ok(unsafe { File::from_raw_fd(descriptor) }),
+    }
+}

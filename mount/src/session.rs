@@ -1,0 +1,119 @@
+//! A FUSE session over a descriptor that is mounted already, and the Steward as what stands behind it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::{io, thread};
+
+use fuser::{Config, Notifier, SessionACL};
+use pond_steward::Steward;
+use pond_tinyfs::{Error, TinyFs};
+use std::os::fd::OwnedFd;
+
+use crate::adapter::Adapter;
+use crate::backing::{Backing, Done};
+use crate::virtual_files::Content;
+use crate::{MountError, log_file, mount_point};
+
+/// Threads that take requests. Two keep each other's replies out of the way; four were slower.
+const THREADS: usize = 2;
+
+/// A running session.
+pub(crate) struct Session {
+    /// Tells the kernel what changed behind its back. Not for session threads, and not under a lock.
+    pub(crate) notifier: Notifier,
+    /// Ends when the filesystem is unmounted.
+    pub(crate) thread: JoinHandle<io::Result<()>>,
+}
+
+impl Session {
+    /// Answers the kernel's INIT and begins to serve. The mount must be there: only then does INIT come.
+    pub(crate) fn start<B: Backing>(
+        adapter: Adapter<B>,
+        descriptor: OwnedFd,
+        mountpoint: &Path,
+    ) -> Result<Session, MountError> {
+        let failed = |source| MountError::Session { mountpoint: mountpoint.to_owned(), source };
+        let mut config = Config::default();
+        config.n_threads = Some(THREADS);
+        // For a queue of its own each thread opens /dev/fuse, which a user who mounted by fusermount3 need not be
+        // allowed to.
+        config.clone_fd = mount_point::open_fuse().is_ok();
+        // The kernel enforces who may come in, by the option allow_other. fuser would check a second time, by the
+        // filesystem's user id, and refuse what the kernel allows.
+        let coherence = adapter.coherence();
+        let session =
+            fuser::Session::from_fd(adapter, descriptor, SessionACL::All, config).map_err(failed)?;
+        let notifier = session.notifier();
+        coherence.start(notifier.clone()).map_err(failed)?;
+        let thread = thread::Builder::new()
+            .name("pond-session".to_owned())
+            .spawn(move || session.run())
+            .map_err(failed)?;
+        Ok(Session { notifier, thread })
+    }
+}
+
+/// An open pond and the mount that shows it.
+pub(crate) struct Mounted {
+    pub(crate) steward: Arc<Steward>,
+    pub(crate) mountpoint: PathBuf,
+    /// Whether nothing can be changed through this mount.
+    pub(crate) read_only: bool,
+    /// Where the daemon's messages go; `None` for its terminal.
+    pub(crate) log: Option<PathBuf>,
+}
+
+impl Mounted {
+    /// The pond's status, and the mount's.
+    pub(crate) fn status(&self) -> Result<serde_json::Value, serde_json::Error> {
+        let mut status = serde_json::to_value(self.steward.status())?;
+        if let Some(fields) = status.as_object_mut() {
+            fields.insert("mountpoint".into(), self.mountpoint.to_string_lossy().into());
+            fields.insert("mounted_read_only".into(), self.read_only.into());
+            fields.insert("log_path".into(), self.log.as_ref().map(|log| log.to_string_lossy()).into());
+            fields.insert("pid".into(), std::process::id().into());
+        }
+        Ok(status)
+    }
+}
+
+impl Backing for Mounted {
+    fn fs(&self) -> &TinyFs {
+        self.steward.fs()
+    }
+
+    fn fsync(&self, done: Done) {
+        self.steward.fsync(done);
+    }
+
+    fn has_room(&self) -> bool {
+        self.steward.has_room()
+    }
+
+    fn wait_for_room(&self) -> Result<(), Error> {
+        self.steward.wait_for_room()
+    }
+
+    fn content(&self, file: Content) -> Vec<u8> {
+        match file {
+            Content::Position => {
+                let position = self.steward.position();
+                format!("{}/{}\n", position.version, position.digest).into_bytes()
+            }
+            // A source is never behind itself.
+            Content::Lag => b"0\n".to_vec(),
+            Content::Status => match self.status().and_then(|status| serde_json::to_vec_pretty(&status)) {
+                Ok(mut text) => {
+                    text.push(b'\n');
+                    text
+                }
+                Err(error) => format!("{{\"error\": {:?}}}\n", error.to_string()).into_bytes(),
+            },
+            Content::Log => match &self.log {
+                Some(path) => log_file::tail(path),
+                None => b"pond runs in the foreground: its messages go to its terminal\n".to_vec(),
+            },
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Ending a mount: everything is committed, the mount is gone, and so is its daemon.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{MountError, Request, busy, client, mount_info, mount_point};
+
+/// What an unmount did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnmountReport {
+    /// The pond's directory.
+    pub pond: PathBuf,
+    /// Where it was mounted.
+    pub mountpoint: PathBuf,
+    /// The version that holds everything; `None` where nothing could be written or nobody was there to say.
+    pub version: Option<u64>,
+    /// Whether the daemon had died before: its mount was only taken away, and the next mount recovers.
+    pub was_dead: bool,
+}
+
+/// Commits everything, unmounts, and waits for the daemon to end.
+///
+/// If somebody uses the mount, nothing is unmounted and the error names them.
+pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
+    let mountpoint = mount_point::absolute(mountpoint)?;
+    let mount = mount_info::mount_at(&mountpoint)?
+        .filter(mount_info::Mount::is_pond)
+        .ok_or_else(|| MountError::NotMounted(mountpoint.clone()))?;
+    let mut report =
+        UnmountReport { pond: mount.source, mountpoint: mountpoint.clone(), version: None, was_dead: false };
+
+    let status_file = mountpoint.join(".pond/status.json");
+    let status: Value = match fs::read(&status_file) {
+        Ok(text) => serde_json::from_slice(&text).map_err(|error| MountError::Protocol {
+            pond: report.pond.clone(),
+            problem: format!("wrote a status that this program does not understand: {error}"),
+        })?,
+        Err(error) if mount_point::is_dead(&error) => {
+            mount_point::unmount(&mountpoint, true)?;
+            report.was_dead = true;
+            return Ok(report);
+        }
+        // Root is kept out of another user's private mount, but not away from its daemon.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Value::Null,
+        Err(error) => return Err(MountError::io("read", &status_file, error)),
+    };
+    let mut pid = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+    let mut daemon = if mount.read_only { None } else { client::connect(&report.pond)? };
+    if let Some(daemon) = &mut daemon {
+        // As this process sees it, also from another pid namespace.
+        pid = Some(daemon.daemon_pid()?);
+        report.version = version(&daemon.call(&Request::Unmount)?);
+    }
+    let process = pid.and_then(open_process);
+
+    if !mount_point::unmount(&mountpoint, false)? {
+        return Err(MountError::Busy { users: busy::users_of(&mountpoint), mountpoint });
+    }
+    if let Some(daemon) = &mut daemon {
+        report.version = version(&daemon.answer()?);
+    }
+    if let Some(process) = process {
+        wait_for_end(&process)
+            .map_err(|error| MountError::io("wait for the daemon of", &report.pond, error))?;
+    }
+    Ok(report)
+}
+
+fn version(position: &Value) -> Option<u64> {
+    position["version"].as_u64()
+}
+
+/// A descriptor that becomes readable when the process ends; `None` if it has.
+fn open_process(pid: u32) -> Option<OwnedFd> {
+    // SAFETY: a system call without pointers.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    // SAFETY: the call gave us a descriptor of our own.
+    (descriptor >= 0).then(|| unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
+}
+
+fn wait_for_end(process: &OwnedFd) -> io::Result<()> {
+    let mut poll = libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    loop {
+        // SAFETY: one initialized pollfd.
+        match unsafe { libc::poll(&raw mut poll, 1, -1) } {
+            -1 => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+            _ => return Ok(()),
+        }
+    }
+}

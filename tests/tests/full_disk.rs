@@ -1,0 +1,140 @@
+//! A full disk: writers get ENOSPC, what was accepted and what was committed is unharmed, and work goes on once there is room.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pond_tests::disk::Disk;
+use pond_tests::{Random, TestPond, wait_until};
+
+/// A pond on a disk of so many MiB.
+fn pond_on(disk: &Disk) -> TestPond {
+    TestPond::in_directory(disk.path().join("pond"))
+}
+
+/// Writes files until it fails; those that were written and synced whole, with their content, and the error.
+fn write_until_full(
+    pond: &TestPond,
+    prefix: &str,
+    random: &mut Random,
+    limit: usize,
+) -> (Vec<(PathBuf, Vec<u8>)>, io::Error) {
+    let mut written = Vec::new();
+    for number in 0..limit {
+        let path = pond.path(format!("{prefix}-{number}"));
+        let content = random.bytes(1 << 20);
+        let result = File::create(&path).and_then(|mut file| {
+            file.write_all(&content)?;
+            file.sync_all()
+        });
+        match result {
+            Ok(()) => written.push((path, content)),
+            Err(error) => return (written, error),
+        }
+    }
+    panic!("{limit} MiB were written to a disk that should be full by now");
+}
+
+fn assert_unharmed(files: &[(PathBuf, Vec<u8>)]) {
+    for (path, content) in files {
+        assert!(fs::read(path).unwrap() == *content, "{} is damaged", path.display());
+    }
+}
+
+#[test]
+fn a_pond_that_fills_its_disk_says_so_and_goes_on_once_there_is_room() {
+    let disk = Disk::new(96);
+    disk.fill(48 << 20);
+    let pond = pond_on(&disk);
+    pond.mount();
+    let mut random = Random::new(11);
+    let (files, error) = write_until_full(&pond, "before", &mut random, 96);
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+    assert!(files.len() > 10, "only {} MiB fitted in", files.len());
+    assert_unharmed(&files);
+    // Room can be made by removing, even now.
+    let (gone, _) = files.last().unwrap();
+    fs::remove_file(gone).unwrap();
+    disk.make_room();
+    let kept = &files[..files.len() - 1];
+    wait_until("writes are accepted again", Duration::from_secs(30), || {
+        fs::write(pond.path("after"), "there is room").ok()
+    });
+    pond.sync();
+    pond.remount();
+    assert_unharmed(kept);
+    assert!(!gone.exists());
+    assert_eq!(fs::read_to_string(pond.path("after")).unwrap(), "there is room");
+    pond.umount();
+}
+
+#[test]
+fn a_disk_that_fills_up_during_a_commit_harms_nothing() {
+    let disk = Disk::new(96);
+    let pond = pond_on(&disk);
+    pond.mount_with(&["-o", "commit=3600"]);
+    let mut random = Random::new(12);
+    let content = random.bytes(4 << 20);
+    let committed = vec![(pond.path("committed"), content.clone())];
+    fs::write(pond.path("committed"), content).unwrap();
+    pond.sync();
+    let version = pond.version();
+    // Accepted, not yet committed; then somebody else takes the room that it would need.
+    let accepted = vec![(pond.path("accepted"), random.bytes(12 << 20))];
+    fs::write(&accepted[0].0, &accepted[0].1).unwrap();
+    disk.fill(0);
+    let told = pond.try_pond(["sync"]).failure(1);
+    assert!(told.contains("space"), "{told}");
+    assert_eq!(pond.version(), version, "a commit that failed shows a version");
+    assert_unharmed(&committed);
+    assert_unharmed(&accepted);
+    let error = fs::write(pond.path("refused"), random.bytes(8 << 20)).expect_err("there is no room");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+    disk.make_room();
+    pond.sync();
+    assert!(pond.version() > version);
+    fs::write(pond.path("after"), "there is room").unwrap();
+    pond.remount();
+    assert_unharmed(&committed);
+    assert_unharmed(&accepted);
+    assert_eq!(fs::read_to_string(pond.path("after")).unwrap(), "there is room");
+    pond.umount();
+}
+
+#[test]
+fn a_kill_on_a_full_disk_loses_nothing_that_was_promised() {
+    let disk = Disk::new(96);
+    disk.fill(40 << 20);
+    let pond = pond_on(&disk);
+    pond.mount();
+    let (files, error) = write_until_full(&pond, "file", &mut Random::new(13), 96);
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+    pond.kill();
+    disk.make_room();
+    pond.mount();
+    assert_unharmed(&files);
+    fs::write(pond.path("after"), "there is room").unwrap();
+    pond.umount();
+}
+
+#[test]
+fn statfs_tells_how_much_room_there_is() {
+    let disk = Disk::new(96);
+    let pond = pond_on(&disk);
+    pond.mount();
+    let free = |path: &std::path::Path| {
+        let told =
+            pond_tests::succeed(std::process::Command::new("stat").args(["-f", "-c", "%a %S"]).arg(path));
+        let numbers: Vec<u64> = told.split_whitespace().map(|number| number.parse().unwrap()).collect();
+        numbers[0] * numbers[1]
+    };
+    let (before, host) = (free(pond.mountpoint()), free(disk.path()));
+    assert!(before <= host, "the pond promises {before} bytes of {host}");
+    assert!(before > host / 2, "the pond offers only {before} bytes of {host}");
+    fs::write(pond.path("file"), Random::new(1).bytes(20 << 20)).unwrap();
+    pond.sync();
+    let after = free(pond.mountpoint());
+    assert!(after < before - (16 << 20), "20 MiB took {} bytes", before - after);
+    pond.umount();
+}

@@ -1,0 +1,413 @@
+//! Mounting and unmounting, in all the ways that people and machines do it.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pond_tests::tree::{self, Also};
+use pond_tests::{TestPond, pond_binary, run, succeed, wait_until};
+use serde_json::Value;
+
+/// The line of a mount in /proc/self/mounts: type and options.
+fn mounted_as(mountpoint: &Path) -> Option<(String, Vec<String>)> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mut lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let line = lines.rfind(|line| line[1] == mountpoint.to_str().unwrap())?;
+    Some((line[2].to_owned(), line[3].split(',').map(str::to_owned).collect()))
+}
+
+#[test]
+fn what_was_written_is_there_after_the_next_mount() {
+    let pond = TestPond::mounted();
+    fs::write(pond.path("file"), "content").unwrap();
+    let before = tree::look_at(pond.mountpoint());
+    pond.umount();
+    assert!(mounted_as(pond.mountpoint()).is_none());
+    assert!(pond.mountpoint().exists(), "the mountpoint that was made stays");
+    pond.mount();
+    tree::assert_same("after the remount", &before, &tree::look_at(pond.mountpoint()), Also::ALL);
+    assert_eq!(fs::metadata(pond.directory()).unwrap().mode() & 0o777, 0o700);
+    pond.umount();
+}
+
+#[test]
+fn mount_returns_and_lets_go_of_its_output() {
+    let pond = TestPond::new();
+    let mut command = pond.command();
+    let mount = command.arg("mount").arg(pond.mountpoint()).stdin(Stdio::null());
+    let mut child = mount.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The end of both pipes comes only once nobody, the daemon included, holds them.
+    let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).unwrap();
+        stderr.read_to_string(&mut text).unwrap();
+        text
+    });
+    wait_until("`pond mount` closes its output", Duration::from_secs(60), || {
+        reader.is_finished().then_some(())
+    });
+    assert!(child.wait().unwrap().success(), "{}", reader.join().unwrap());
+    assert_eq!(fs::read_dir(pond.mountpoint()).unwrap().count(), 0);
+    // It runs in a session of its own, with its working directory out of anybody's way.
+    let daemon = pond.daemon();
+    assert_eq!(fs::read_link(format!("/proc/{daemon}/cwd")).unwrap(), Path::new("/"));
+    pond.umount();
+}
+
+#[test]
+fn a_mount_in_the_foreground_commits_everything_when_it_is_told_to_end() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let pond = TestPond::new();
+        let mounted = pond.mount_in_foreground(&["-o", "commit=3600"]);
+        assert_eq!(pond.daemon(), mounted.pid());
+        fs::write(pond.path("file"), "not yet committed").unwrap();
+        mounted.end_by(signal);
+        assert!(mounted_as(pond.mountpoint()).is_none(), "it is still mounted");
+        let newest: Vec<Value> = pond.json(["log", "-n", "1"]);
+        assert!(newest[0]["version"].as_u64() > Some(0), "{newest:?}");
+        assert_eq!(pond.pond(["cat", "/file"]), "not yet committed");
+    }
+}
+
+#[test]
+fn a_daemon_commits_everything_when_it_is_told_to_end() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let pond = TestPond::mounted_with(&["-o", "commit=3600"]);
+        fs::write(pond.path("file"), "not yet committed").unwrap();
+        let daemon = pond.daemon();
+        pond_tests::processes::signal(daemon, signal);
+        pond_tests::processes::wait_for_end(daemon, Duration::from_secs(60));
+        assert!(mounted_as(pond.mountpoint()).is_none(), "it is still mounted");
+        assert_eq!(pond.pond(["cat", "/file"]), "not yet committed");
+    }
+}
+
+#[test]
+fn the_usual_options_are_in_force() {
+    let pond = TestPond::mounted();
+    let script = pond.path("script");
+    fs::write(&script, "#!/bin/sh\nexit 0\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o4755)).unwrap();
+    succeed(Command::new("mknod").arg(pond.path("null")).args(["c", "1", "3"]));
+    let (kind, options) = mounted_as(pond.mountpoint()).unwrap();
+    assert_eq!(kind, "fuse.pond");
+    for expected in ["rw", "allow_other", "default_permissions"] {
+        assert!(options.iter().any(|option| option == expected), "{expected} is not in {options:?}");
+    }
+    assert!(run(&mut Command::new(&script)).status.success());
+    assert!(fs::write(pond.path("null"), "into a device").is_ok());
+    pond.umount();
+
+    pond.mount_with(&["-o", "ro,nosuid,nodev,noexec"]);
+    let (_, options) = mounted_as(pond.mountpoint()).unwrap();
+    for expected in ["ro", "nosuid", "nodev", "noexec"] {
+        assert!(options.iter().any(|option| option == expected), "{expected} is not in {options:?}");
+    }
+    let errno = |result: std::io::Result<()>| result.err().and_then(|error| error.raw_os_error());
+    assert_eq!(errno(fs::write(pond.path("new"), "")), Some(libc::EROFS));
+    assert_eq!(errno(Command::new(&script).status().map(drop)), Some(libc::EACCES));
+    assert_eq!(errno(File::open(pond.path("null")).map(drop)), Some(libc::EACCES));
+    pond.umount();
+
+    pond.mount_with(&["--read-only"]);
+    assert_eq!(errno(fs::remove_file(&script)), Some(libc::EROFS));
+    assert_eq!(errno(fs::write(&script, "")), Some(libc::EROFS));
+    pond.umount();
+
+    pond.mount_with(&["--private"]);
+    let (_, options) = mounted_as(pond.mountpoint()).unwrap();
+    assert!(!options.iter().any(|option| option == "allow_other"), "{options:?}");
+    pond.umount();
+}
+
+#[test]
+fn a_read_only_mount_changes_nothing_in_the_pond() {
+    let pond = TestPond::mounted();
+    fs::write(pond.path("file"), "content").unwrap();
+    pond.umount();
+    let before = tree::look_at(&pond.directory().join("data"));
+    pond.mount_with(&["--read-only"]);
+    assert_eq!(fs::read_to_string(pond.path("file")).unwrap(), "content");
+    pond.umount();
+    tree::assert_same("the table", &before, &tree::look_at(&pond.directory().join("data")), Also::ALL);
+}
+
+/// The links through which mount(8) and umount(8) find pond; gone when dropped.
+struct Helpers {
+    _alone: File,
+}
+
+const HELPERS: [&str; 3] = ["/sbin/mount.pond", "/sbin/mount.fuse.pond", "/sbin/umount.fuse.pond"];
+
+impl Helpers {
+    fn install() -> Self {
+        // The system has one of each, for all tests that run at the same time.
+        let alone = File::create("/run/pond-tests.lock").unwrap();
+        alone.lock().unwrap();
+        for helper in HELPERS {
+            match fs::read_link(helper) {
+                // Left behind by a test that was killed.
+                Ok(target) if target.components().any(|part| part.as_os_str() == "target") => {
+                    fs::remove_file(helper).unwrap();
+                }
+                Ok(target) => panic!("{helper} is installed already, a link to {}", target.display()),
+                Err(_) => {}
+            }
+            std::os::unix::fs::symlink(pond_binary(), helper).unwrap();
+        }
+        Helpers { _alone: alone }
+    }
+}
+
+impl Drop for Helpers {
+    fn drop(&mut self) {
+        HELPERS.iter().for_each(|helper| fs::remove_file(helper).unwrap());
+    }
+}
+
+#[test]
+fn mount_and_umount_of_the_system_find_pond_by_its_type() {
+    let _helpers = Helpers::install();
+    for kind in ["fuse.pond", "pond"] {
+        let pond = TestPond::new();
+        // As with any filesystem, the mountpoint must be there.
+        fs::create_dir(pond.mountpoint()).unwrap();
+        let mut mount = pond.marked("mount");
+        mount.args(["-t", kind, "-o", "rw,nosuid,_netdev,nofail,commit=2,x-systemd.automount"]);
+        succeed(mount.arg(pond.directory()).arg(pond.mountpoint()));
+        let (shown, options) = mounted_as(pond.mountpoint()).unwrap();
+        assert_eq!(shown, "fuse.pond");
+        assert!(options.iter().any(|option| option == "nosuid"), "{options:?}");
+        fs::write(pond.path("file"), "content").unwrap();
+        succeed(pond.marked("umount").arg(pond.mountpoint()));
+        assert!(mounted_as(pond.mountpoint()).is_none());
+        // umount(8) asks the kernel alone, whatever helper there is; the next mount waits for the daemon's end.
+        let mut again = pond.marked("mount");
+        succeed(again.args(["-t", kind, "-o", "ro"]).arg(pond.directory()).arg(pond.mountpoint()));
+        assert_eq!(fs::read_to_string(pond.path("file")).unwrap(), "content");
+        succeed(pond.marked("umount").arg(pond.mountpoint()));
+    }
+}
+
+#[test]
+fn the_helper_of_umount_commits_everything_before_it_returns() {
+    let _helpers = Helpers::install();
+    let pond = TestPond::new();
+    // As umount(8) calls it, with and without its options.
+    for options in [&[][..], &["-n"], &["-r", "-t", "fuse.pond"]] {
+        pond.mount_with(&["-o", "commit=3600"]);
+        let content = format!("content {options:?}");
+        fs::write(pond.path("file"), &content).unwrap();
+        let daemon = pond.daemon();
+        succeed(pond.marked("/sbin/umount.fuse.pond").arg(pond.mountpoint()).args(options));
+        assert!(pond_tests::processes::has_ended(daemon), "the daemon still runs");
+        assert!(mounted_as(pond.mountpoint()).is_none());
+        assert_eq!(pond.pond(["cat", "/file"]), content);
+    }
+}
+
+#[test]
+fn a_mount_from_fstab_needs_no_more_than_its_name() {
+    let _helpers = Helpers::install();
+    let pond = TestPond::new();
+    fs::create_dir(pond.mountpoint()).unwrap();
+    let fstab = pond.host("fstab");
+    let (directory, mountpoint) = (pond.directory().display(), pond.mountpoint().display());
+    fs::write(&fstab, format!("{directory} {mountpoint} fuse.pond defaults,nodev,noauto 0 0\n")).unwrap();
+    succeed(pond.marked("mount").arg("--fstab").arg(&fstab).arg(pond.mountpoint()));
+    fs::write(pond.path("file"), "content").unwrap();
+    succeed(pond.marked("umount").arg(pond.mountpoint()));
+    succeed(pond.marked("mount").arg("--fstab").arg(&fstab).arg(pond.mountpoint()));
+    assert_eq!(fs::read_to_string(pond.path("file")).unwrap(), "content");
+    succeed(pond.marked("umount").arg(pond.mountpoint()));
+}
+
+#[test]
+fn a_dead_mount_is_detached_by_the_next() {
+    let pond = TestPond::mounted();
+    fs::write(pond.path("file"), "content").unwrap();
+    pond.sync();
+    // The kernel now has everything about the root in its cache, and would answer for the dead.
+    fs::metadata(pond.mountpoint()).unwrap();
+    pond.kill();
+    assert!(fs::read(pond.path("file")).is_err());
+    pond.mount();
+    assert_eq!(fs::read_to_string(pond.path("file")).unwrap(), "content");
+    pond.umount();
+    assert!(mounted_as(pond.mountpoint()).is_none(), "the dead mount is still beneath");
+}
+
+#[test]
+fn a_dead_mount_can_be_unmounted() {
+    let pond = TestPond::mounted();
+    pond.kill();
+    pond.umount();
+    assert!(mounted_as(pond.mountpoint()).is_none());
+}
+
+#[test]
+fn a_busy_mount_is_not_unmounted_and_whoever_keeps_it_busy_is_named() {
+    let pond = TestPond::mounted();
+    fs::write(pond.path("file"), "content").unwrap();
+    let mut reader = pond.marked("sleep").arg("600").current_dir(pond.mountpoint()).spawn().unwrap();
+    let told = pond.try_pond(["umount", pond.mountpoint().to_str().unwrap()]).failure(1);
+    assert!(
+        told.contains("busy") && told.contains(&reader.id().to_string()) && told.contains("sleep"),
+        "{told}"
+    );
+    fs::write(pond.path("file"), "still mounted, still writable").unwrap();
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    pond.umount();
+    assert_eq!(pond.pond(["cat", "/file"]), "still mounted, still writable");
+}
+
+#[test]
+fn umount_of_what_is_no_mount_says_so() {
+    let pond = TestPond::new();
+    fs::create_dir(pond.mountpoint()).unwrap();
+    let told = pond.try_pond(["umount", pond.mountpoint().to_str().unwrap()]).failure(1);
+    assert!(told.contains(pond.mountpoint().to_str().unwrap()), "{told}");
+}
+
+#[test]
+fn an_ordinary_user_mounts_through_fusermount3() {
+    let pond = TestPond::new();
+    // A place of the user's own, a program that the user may run, and a /dev/fuse that the user may open, the
+    // last in a mount namespace of this script's.
+    let home = pond.host_directory("home");
+    let program = pond.host("pond-program");
+    fs::copy(pond_binary(), &program).unwrap();
+    succeed(Command::new("chown").arg("nobody").arg(&home));
+    let script = r#"
+        mknod -m 666 "$HOME_OF_USER.fuse" c 10 229
+        mount --bind "$HOME_OF_USER.fuse" /dev/fuse
+        echo user_allow_other > "$HOME_OF_USER.conf"
+        touch /etc/fuse.conf
+        mount --bind "$HOME_OF_USER.conf" /etc/fuse.conf
+        exec setpriv --reuid nobody --regid nogroup --clear-groups sh -e -u -x -c '
+            refused() { if "$@"; then echo "not refused: $*"; exit 9; fi; }
+            cd "$HOME_OF_USER"
+            export POND=$HOME_OF_USER/pond
+            "$PROGRAM" mount mnt
+            grep -q "$HOME_OF_USER/mnt fuse.pond.*nosuid,nodev" /proc/self/mounts
+            echo content > mnt/file
+            test "$(stat -c %U mnt/file)" = nobody
+            refused chown root mnt/file
+            "$PROGRAM" sync
+            "$PROGRAM" umount mnt
+            refused grep -q "$HOME_OF_USER" /proc/self/mounts
+            "$PROGRAM" mount mnt -o allow_other
+            test "$(cat mnt/file)" = content
+            pid=$(sed -n "s/.*\"pid\": *\([0-9]*\).*/\1/p" mnt/.pond/status.json)
+            kill -9 $pid
+            while grep -qs "State:.[RSD]" /proc/$pid/status; do sleep 0.05; done
+            sleep 0.2
+            "$PROGRAM" mount mnt
+            test "$(cat mnt/file)" = content
+            "$PROGRAM" umount mnt
+        '"#;
+    let mut command = pond.marked("unshare");
+    command.args(["--mount", "sh", "-e", "-u", "-c", script]);
+    command.env("HOME_OF_USER", &home).env("PROGRAM", &program);
+    let finished = run(&mut command);
+    println!("{finished}");
+    finished.success();
+}
+
+#[test]
+fn the_virtual_files_tell_position_lag_and_status() {
+    let pond = TestPond::mounted_with(&["-o", "commit=0.1"]);
+    let names = |path: &Path| fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+    assert!(names(pond.mountpoint()).is_empty(), ".pond is listed");
+    let virtual_directory = pond.path(".pond");
+    assert_eq!(fs::metadata(&virtual_directory).unwrap().mode() & 0o077, 0, "others may look");
+    for name in ["position", "lag", "status.json", "log"] {
+        assert!(names(&virtual_directory).iter().any(|found| found == name), "{name}");
+    }
+    assert_eq!(fs::read_to_string(pond.path(".pond/lag")).unwrap(), "0\n");
+    let (first, _) = pond.position().unwrap();
+    for number in 1..=5 {
+        fs::write(pond.path("file"), number.to_string()).unwrap();
+        let what = format!("version {} is shown", first + number);
+        wait_until(&what, Duration::from_secs(20), || (pond.version() >= first + number).then_some(()));
+    }
+    pond.sync();
+    let (version, digest) = pond.position().unwrap();
+    let entry = pond.directory().join(format!("data/_delta_log/{version:020}.json"));
+    assert_eq!(tree::digest(&entry).unwrap(), digest, "the digest is that of the log entry");
+    assert!(!pond.directory().join(format!("data/_delta_log/{:020}.json", version + 1)).exists());
+    let status: Value = serde_json::from_slice(&fs::read(pond.path(".pond/status.json")).unwrap()).unwrap();
+    assert_eq!(status["version"].as_u64(), Some(version));
+    assert_eq!(status["digest"].as_str(), Some(&*digest));
+    assert_eq!(pond.status()["pond_id"], status["pond_id"]);
+    // The name belongs to pond.
+    let errno = |result: std::io::Result<()>| result.err().and_then(|error| error.raw_os_error());
+    assert!(errno(fs::remove_dir(&virtual_directory)).is_some());
+    assert!(errno(fs::write(pond.path(".pond/position"), "1/x")).is_some());
+    assert!(errno(fs::rename(pond.path("file"), pond.path(".pond"))).is_some());
+    assert!(errno(fs::write(pond.path(".pond/new"), "")).is_some());
+    pond.umount();
+}
+
+#[test]
+fn a_mount_of_a_version_or_of_a_time_shows_the_tree_as_it_was_and_takes_no_writes() {
+    let pond = TestPond::mounted_with(&["-o", "commit=3600"]);
+    let mut states = Vec::new();
+    for round in 0..4 {
+        fs::write(pond.path("file"), format!("round {round}")).unwrap();
+        fs::write(pond.path(format!("only-{round}")), "").unwrap();
+        if round > 0 {
+            fs::remove_file(pond.path(format!("only-{}", round - 1))).unwrap();
+        }
+        pond.sync();
+        std::thread::sleep(Duration::from_millis(20));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let now = format!("@{}.{:06}", now.as_secs(), now.subsec_micros());
+        states.push((pond.version(), now, tree::look_at(pond.mountpoint())));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let compare = |(version, time, expected): &(u64, String, tree::Tree)| {
+        for (number, arguments) in
+            [["--version", &version.to_string()], ["--timestamp", time]].iter().enumerate()
+        {
+            let mountpoint = pond.mount_beside(&format!("{version}-{number}"), arguments);
+            tree::assert_same(&arguments.join(" "), expected, &tree::look_at(&mountpoint), Also::ALL);
+            let position = fs::read_to_string(mountpoint.join(".pond/position")).unwrap();
+            assert!(position.starts_with(&format!("{version}/")), "{position}");
+            let error = fs::write(mountpoint.join("new"), "").expect_err("the past takes writes");
+            assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+            pond.umount_at(&mountpoint);
+        }
+    };
+    // While the pond is mounted for writing, and when it is not.
+    compare(&states[1]);
+    pond.umount();
+    states.iter().for_each(compare);
+}
+
+#[test]
+fn commits_come_about_once_a_second_and_none_when_nothing_changes() {
+    let pond = TestPond::mounted();
+    let first = pond.version();
+    let started = std::time::Instant::now();
+    let mut number = 0;
+    while started.elapsed() < Duration::from_secs(6) {
+        number += 1;
+        fs::write(pond.path("file"), number.to_string()).unwrap();
+    }
+    pond.sync();
+    let made = pond.version() - first;
+    assert!((4..=9).contains(&made), "{made} versions in 6 seconds of writing");
+    let quiet = pond.version();
+    std::thread::sleep(Duration::from_millis(2_500));
+    assert_eq!(pond.version(), quiet, "versions are made of nothing");
+    fs::read(pond.path("file")).unwrap();
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(pond.version(), quiet, "reading makes versions");
+    pond.umount();
+}

@@ -1,0 +1,49 @@
+//! pjdfstest: no system call behaves otherwise than POSIX says, and no test is skipped that ext4 does not skip too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use pond_tests::{TestPond, run, tools::tool};
+
+/// Tests that may be skipped on a pond although ext4 runs them, each with its reason.
+const SKIPPED_FOR_A_REASON: &[(&str, &str)] =
+    &[("link::link_count_max", "glibc answers pathconf(_PC_LINK_MAX) itself and does not know FUSE's limit")];
+
+#[test]
+fn pjdfstest_finds_nothing_wrong_and_skips_no_more_than_on_ext4() {
+    let pond = TestPond::mounted();
+    let ext4 = pond.host_directory("ext4");
+    let there = outcomes(&ext4, pond.mountpoint());
+    let here = outcomes(pond.mountpoint(), &ext4);
+    assert_eq!(with(&there, "FAILED"), BTreeSet::new(), "failed on the host's filesystem itself");
+    assert_eq!(with(&here, "FAILED"), BTreeSet::new(), "failed on the pond");
+    assert!(with(&here, "ok").len() > 350, "pjdfstest ran only {} tests", here.len());
+
+    let excused: BTreeSet<&str> = SKIPPED_FOR_A_REASON.iter().map(|(name, _)| *name).collect();
+    let skipped = with(&here, "skipped");
+    let unexcused: Vec<_> = skipped.difference(&with(&there, "skipped")).copied().collect();
+    let unexcused: Vec<_> = unexcused.into_iter().filter(|name| !excused.contains(name)).collect();
+    assert!(unexcused.is_empty(), "skipped on the pond and not on ext4: {unexcused:?}");
+    pond.umount();
+}
+
+/// Runs all tests in a directory; how each ended. `other` is a directory of another filesystem.
+fn outcomes(directory: &Path, other: &Path) -> BTreeMap<String, String> {
+    let configuration = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pjdfstest.toml");
+    let mut command = Command::new(tool("pjdfstest"));
+    command.arg("-c").arg(configuration).arg("-p").arg(directory).arg("-s").arg(other);
+    let finished = run(&mut command);
+    println!("{finished}");
+    // Explanations are indented; a test's line is its name and how it ended.
+    let lines = finished.stdout.lines().filter(|line| !line.starts_with(char::is_whitespace));
+    lines
+        .filter_map(|line| line.rsplit_once(char::is_whitespace))
+        .filter(|(_, outcome)| ["ok", "skipped", "FAILED"].contains(outcome))
+        .map(|(name, outcome)| (name.trim().to_owned(), outcome.to_owned()))
+        .collect()
+}
+
+fn with<'a>(outcomes: &'a BTreeMap<String, String>, wanted: &str) -> BTreeSet<&'a str> {
+    outcomes.iter().filter(|(_, outcome)| *outcome == wanted).map(|(name, _)| name.as_str()).collect()
+}

@@ -1,0 +1,546 @@
+//! The command line: every command, option and help text, and nothing that does anything.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+use crate::output::LogFormat;
+use crate::path::{self, GivenPath, GlobPath, ReadPath, WritePath};
+use crate::time;
+
+/// A filesystem whose whole history is a Delta Lake table.
+#[derive(Parser, Debug)]
+#[command(
+    name = "pond",
+    version,
+    long_about = "A filesystem whose whole history is a Delta Lake table.\n\n\
+        Mount a pond and use it with ordinary programs: about once a second everything that was \
+        written becomes a version in a Delta table, and every version can be read again. Most \
+        commands work on a mounted pond and on one that is not.",
+    after_long_help = "\
+Examples:
+  pond mount /mnt/pond              make a pond, mount it, and use it like any directory
+  pond log                          its versions, newest first
+  pond cat notes/today@42           a file as version 42 had it
+  pond umount /mnt/pond             commit everything and unmount
+
+Paths inside a pond start at its root, with or without the leading slash. PATH@V is the path as \
+version V had it; write PATH@tip for a name that itself ends in @NUMBER. host:PATH is a path outside \
+the pond. Times are shown in local time.
+
+With --json a command that states one fact prints one JSON object, and one that lists prints JSON \
+lines. A name that is not UTF-8 is approximate in \"path\", and exact, in hexadecimal, in \"path_hex\", \
+which is there only then.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage.",
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What help calls the options of every command.
+const GLOBAL: &str = "Options of every command";
+
+/// Options of every command.
+#[derive(Args, Debug)]
+pub struct Global {
+    /// The pond's directory [default: pond in the user's data directory]
+    ///
+    /// Without it, $POND says; without that, it is $XDG_DATA_HOME/pond or ~/.local/share/pond.
+    #[arg(
+        long, global = true, help_heading = GLOBAL, env = "POND", value_name = "DIR", hide_env = true,
+        value_hint = ValueHint::DirPath, value_parser = OsStringValueParser::new().try_map(directory)
+    )]
+    pub pond: Option<PathBuf>,
+
+    /// Print facts as JSON
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub json: bool,
+
+    /// How progress, warnings and errors are written to standard error
+    #[arg(long, global = true, help_heading = GLOBAL, value_enum, value_name = "FORMAT", default_value_t)]
+    pub log_format: LogFormat,
+
+    /// Say more about what is being done; twice for more still
+    #[arg(short, long, global = true, help_heading = GLOBAL, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Make an empty pond
+    ///
+    /// Only where there is nothing yet, or an empty directory. `pond mount` does it by itself.
+    #[command(after_long_help = "Example:\n  pond --pond /srv/pond init")]
+    Init,
+
+    /// Mount a pond
+    ///
+    /// Makes the pond if there is none, and the last component of MOUNTPOINT. Returns when the
+    /// pond can be used; a daemon serves it until `pond umount`. When root mounts, other users may use
+    /// it unless --private says otherwise; ordinary users need fusermount3.
+    #[command(after_long_help = "\
+Examples:
+  pond mount /mnt/pond
+  pond mount /mnt/old --version 42        the tree as version 42 had it, read-only
+  pond mount /mnt/old --timestamp '2026-11-20 18:30'
+  pond mount /mnt/pond -o nosuid,nodev,commit=5
+
+In /etc/fstab, with mount.fuse.pond and umount.fuse.pond installed as links to pond:
+  /srv/pond  /mnt/pond  fuse.pond  defaults,_netdev  0  0")]
+    Mount(MountArgs),
+
+    /// Commit everything, unmount, and wait for the daemon's end
+    ///
+    /// When it returns, all that was written is committed and another mount may follow at once. Fails,
+    /// naming the processes, while files in the mount are open.
+    #[command(after_long_help = "Example:\n  pond umount /mnt/pond")]
+    Umount(UmountArgs),
+
+    /// Commit everything now and run the post-commit factories
+    ///
+    /// When it returns, one version holds all that was written before, and the factories under
+    /// /etc/system.d have run. Fails if one of them failed; the commit stands nevertheless. On a
+    /// pond that is not mounted it first recovers what a crash left in the journal.
+    Sync,
+
+    /// Show identity, mode, state, versions and sizes
+    #[command(after_long_help = "\
+Examples:
+  pond status
+  pond status --json | jq .version
+  pond status --wait-version 42           return once version 42 exists")]
+    Status(StatusArgs),
+
+    /// Show the history, newest version first
+    ///
+    /// TXN is the number of the pond's transaction; ORIGIN who asked for the commit: a mount, a command, or
+    /// recovery after a crash; FILES and BYTES what the version added to the table.
+    #[command(after_long_help = "Examples:\n  pond log -n 10\n  pond log --json | jq .version")]
+    Log(LogArgs),
+
+    /// Show one version: when, by whom, and which paths it changed
+    ///
+    /// Compares the tree with that of the version before. A path is created, removed, moved, written (its
+    /// content changed), or changed (its attributes or, for a directory, its entries).
+    #[command(after_long_help = "Example:\n  pond show 42")]
+    Show(ShowArgs),
+
+    /// List paths inside the pond
+    ///
+    /// A directory is listed entry by entry; a pattern lists the paths that match. `*` and `?` stay within
+    /// one name, `**` crosses directories, `[ab]` and `{a,b}` choose. Names that begin with a dot are
+    /// listed too. Symlinks are not followed by patterns.
+    #[command(
+        visible_alias = "ls",
+        after_long_help = "\
+Examples:
+  pond list                     the root directory
+  pond list '**/*.txt'          all text files
+  pond list logs@42             a directory as version 42 had it
+  pond list --json '**' | jq -r .path"
+    )]
+    List(ListArgs),
+
+    /// Write files inside the pond to standard output
+    ///
+    /// Symlinks are followed, absolute ones from the pond's root. An error, also in the middle of a
+    /// file, makes it exit with 1.
+    #[command(after_long_help = "\
+Examples:
+  pond cat notes/today
+  pond cat notes/today@42       as version 42 had it
+  pond cat odd@5@tip            the file named odd@5")]
+    Cat(CatArgs),
+
+    /// Copy files and directories into the pond, out of it, or inside it
+    ///
+    /// Directories are copied whole. Mode, times, symlinks, extended attributes, holes, and hard links
+    /// among what is copied are kept; the owner too where permitted. If DEST is a directory the copies go
+    /// into it, under their own names; `host:dir/.` copies what is in the directory.
+    ///
+    /// Each file is written under a temporary name (.pond-copy-…) and then renamed, so that neither
+    /// an error nor Ctrl-C leaves half a file; what exists under the name is replaced. A file that cannot be copied
+    /// is reported, the others are copied, and the exit code is 1.
+    #[command(
+        visible_alias = "cp",
+        after_long_help = "\
+Examples:
+  pond copy host:report.pdf /docs/
+  pond copy host:project /               the whole directory
+  pond copy /docs@42 host:docs-then      out of the pond, as version 42 had it
+  pond copy notes/today@42 notes/today   bring an old state back"
+    )]
+    Copy(CopyArgs),
+
+    /// Make directories inside the pond
+    #[command(after_long_help = "Example:\n  pond mkdir -p logs/2026/11")]
+    Mkdir(MkdirArgs),
+
+    /// Remove files and directories inside the pond
+    ///
+    /// Older versions still have them.
+    #[command(after_long_help = "Example:\n  pond rm -r logs/2025")]
+    Rm(RmArgs),
+
+    /// Move or rename inside the pond
+    ///
+    /// One rename, so it is all or nothing for each SRC. If DEST is a directory, SRC goes into it; else a file
+    /// there is replaced. It does not cross the border of the pond: use `pond copy`, then `pond rm`.
+    #[command(after_long_help = "Examples:\n  pond mv draft.txt final.txt\n  pond mv a b c archive/")]
+    Mv(MvArgs),
+
+    /// Make a factory's node
+    ///
+    /// The configuration is checked before anything is made. Missing parent directories are made. Nodes
+    /// under /etc/system.d run after each commit, in the order of their names. Secrets are written
+    /// ${env:NAME} in the configuration, never as themselves. `pond factories` lists the kinds.
+    #[command(after_long_help = "\
+Example:
+  echo 'path: /var/log/pond-commits' > exec-log.yaml
+  pond mknod exec-log /etc/system.d/10-log --config-path exec-log.yaml")]
+    Mknod(MknodArgs),
+
+    /// Run a factory's node now
+    #[command(after_long_help = "Example:\n  pond run /etc/system.d/10-log")]
+    Run(RunArgs),
+
+    /// List the kinds of factories, and the nodes that exist
+    Factories,
+
+    /// Read and change the settings of the control table
+    ///
+    /// Settings belong to this copy of the pond and are never replicated, as factory_mode:NAME, which says
+    /// how the factory NAME runs here. Without an action all settings are listed.
+    #[command(after_long_help = "\
+Examples:
+  pond control
+  pond control get factory_mode:remote
+  pond control set factory_mode:exec-log push
+  pond control --mode sync                as pond sync")]
+    Control(ControlArgs),
+
+    /// Print a script that completes pond's commands in a shell
+    #[command(after_long_help = "\
+Examples:
+  pond completions bash > ~/.local/share/bash-completion/completions/pond
+  pond completions zsh > ~/.zfunc/_pond")]
+    Completions(CompletionsArgs),
+}
+
+/// `pond mount`
+#[derive(Args, Debug)]
+pub struct MountArgs {
+    /// Where; its last component is made if it is missing
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub mountpoint: PathBuf,
+
+    /// Stay in the foreground, messages on standard error, until unmounted or Ctrl-C
+    #[arg(short, long)]
+    pub foreground: bool,
+
+    /// Take no writes
+    #[arg(long)]
+    pub read_only: bool,
+
+    #[command(flatten)]
+    pub at: AtArgs,
+
+    /// Only for the user who mounts
+    #[arg(long)]
+    pub private: bool,
+
+    /// Options as in fstab: ro, rw, nosuid, nodev, noexec, commit=SECONDS, …
+    #[arg(short = 'o', value_name = "OPTS", action = ArgAction::Append)]
+    pub options: Vec<String>,
+}
+
+/// Which state of the pond.
+#[derive(Args, Debug, Clone, Copy, Default)]
+pub struct AtArgs {
+    /// The tree as this version had it, read-only
+    #[arg(id = "at_version", long = "version", value_name = "N", conflicts_with = "at_timestamp")]
+    pub version: Option<u64>,
+
+    /// The tree as it was at this time, read-only
+    ///
+    /// RFC 3339 (2026-11-20T18:30:00+01:00), local time ("2026-11-20 18:30", "2026-11-20 18:30:15"), or
+    /// @SECONDS since 1970 UTC.
+    #[arg(id = "at_timestamp", long = "timestamp", value_name = "TIME", value_parser = time::parse)]
+    pub timestamp: Option<i64>,
+}
+
+/// `pond umount`
+#[derive(Args, Debug)]
+pub struct UmountArgs {
+    /// Where the pond is mounted
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub mountpoint: PathBuf,
+}
+
+/// `pond status`
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Show it again whenever something changed, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+
+    /// Return once this version exists
+    #[arg(long, value_name = "N")]
+    pub wait_version: Option<u64>,
+}
+
+/// `pond log`
+#[derive(Args, Debug)]
+pub struct LogArgs {
+    /// At most so many versions
+    #[arg(short = 'n', long = "limit", value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+/// `pond show`
+#[derive(Args, Debug)]
+pub struct ShowArgs {
+    /// The version
+    #[arg(value_name = "V")]
+    pub version: u64,
+}
+
+/// `pond list`
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// A path or pattern, with @V as version V had it
+    #[arg(value_name = "GLOB[@V]", default_value = "/", value_parser = OsStringValueParser::new().try_map(GlobPath::parse))]
+    pub glob: GlobPath,
+}
+
+/// `pond cat`
+#[derive(Args, Debug)]
+pub struct CatArgs {
+    /// Files inside the pond
+    #[arg(value_name = "PATH[@V]", required = true, value_parser = OsStringValueParser::new().try_map(ReadPath::parse))]
+    pub paths: Vec<ReadPath>,
+}
+
+/// `pond copy`
+#[derive(Args, Debug)]
+pub struct CopyArgs {
+    /// What to copy: PATH[@V] inside the pond, or host:PATH
+    #[arg(value_name = "SRC", required = true, value_parser = OsStringValueParser::new().try_map(ReadPath::parse))]
+    pub sources: Vec<ReadPath>,
+
+    /// Where to: PATH inside the pond, or host:PATH
+    #[arg(value_name = "DEST", required = true, value_parser = OsStringValueParser::new().try_map(WritePath::parse))]
+    pub destination: WritePath,
+
+    /// Accepted for those who are used to cp: directories are copied whole in any case
+    #[arg(short, long, visible_short_alias = 'a', alias = "archive")]
+    pub recursive: bool,
+}
+
+/// `pond mkdir`
+#[derive(Args, Debug)]
+pub struct MkdirArgs {
+    /// Make missing parents too, and do not mind directories that exist
+    #[arg(short, long)]
+    pub parents: bool,
+
+    /// Directories inside the pond
+    #[arg(value_name = "PATH", required = true, value_parser = OsStringValueParser::new().try_map(path::parse_inside))]
+    pub paths: Vec<GivenPath>,
+}
+
+/// `pond rm`
+#[derive(Args, Debug)]
+pub struct RmArgs {
+    /// Remove directories with everything in them
+    #[arg(short, long)]
+    pub recursive: bool,
+
+    /// Do not mind what does not exist
+    #[arg(short, long)]
+    pub force: bool,
+
+    /// Paths inside the pond
+    #[arg(value_name = "PATH", required = true, value_parser = OsStringValueParser::new().try_map(path::parse_inside))]
+    pub paths: Vec<GivenPath>,
+}
+
+/// `pond mv`
+#[derive(Args, Debug)]
+pub struct MvArgs {
+    /// What to move
+    #[arg(value_name = "SRC", required = true, value_parser = OsStringValueParser::new().try_map(WritePath::parse))]
+    pub sources: Vec<WritePath>,
+
+    /// The new name, or a directory
+    #[arg(value_name = "DEST", required = true, value_parser = OsStringValueParser::new().try_map(WritePath::parse))]
+    pub destination: WritePath,
+}
+
+/// `pond mknod`
+#[derive(Args, Debug)]
+pub struct MknodArgs {
+    /// The kind of factory
+    pub factory: String,
+
+    /// The node to make
+    pub path: String,
+
+    /// The configuration, a file on the host; - reads standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config_path: PathBuf,
+}
+
+/// `pond run`
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The node
+    pub path: String,
+
+    /// What the factory is told
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<String>,
+}
+
+/// `pond control`
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct ControlArgs {
+    /// Trigger something instead: sync does what `pond sync` does
+    #[arg(long, value_enum)]
+    pub mode: Option<ControlMode>,
+
+    #[command(subcommand)]
+    pub action: Option<ControlAction>,
+}
+
+/// What `pond control --mode` triggers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ControlMode {
+    /// Commit everything now and run the post-commit factories.
+    Sync,
+}
+
+/// What to do with settings.
+#[derive(Subcommand, Debug)]
+pub enum ControlAction {
+    /// Print the value of a setting
+    Get {
+        /// Its name
+        key: String,
+    },
+    /// Change a setting; it is committed at once
+    Set {
+        /// Its name
+        key: String,
+        /// Its value
+        value: String,
+    },
+    /// List all settings
+    List,
+}
+
+/// `pond completions`
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+fn directory(text: OsString) -> Result<PathBuf, String> {
+    match text.is_empty() {
+        true => Err("the pond's directory cannot be empty".into()),
+        false => Ok(PathBuf::from(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::When;
+    use clap::CommandFactory;
+
+    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once(&"pond").chain(args))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_explains_itself() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn version_is_the_programs_alone_and_the_mounts_after_mount() {
+        assert_eq!(parse(&["--version"]).unwrap_err().kind(), clap::error::ErrorKind::DisplayVersion);
+        let Command::Mount(mount) = parse(&["mount", "/m", "--version", "7"]).unwrap().command else {
+            unreachable!()
+        };
+        assert_eq!(mount.at.version, Some(7));
+        assert!(parse(&["mount", "/m", "--version", "7", "--timestamp", "@1"]).is_err());
+        assert!(parse(&["mount", "/m", "--version", "x"]).is_err());
+    }
+
+    #[test]
+    fn global_options_stand_before_and_after_the_command() {
+        for args in [["--json", "status", "--pond", "/p"], ["--pond", "/p", "status", "--json"]] {
+            let cli = parse(&args).unwrap();
+            assert!(cli.global.json);
+            assert_eq!(cli.global.pond.as_deref(), Some("/p".as_ref()));
+        }
+        assert!(parse(&["--pond", "", "status"]).is_err());
+    }
+
+    #[test]
+    fn list_shows_the_root_unless_told() {
+        let Command::List(list) = parse(&["list"]).unwrap().command else { unreachable!() };
+        assert_eq!(list.glob, GlobPath { pattern: b"/".to_vec(), when: When::Now });
+        let Command::List(list) = parse(&["ls", "a/**@3"]).unwrap().command else { unreachable!() };
+        assert_eq!(list.glob, GlobPath { pattern: b"a/**".to_vec(), when: When::Version(3) });
+    }
+
+    #[test]
+    fn copy_takes_its_last_path_as_the_destination() {
+        let Command::Copy(copy) = parse(&["copy", "host:a", "b@2", "c"]).unwrap().command else {
+            unreachable!()
+        };
+        assert_eq!(copy.sources.len(), 2);
+        assert_eq!(copy.destination.to_string(), "/c");
+        assert!(parse(&["copy", "host:a"]).is_err());
+    }
+
+    #[test]
+    fn run_hands_everything_after_the_path_to_the_factory() {
+        let Command::Run(run) = parse(&["run", "/etc/system.d/x", "verify", "--deep"]).unwrap().command
+        else {
+            unreachable!()
+        };
+        assert_eq!(run.args, ["verify", "--deep"]);
+    }
+
+    #[test]
+    fn control_lists_gets_sets_or_triggers_but_one_at_a_time() {
+        assert!(parse(&["control"]).is_ok());
+        assert!(parse(&["control", "get", "a"]).is_ok());
+        assert!(parse(&["control", "set", "a", "b"]).is_ok());
+        assert!(parse(&["control", "--mode", "sync"]).is_ok());
+        assert!(parse(&["control", "--mode", "sync", "list"]).is_err());
+        assert!(parse(&["control", "--mode", "other"]).is_err());
+    }
+}

@@ -1,0 +1,57 @@
+//! The commands: one file per group. Each takes its arguments and what all of them share.
+
+mod cat;
+mod completions;
+mod control;
+mod copy;
+mod factories;
+mod history;
+mod init;
+mod list;
+mod mount;
+mod names;
+mod show;
+mod status;
+mod sync;
+mod walk;
+
+use crate::cli::Command;
+use crate::error::Result;
+use crate::output::{Notices, Output};
+use crate::target::Pond;
+
+pub use mount::{AS_POND, check_options, describe_unmount, mount as run_mount};
+
+/// What all commands share.
+pub struct Context {
+    /// The pond.
+    pub pond: Pond,
+    /// Where facts go.
+    pub out: Output,
+    /// Where all else goes.
+    pub notices: Notices,
+}
+
+/// Does what was asked.
+pub fn run(command: Command, context: &mut Context) -> Result {
+    match command {
+        Command::Init => init::init(context),
+        Command::Mount(args) => mount::mount(&args, context),
+        Command::Umount(args) => mount::umount(&args.mountpoint, context),
+        Command::Sync => sync::sync(context),
+        Command::Status(args) => status::status(&args, context),
+        Command::Log(args) => history::log(&args, context),
+        Command::Show(args) => show::show(&args, context),
+        Command::List(args) => list::list(&args, context),
+        Command::Cat(args) => cat::cat(&args, context),
+        Command::Copy(args) => copy::copy(&args, context),
+        Command::Mkdir(args) => names::mkdir(&args, context),
+        Command::Rm(args) => names::rm(&args, context),
+        Command::Mv(args) => names::mv(&args, context),
+        Command::Mknod(args) => factories::mknod(&args, context),
+        Command::Run(args) => factories::run(args, context),
+        Command::Factories => factories::list(context),
+        Command::Control(args) => control::control(args, context),
+        Command::Completions(args) => completions::completions(&args, context),
+    }
+}

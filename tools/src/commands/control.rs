@@ -1,0 +1,85 @@
+//! `pond control`.
+
+use pond_mount::Request;
+use pond_oplog::At;
+use pond_steward::{Role, Steward, StewardError};
+use serde_json::json;
+
+use super::{Context, sync};
+use crate::cli::{ControlAction, ControlArgs, ControlMode};
+use crate::error::{Failure, Result};
+use crate::output::Column;
+use crate::target::State;
+
+/// The setting that says whether a pond is a source or a replica.
+const ROLE_KEY: &str = "factory_mode:remote";
+
+/// Reads or changes settings, or triggers a sync.
+pub fn control(args: ControlArgs, context: &mut Context) -> Result {
+    match (args.mode, args.action) {
+        (Some(ControlMode::Sync), _) => sync::sync(context),
+        (None, None | Some(ControlAction::List)) => list(context),
+        (None, Some(ControlAction::Get { key })) => get(&key, context),
+        (None, Some(ControlAction::Set { key, value })) => set(key, value, context),
+    }
+}
+
+fn settings(key: Option<&str>, context: &Context) -> Result<Vec<(String, String)>> {
+    match context.pond.state()? {
+        State::Mounted(mut daemon) => {
+            let request = Request::ControlGet { key: key.map(str::to_owned) };
+            let answer = daemon.call(&request, "read the settings")?;
+            serde_json::from_value(answer)
+                .map_err(|error| Failure::because("cannot understand the settings", &error))
+        }
+        State::Unmounted => Ok(context.pond.open_at(At::Tip)?.control_get(key)),
+    }
+}
+
+fn list(context: &mut Context) -> Result {
+    let settings = settings(None, context)?;
+    for (key, value) in &settings {
+        context.out.json(&json!({"key": key, "value": value}))?;
+    }
+    let rows = settings.into_iter().map(|(key, value)| vec![key, value]);
+    context.out.table(&[Column::text("SETTING"), Column::text("VALUE")], rows)
+}
+
+fn get(key: &str, context: &mut Context) -> Result {
+    let (key, value) = settings(Some(key), context)?.into_iter().next().ok_or_else(|| {
+        Failure::new(format!("cannot read the setting {key}"), "it is not set")
+            .next("`pond control list` shows those that are")
+    })?;
+    context.out.json(&json!({"key": key, "value": value}))?;
+    context.out.line(&value)
+}
+
+fn set(key: String, value: String, context: &mut Context) -> Result {
+    match context.pond.state()? {
+        State::Mounted(mut daemon) => {
+            let request = Request::ControlSet { key: key.clone(), value: value.clone() };
+            daemon.call(&request, &format!("set {key}"))?;
+        }
+        State::Unmounted => set_directly(&key, &value, context)?,
+    }
+    context.out.json(&json!({"key": key, "value": value}))
+}
+
+fn set_directly(key: &str, value: &str, context: &Context) -> Result {
+    let what = || format!("cannot set {key}");
+    let steward = match context.pond.open_quietly() {
+        Err(StewardError::ControlMissing { .. }) if key == ROLE_KEY => {
+            let role = match value {
+                "push" => Role::Source,
+                "pull" => Role::Replica,
+                _ => return Err(Failure::new(what(), format!("{value:?} is neither push nor pull"))),
+            };
+            return Steward::restore_control(context.pond.directory(), role)
+                .map_err(|error| Failure::because(what(), &error));
+        }
+        steward => steward.map_err(|error| Failure::because(what(), &error))?,
+    };
+    let set = steward.control_set(key, value).map_err(|error| Failure::because(what(), &error));
+    let closed = steward.close().map_err(|error| Failure::because(what(), &error));
+    set.and(closed.map(drop))
+}

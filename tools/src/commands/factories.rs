@@ -1,0 +1,171 @@
+//! `pond mknod`, `pond run` and `pond factories`.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use pond_mount::Request;
+use pond_steward::{Registry, Steward};
+use pond_tinyfs::FileType;
+use serde_json::{Value, json};
+
+use super::{Context, walk};
+use crate::cli::{MknodArgs, RunArgs};
+use crate::error::{During, Failure, Result};
+use crate::output::{Column, json_bytes};
+use crate::path::escape;
+use crate::target::State;
+
+/// Makes a factory's node.
+pub fn mknod(args: &MknodArgs, context: &mut Context) -> Result {
+    let configuration = read_configuration(&args.config_path)
+        .during(|| format!("cannot read the configuration {}", args.config_path.display()))?;
+    let path = absolute(&args.path);
+    let what = format!("make the node {}", escape(path.as_bytes()));
+    match context.pond.state()? {
+        State::Mounted(mut daemon) => {
+            let factory = args.factory.clone();
+            daemon.call(&Request::Mknod { factory, path: path.clone(), configuration }, &what)?;
+        }
+        State::Unmounted => {
+            let steward = context.pond.open()?;
+            let made = steward
+                .mknod(&args.factory, &path, &configuration)
+                .map_err(|error| Failure::because(format!("cannot {what}"), &error));
+            close(&steward, made)?;
+        }
+    }
+    context.out.json(&json!({"path": path, "factory": args.factory}))
+}
+
+/// Steward and daemon want paths from the root.
+fn absolute(path: &str) -> String {
+    format!("/{}", path.trim_start_matches('/'))
+}
+
+fn read_configuration(path: &Path) -> io::Result<Vec<u8>> {
+    if path.as_os_str() != "-" {
+        return fs::read(path);
+    }
+    let mut configuration = Vec::new();
+    io::stdin().lock().read_to_end(&mut configuration)?;
+    Ok(configuration)
+}
+
+fn close<T>(steward: &Steward, result: Result<T>) -> Result<T> {
+    let closed = steward.close().map_err(|error| Failure::because("cannot commit the changes", &error));
+    match result {
+        Ok(value) => closed.map(|_| value),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Runs a factory's node.
+pub fn run(args: RunArgs, context: &mut Context) -> Result {
+    let path = absolute(&args.path);
+    let what = format!("run {}", escape(path.as_bytes()));
+    let report: Value = match context.pond.state()? {
+        State::Mounted(mut daemon) => daemon.call(&Request::Run { path, args: args.args }, &what)?,
+        State::Unmounted => {
+            let steward = context.pond.open()?;
+            let report = steward
+                .run(&path, &args.args)
+                .map_err(|error| Failure::because(format!("cannot {what}"), &error));
+            json!(close(&steward, report)?)
+        }
+    };
+    context.out.json(&report)?;
+    match report["message"].as_str() {
+        Some(message) if !message.is_empty() => context.out.line(message),
+        _ => Ok(()),
+    }
+}
+
+/// A factory's node.
+struct Node {
+    path: Vec<u8>,
+    factory: String,
+}
+
+/// Lists the kinds and the nodes.
+pub fn list(context: &mut Context) -> Result {
+    let (kinds, nodes, outcomes) = match context.pond.state()? {
+        State::Mounted(mut daemon) => {
+            let kinds = daemon.call(&Request::Factories, "ask the pond's daemon for its factories")?;
+            // The mount shows nodes as files; as of its last version they are known for what they are.
+            let steward = context.pond.open_at(pond_oplog::At::Tip)?;
+            (kinds, nodes(&steward)?, daemon.status()?)
+        }
+        State::Unmounted => {
+            let steward = context.pond.open_tip()?;
+            (kinds(steward.registry()), nodes(&steward)?, json!(steward.status()))
+        }
+    };
+    let kinds = kinds.as_array().cloned().unwrap_or_default();
+    for kind in &kinds {
+        let facts = json!({"type": "kind", "name": kind["name"], "description": kind["description"]});
+        context.out.json(&facts)?;
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let rows = kinds.iter().map(|kind| vec![text(&kind["name"]), text(&kind["description"])]);
+    context.out.table(&[Column::text("FACTORY"), Column::text("WHAT IT DOES")], rows)?;
+
+    let mut rows = Vec::new();
+    for node in &nodes {
+        let (path, path_hex) = json_bytes(&node.path);
+        let outcome = outcomes["factories"]
+            .as_array()
+            .and_then(|outcomes| outcomes.iter().find(|outcome| outcome["path"] == path.as_str()));
+        let mut facts = json!({"type": "node", "path": path, "factory": node.factory});
+        if let Some(hex) = path_hex {
+            facts["path_hex"] = json!(hex);
+        }
+        // What the Steward knows of those that run after each commit.
+        facts["after_commit"] = json!(outcome.is_some());
+        for key in ["mode", "watermark", "behind", "failed", "last_message"] {
+            if let Some(outcome) = outcome {
+                facts[key] = outcome[key].clone();
+            }
+        }
+        context.out.json(&facts)?;
+        let state = match outcome {
+            None => "on demand".to_owned(),
+            Some(outcome) if outcome["failed"] == true => "failed".to_owned(),
+            Some(outcome) if outcome["mode"].is_null() => "not here".to_owned(),
+            Some(_) => "after each commit".to_owned(),
+        };
+        let message = outcome.map(|outcome| text(&outcome["last_message"])).unwrap_or_default();
+        rows.push(vec![escape(&node.path), node.factory.clone(), state, message]);
+    }
+    if nodes.is_empty() {
+        return context.out.line("\nNo nodes; `pond mknod` makes one.");
+    }
+    context.out.line("")?;
+    let columns =
+        [Column::text("NODE"), Column::text("FACTORY"), Column::text("RUNS"), Column::text("LAST MESSAGE")];
+    context.out.table(&columns, rows)
+}
+
+fn kinds(registry: &Registry) -> Value {
+    registry
+        .iter()
+        .map(|factory| json!({"name": factory.name(), "description": factory.description()}))
+        .collect()
+}
+
+fn nodes(steward: &Steward) -> Result<Vec<Node>> {
+    let fs = steward.fs();
+    let mut found = Vec::new();
+    let what = || "cannot look for factories' nodes".to_owned();
+    walk::walk(fs, &mut |path, node, kind| {
+        if kind == FileType::Dynamic {
+            found.push((path.to_bytes(), node));
+        }
+    })
+    .during(what)?;
+    found.sort_unstable();
+    found
+        .into_iter()
+        .map(|(path, node)| Ok(Node { path, factory: fs.dynamic(node).during(what)?.0 }))
+        .collect()
+}

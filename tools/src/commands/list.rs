@@ -1,0 +1,297 @@
+//! `pond list`.
+
+use globset::{GlobBuilder, GlobMatcher};
+use pond_tinyfs::FileType;
+use serde::Serialize;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use super::Context;
+use crate::cli::ListArgs;
+use crate::error::{During, Failure, Result};
+use crate::output::{Column, Output, json_bytes};
+use crate::path::{GivenPath, TreePath, When, escape};
+use crate::target::{FileTree, Stat};
+use crate::time;
+use crate::users::Names;
+
+/// Rows of one table: so that a listing of a million names begins at once.
+const BATCH: usize = 10_000;
+
+/// Lists a directory, or what matches a pattern.
+pub fn list(args: &ListArgs, context: &mut Context) -> Result {
+    let access = context.pond.read(args.glob.when)?;
+    let tree = access.tree();
+    let shown = match args.glob.when {
+        When::Now => escape(&args.glob.pattern),
+        When::Version(version) => format!("{}@{version}", escape(&args.glob.pattern)),
+    };
+    let what = || format!("cannot list {shown}");
+    let given = GivenPath::new(&args.glob.pattern).map_err(|why| Failure::usage(what(), why))?;
+    let mut listing =
+        Listing { tree, names: Names::default(), rows: Vec::new(), found: 0, out: &mut context.out };
+
+    // What exists is meant, even if its name has the looks of a pattern.
+    match tree.resolve(&given, false).and_then(|path| Ok((tree.existing(&path)?, path))) {
+        Ok((Some(stat), path)) if stat.is_directory() => {
+            for (name, stat) in tree.entries(&path).during(what)? {
+                listing.show(&path.join(&name), &stat)?;
+            }
+            return listing.finish();
+        }
+        Ok((Some(stat), path)) => {
+            listing.show(&path, &stat)?;
+            return listing.finish();
+        }
+        Ok((None, _)) if !has_pattern(&args.glob.pattern) => {
+            let missing = std::io::Error::from_raw_os_error(libc::ENOENT);
+            return Err(Failure::because(what(), &missing).next("see what is there with `pond list`"));
+        }
+        Err(error) if !has_pattern(&args.glob.pattern) => return Err(Failure::because(what(), &error)),
+        _ => {}
+    }
+
+    let pattern = Pattern::new(&given).map_err(|why| Failure::usage(what(), why))?;
+    let start = tree.resolve(&pattern.start, true).during(what)?;
+    listing.search(&start, &TreePath::root(), &pattern)?;
+    if listing.found == 0 {
+        return Err(Failure::new(what(), "nothing matches"));
+    }
+    listing.finish()
+}
+
+fn has_pattern(text: &[u8]) -> bool {
+    text.iter().any(|byte| b"*?[{".contains(byte))
+}
+
+/// A pattern, taken apart.
+struct Pattern {
+    /// The directory below which all matches lie.
+    start: GivenPath,
+    /// Matches paths relative to it.
+    matcher: GlobMatcher,
+    /// How deep matches can lie below it; `None` is any depth.
+    depth: Option<usize>,
+}
+
+impl Pattern {
+    fn new(given: &GivenPath) -> Result<Self, String> {
+        let components = given.components();
+        let plain = components.iter().take_while(|name| !has_pattern(name)).count();
+        let mut start = b"/".to_vec();
+        start.extend(components[..plain].join(&b'/'));
+        let rest = components[plain..].join(&b'/');
+        let text = std::str::from_utf8(&rest).map_err(|_| "a pattern must be UTF-8")?;
+        let glob = GlobBuilder::new(text)
+            .literal_separator(true)
+            .build()
+            .map_err(|error| error.kind().to_string())?;
+        Ok(Pattern {
+            start: GivenPath::new(&start)?,
+            matcher: glob.compile_matcher(),
+            depth: (!text.contains("**")).then_some(components.len() - plain),
+        })
+    }
+
+    fn matches(&self, relative: &TreePath) -> bool {
+        self.matcher.is_match(OsStr::from_bytes(&relative.to_relative()))
+    }
+
+    fn goes_below(&self, relative: &TreePath) -> bool {
+        self.depth.is_none_or(|depth| relative.components().len() < depth)
+    }
+}
+
+struct Listing<'a> {
+    tree: &'a dyn FileTree,
+    names: Names,
+    rows: Vec<Vec<String>>,
+    found: u64,
+    out: &'a mut Output,
+}
+
+impl Listing<'_> {
+    fn search(&mut self, directory: &TreePath, relative: &TreePath, pattern: &Pattern) -> Result {
+        let entries =
+            self.tree.entries(directory).during(|| format!("cannot read the directory {directory}"))?;
+        for (name, stat) in entries {
+            let (path, relative) = (directory.join(&name), relative.join(&name));
+            if pattern.matches(&relative) {
+                self.show(&path, &stat)?;
+            }
+            if stat.is_directory() && pattern.goes_below(&relative) {
+                self.search(&path, &relative, pattern)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, path: &TreePath, stat: &Stat) -> Result {
+        self.found += 1;
+        let target = match stat.kind {
+            FileType::Symlink => {
+                Some(self.tree.read_link(path).during(|| format!("cannot read the symlink {path}"))?)
+            }
+            _ => None,
+        };
+        if self.out.is_json() {
+            return self.out.json(&Entry::new(path, stat, target.as_deref(), &mut self.names));
+        }
+        let shown = match &target {
+            Some(target) => format!("{path} -> {}", escape(target)),
+            None => path.to_string(),
+        };
+        self.rows.push(vec![
+            mode_text(stat.kind, stat.mode),
+            self.names.user(stat.uid).to_owned(),
+            self.names.group(stat.gid).to_owned(),
+            size_text(stat),
+            time::local_nanos(stat.mtime.0),
+            shown,
+        ]);
+        if self.rows.len() >= BATCH { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result {
+        let columns = [
+            Column::text("MODE"),
+            Column::text("OWNER"),
+            Column::text("GROUP"),
+            Column::number("SIZE"),
+            Column::text("MODIFIED"),
+            Column::text("PATH"),
+        ];
+        self.out.table(&columns, std::mem::take(&mut self.rows))
+    }
+
+    fn finish(mut self) -> Result {
+        self.flush()
+    }
+}
+
+/// An entry for programs.
+#[derive(Serialize)]
+struct Entry {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_hex: Option<String>,
+    kind: &'static str,
+    mode: String,
+    uid: u32,
+    gid: u32,
+    owner: String,
+    group: String,
+    size: u64,
+    nlink: u64,
+    inode: u64,
+    mtime: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_hex: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<(u32, u32)>,
+}
+
+impl Entry {
+    fn new(path: &TreePath, stat: &Stat, target: Option<&[u8]>, names: &mut Names) -> Self {
+        let (path, path_hex) = json_bytes(&path.to_bytes());
+        let target = target.map(json_bytes);
+        Entry {
+            path,
+            path_hex,
+            kind: stat.kind.name(),
+            mode: format!("{:04o}", stat.mode),
+            uid: stat.uid,
+            gid: stat.gid,
+            owner: names.user(stat.uid).to_owned(),
+            group: names.group(stat.gid).to_owned(),
+            size: stat.size,
+            nlink: stat.nlink,
+            inode: stat.identity.inode,
+            mtime: time::rfc3339_nanos(stat.mtime.0),
+            target_hex: target.as_ref().and_then(|(_, hex)| hex.clone()),
+            target: target.map(|(text, _)| text),
+            device: is_device(stat.kind).then_some(stat.device),
+        }
+    }
+}
+
+fn is_device(kind: FileType) -> bool {
+    matches!(kind, FileType::CharDevice | FileType::BlockDevice)
+}
+
+fn size_text(stat: &Stat) -> String {
+    if is_device(stat.kind) { format!("{}, {}", stat.device.0, stat.device.1) } else { stat.size.to_string() }
+}
+
+/// `drwxr-xr-x`, as `ls -l` has it; a factory's node is `F`.
+fn mode_text(kind: FileType, mode: u32) -> String {
+    let mut text = String::with_capacity(10);
+    text.push(match kind {
+        FileType::File => '-',
+        FileType::Directory => 'd',
+        FileType::Symlink => 'l',
+        FileType::Fifo => 'p',
+        FileType::Socket => 's',
+        FileType::CharDevice => 'c',
+        FileType::BlockDevice => 'b',
+        FileType::Dynamic => 'F',
+    });
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits = mode >> shift;
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (mode & special != 0, bits & 1 != 0) {
+            (true, true) => letter,
+            (true, false) => letter.to_ascii_uppercase(),
+            (false, true) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_read_as_ls_writes_them() {
+        assert_eq!(mode_text(FileType::Directory, 0o755), "drwxr-xr-x");
+        assert_eq!(mode_text(FileType::File, 0o4644), "-rwSr--r--");
+        assert_eq!(mode_text(FileType::File, 0o6755), "-rwsr-sr-x");
+        assert_eq!(mode_text(FileType::Directory, 0o1777), "drwxrwxrwt");
+    }
+
+    fn matching(pattern: &str, path: &str) -> bool {
+        let pattern = Pattern::new(&GivenPath::new(pattern.as_bytes()).unwrap()).unwrap();
+        let start = pattern.start.to_string();
+        let Some(relative) = path.strip_prefix(start.trim_end_matches('/')) else { return false };
+        let relative = TreePath::from_bytes(relative.as_bytes());
+        let deep_enough = relative.components().len() == 1 || pattern.goes_below(&relative.parent());
+        deep_enough && pattern.matches(&relative)
+    }
+
+    #[test]
+    fn a_star_stays_within_a_name_and_two_cross_directories() {
+        assert!(matching("*.txt", "/a.txt"));
+        assert!(!matching("*.txt", "/d/a.txt"));
+        assert!(matching("**/*.txt", "/a.txt") && matching("**/*.txt", "/d/e/a.txt"));
+        assert!(matching("/d/*/a", "/d/e/a") && !matching("/d/*/a", "/d/e/f/a"));
+        assert!(matching("d/**", "/d/e/f"));
+        assert!(matching("d/{a,b}/[xy]", "/d/b/y"));
+        assert!(matching("*", "/.hidden"));
+    }
+
+    #[test]
+    fn names_that_are_not_text_match() {
+        let pattern = Pattern::new(&GivenPath::new(b"d/*").unwrap()).unwrap();
+        assert!(pattern.matches(&TreePath::from_bytes(b"a\xff")));
+    }
+
+    #[test]
+    fn a_pattern_that_is_none_says_why() {
+        assert!(Pattern::new(&GivenPath::new(b"a[").unwrap()).is_err());
+    }
+}

@@ -1,0 +1,205 @@
+//! `pond mount` and `pond umount`.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use pond_mount::{MountOptions, Ready, UnmountReport};
+use pond_oplog::{At, Version};
+use pond_steward::Registry;
+use serde_json::json;
+
+use super::Context;
+use crate::cli::{AtArgs, MountArgs};
+use crate::error::{During, Failure, Result};
+use crate::mount_helper::Part;
+use crate::output::{LogFormat, Notices, Output};
+use crate::time;
+
+/// Makes the program act as `pond` whatever it is called: a daemon that was started by `mount.fuse.pond`
+/// is run again under that name.
+pub const AS_POND: &str = "--as-pond";
+
+/// Mounts, in the background unless told otherwise.
+pub fn mount(args: &MountArgs, context: &mut Context) -> Result {
+    let pond = context.pond.directory().to_path_buf();
+    let failed = |error: &pond_mount::MountError| {
+        Failure::because(format!("cannot mount the pond on {}", args.mountpoint.display()), error)
+    };
+    let options = mount_options(args).map_err(|error| bad_options(&error))?;
+    if !args.foreground {
+        let ready = pond_mount::mount_daemon(&daemon_arguments(&pond, args, context.notices))
+            .map_err(|error| failed(&error))?;
+        return announce(&ready, &mut context.out, context.notices);
+    }
+    let Context { out, notices, .. } = context;
+    let mut announced = Ok(());
+    let on_ready = |ready: &Ready| {
+        // With a log, the command that started us says it.
+        if ready.log.is_none() {
+            announced = announce(ready, out, *notices).and_then(|()| out.flush());
+        }
+    };
+    pond_mount::mount_foreground(&pond, &args.mountpoint, &options, Registry::default(), on_ready)
+        .map_err(|error| failed(&error))?;
+    announced
+}
+
+/// Whether the options of a mount are valid.
+pub fn check_options(args: &MountArgs) -> Result {
+    mount_options(args).map(drop).map_err(|error| bad_options(&error))
+}
+
+fn bad_options(error: &pond_mount::MountError) -> Failure {
+    Failure::usage("cannot understand the mount options", crate::error::chain(error))
+}
+
+fn mount_options(args: &MountArgs) -> Result<MountOptions, pond_mount::MountError> {
+    let mut options = MountOptions::default();
+    for text in &args.options {
+        options.apply(text)?;
+    }
+    options.read_only |= args.read_only;
+    options.private |= args.private;
+    options.at = at(args.at);
+    Ok(options)
+}
+
+fn at(args: AtArgs) -> Option<At> {
+    let version = args.version.map(|version| At::Version(Version(version)));
+    version.or(args.timestamp.map(At::Timestamp))
+}
+
+/// What the daemon is run with: the same mount in the foreground.
+fn daemon_arguments(pond: &Path, args: &MountArgs, notices: Notices) -> Vec<OsString> {
+    // mount_daemon runs the program by the name of its file.
+    let named_as_helper = std::env::current_exe().is_ok_and(|program| Part::of(&program) != Part::Pond);
+    let mut arguments: Vec<OsString> = Vec::new();
+    if named_as_helper {
+        arguments.push(AS_POND.into());
+    }
+    arguments.extend(["--pond".into(), pond.into(), "mount".into()]);
+    arguments.push("--foreground".into());
+    let json = notices.format() == LogFormat::Json;
+    let flags = [
+        (args.read_only, "--read-only"),
+        (args.private, "--private"),
+        (json, "--log-format=json"),
+        (notices.is_verbose(), "--verbose"),
+    ];
+    arguments.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| OsString::from(flag)));
+    if let Some(version) = args.at.version {
+        arguments.push(format!("--version={version}").into());
+    }
+    if let Some(timestamp) = args.at.timestamp {
+        arguments.push(format!("--timestamp={}", time::rfc3339_micros(timestamp)).into());
+    }
+    for options in &args.options {
+        arguments.extend(["-o".into(), OsString::from(options)]);
+    }
+    arguments.extend(["--".into(), args.mountpoint.clone().into_os_string()]);
+    arguments
+}
+
+/// Tells what was mounted, and what to try.
+fn announce(ready: &Ready, out: &mut Output, notices: Notices) -> Result {
+    for note in &ready.notes {
+        notices.warn(note);
+    }
+    out.json(&json!(ready))?;
+    let mountpoint = ready.mountpoint.display();
+    if ready.made {
+        out.line(&format!("Made a pond in {}.", ready.pond.display()))?;
+    }
+    let manner = if ready.read_only { ", read-only" } else { "" };
+    out.line(&format!("Mounted version {} on {mountpoint}{manner}.", ready.version))?;
+    out.line("")?;
+    let mut facts = vec![(format!("ls {mountpoint}"), "use it like any directory")];
+    if !ready.read_only {
+        let pond = crate::command_for(&ready.pond);
+        facts.extend([
+            (format!("{pond} status"), "how it fares"),
+            (format!("{pond} log"), "its versions: about one a second while something changes"),
+        ]);
+    }
+    facts.push((format!("pond umount {mountpoint}"), "commit everything and unmount"));
+    let width = facts.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+    for (command, what) in facts {
+        out.line(&format!("  {command:width$}   {what}"))?;
+    }
+    out.line("")?;
+    out.line(&format!("The pond itself lies in {}; leave that to pond.", ready.pond.display()))
+}
+
+/// Commits everything, unmounts and waits for the daemon's end.
+pub fn umount(mountpoint: &Path, context: &mut Context) -> Result {
+    let what = || format!("cannot unmount {}", mountpoint.display());
+    let absolute = std::path::absolute(mountpoint).during(what)?;
+    // Where we stand ourselves must not keep the mount busy.
+    std::env::set_current_dir("/").during(what)?;
+    let report = pond_mount::unmount(&absolute).during(what)?;
+    describe_unmount(&report, context)
+}
+
+/// Tells what an unmount did.
+pub fn describe_unmount(report: &UnmountReport, context: &mut Context) -> Result {
+    context.out.json(report)?;
+    context.out.line(&describe(report))
+}
+
+fn describe(report: &UnmountReport) -> String {
+    let mountpoint = report.mountpoint.display();
+    match (report.was_dead, report.version) {
+        (true, _) => format!(
+            "Took the dead mount of {} away from {mountpoint}. Its daemon had died; the next mount recovers \
+             what it had made durable.",
+            report.pond.display()
+        ),
+        (false, Some(version)) => format!("Unmounted {mountpoint}; version {version} holds everything."),
+        (false, None) => format!("Unmounted {mountpoint}."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    fn parsed(arguments: &[OsString]) -> (MountArgs, std::path::PathBuf) {
+        let cli = Cli::try_parse_from(arguments).unwrap();
+        let Command::Mount(args) = cli.command else { unreachable!() };
+        (args, cli.global.pond.unwrap())
+    }
+
+    #[test]
+    fn the_daemon_is_run_with_the_same_mount() {
+        for line in [
+            "pond --pond /p mount /m --version 7 --private",
+            "pond --pond /p mount -o ro,nosuid -o commit=5 /m",
+            "pond --pond /p mount --timestamp @1795199415.25 --read-only /m",
+            "pond --pond /p mount -- -m",
+        ] {
+            let given: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let (args, pond) = parsed(&given);
+            let mut arguments: Vec<OsString> = vec!["pond".into()];
+            arguments.extend(daemon_arguments(&pond, &args, Notices::new(LogFormat::Json, true)));
+            let (again, same) = parsed(&arguments);
+            assert_eq!((&again.mountpoint, same), (&args.mountpoint, pond));
+            assert!(again.foreground);
+            assert_eq!(mount_options(&again).unwrap(), mount_options(&args).unwrap());
+        }
+    }
+
+    #[test]
+    fn options_of_the_command_and_of_fstab_come_together() {
+        let (args, _) = parsed(
+            &"pond --pond /p mount /m -o nosuid --version 3"
+                .split(' ')
+                .map(OsString::from)
+                .collect::<Vec<_>>(),
+        );
+        let options = mount_options(&args).unwrap();
+        assert!(options.no_suid);
+        assert_eq!(options.at, Some(At::Version(Version(3))));
+    }
+}

@@ -1,0 +1,170 @@
+//! The `pond` program: a filesystem whose whole history is a Delta table, from the command line.
+//!
+//! Also what `mount(8)` and `umount(8)` call under the names in [`mount_helper`].
+#![warn(missing_docs)]
+
+mod cli;
+mod commands;
+mod copier;
+mod error;
+mod interrupt;
+mod mount_helper;
+mod output;
+mod path;
+mod progress;
+mod redact;
+mod target;
+mod time;
+mod users;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use pond_oplog::Origin;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command, Global};
+use crate::commands::Context;
+use crate::error::{Failure, Result};
+use crate::mount_helper::{MountHelper, Part, UmountHelper};
+use crate::output::{LogFormat, Notices, Output};
+use crate::target::Pond;
+
+/// glibc's keeps what a burst of large files needed; this one gives it back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let part = match arguments.get(1) {
+        Some(first) if first == commands::AS_POND => {
+            arguments.remove(1);
+            Part::Pond
+        }
+        _ => Part::of(arguments.first().map_or(Path::new(""), Path::new)),
+    };
+    let (notices, result) = match part {
+        Part::Pond => run_pond(&arguments),
+        Part::Mount => run_mount_helper(&arguments),
+        Part::Umount => run_umount_helper(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            match &failure {
+                Failure::Failed(report) | Failure::Usage(report) => notices.failure(report),
+                Failure::Interrupted(signal) => interrupt::die(*signal),
+                Failure::OutputClosed | Failure::Reported => {}
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run_pond(arguments: &[OsString]) -> (Notices, Result) {
+    let Cli { global, command } = Cli::parse_from(arguments);
+    let Global { pond, json, log_format, verbose } = global;
+    let notices = Notices::new(log_format, verbose > 0);
+    log_to_stderr(log_format, verbose, matches!(command, Command::Mount(_)));
+    let makes_ponds = matches!(command, Command::Init | Command::Mount(_));
+    let result = pond_directory(pond, makes_ponds).and_then(|directory| {
+        let command_line = redact::command_line(&arguments[1..]);
+        run(directory, Origin::command(command_line), json, notices, |context| {
+            commands::run(command, context)
+        })
+    });
+    (notices, result)
+}
+
+fn run_mount_helper(arguments: &[OsString]) -> (Notices, Result) {
+    let helper = MountHelper::parse_from(arguments);
+    let notices = Notices::new(LogFormat::Text, helper.is_verbose());
+    log_to_stderr(LogFormat::Text, helper.is_verbose().into(), false);
+    let source = helper.source().to_path_buf();
+    (notices, run(source, Origin::mount(), false, notices, |context| helper.run(context)))
+}
+
+fn run_umount_helper(arguments: &[OsString]) -> (Notices, Result) {
+    let helper = UmountHelper::parse_from(arguments);
+    let notices = Notices::new(LogFormat::Text, helper.is_verbose());
+    log_to_stderr(LogFormat::Text, helper.is_verbose().into(), false);
+    // Which pond it is, the mount says.
+    (notices, run(PathBuf::new(), Origin::mount(), false, notices, |context| helper.run(context)))
+}
+
+fn run(
+    directory: PathBuf,
+    origin: Origin,
+    json: bool,
+    notices: Notices,
+    command: impl FnOnce(&mut Context) -> Result,
+) -> Result {
+    let pond = Pond::new(directory, origin, notices);
+    let mut context = Context { pond, out: Output::new(json), notices };
+    let result = command(&mut context);
+    // What was found out before a failure is shown nevertheless, and the failure counts more than its reader's end.
+    match (result, context.out.flush()) {
+        (Ok(()), flushed) => flushed,
+        (Err(failure), _) => Err(failure),
+    }
+}
+
+/// `--pond`, else `$POND` (clap sees to both), else `pond` in the user's data directory, which is made for those
+/// commands that make ponds.
+fn pond_directory(given: Option<PathBuf>, make_parent: bool) -> Result<PathBuf> {
+    if let Some(directory) = given {
+        return std::path::absolute(&directory).map_err(|error| {
+            Failure::because(format!("cannot find the pond {}", directory.display()), &error)
+        });
+    }
+    let data = data_directory().ok_or_else(|| {
+        Failure::new("cannot tell where the pond is", "this user has no home directory")
+            .next("name the pond's directory with --pond or $POND")
+    })?;
+    if make_parent {
+        std::fs::create_dir_all(&data)
+            .map_err(|error| Failure::because(format!("cannot make {}", data.display()), &error))?;
+    }
+    Ok(data.join("pond"))
+}
+
+/// `$XDG_DATA_HOME`, else `~/.local/share`.
+fn data_directory() -> Option<PathBuf> {
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    // home_dir asks the user database where $HOME is not set, as in a service of root's.
+    let home =
+        || std::env::home_dir().filter(|path| path.is_absolute()).map(|home| home.join(".local/share"));
+    data.or_else(home)
+}
+
+/// How this user calls the program for a pond: without `--pond` where it is found anyway.
+fn command_for(pond: &Path) -> String {
+    let found = match std::env::var_os("POND") {
+        Some(directory) => Some(PathBuf::from(directory)),
+        None => data_directory().map(|data| data.join("pond")),
+    };
+    match found.and_then(|directory| directory.canonicalize().ok()) {
+        Some(directory) if directory == pond => "pond".to_owned(),
+        _ => format!("pond --pond {}", pond.display()),
+    }
+}
+
+/// What the packages below have to say goes to standard error, which is the log of a daemon. `$POND_LOG` chooses
+/// in detail (`pond_mount=debug`).
+fn log_to_stderr(format: LogFormat, verbose: u8, serves: bool) {
+    let level = match (verbose, serves) {
+        // Whoever reads damaged content gets the error itself.
+        (0, false) => "error,pond_oplog::content=off",
+        (0, true) | (1, false) => "warn,pond_tinyfs=info,pond_oplog=info,pond_steward=info,pond_mount=info",
+        (1, true) | (2, _) => "info,pond_tinyfs=debug,pond_oplog=debug,pond_steward=debug,pond_mount=debug",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("POND_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

@@ -1,0 +1,208 @@
+//! A pond as a command finds it, mounted or not, and the way into its tree that follows from that.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pond_mount::client::Client;
+use pond_oplog::{At, CommitInfo, Layout, Origin, Version};
+use pond_steward::{OpenOptions, Steward, StewardError};
+
+use super::{DirectTree, FileTree, HostTree};
+use crate::error::{During, Failure, Result};
+use crate::output::Notices;
+use crate::path::When;
+
+/// How long a command waits for another that is writing to the pond.
+const WAIT_FOR_LOCK: Duration = Duration::from_secs(10);
+
+/// A command's changes become one version, when it ends. Only memory running short commits earlier.
+const ONE_VERSION: Duration = Duration::from_secs(24 * 3600);
+
+/// The pond that a command was pointed at.
+#[derive(Clone, Debug)]
+pub struct Pond {
+    directory: PathBuf,
+    origin: Origin,
+    notices: Notices,
+}
+
+/// Whether a daemon serves the pond.
+pub enum State {
+    /// It does.
+    Mounted(Daemon),
+    /// Nobody does.
+    Unmounted,
+}
+
+/// The daemon of a mounted pond.
+pub struct Daemon {
+    client: Client,
+    pond: PathBuf,
+}
+
+/// A way into a pond's tree. After changes [`finish`](Access::finish) must be called.
+pub struct Access {
+    tree: Box<dyn FileTree>,
+    steward: Option<Arc<Steward>>,
+}
+
+impl Pond {
+    /// `origin` is what the history will say of this command's changes.
+    pub fn new(directory: PathBuf, origin: Origin, notices: Notices) -> Self {
+        Pond { directory, origin, notices }
+    }
+
+    /// `$POND`.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Finds out whether a daemon serves the pond.
+    pub fn state(&self) -> Result<State> {
+        match pond_mount::client::connect(&self.directory) {
+            Ok(Some(client)) => Ok(State::Mounted(Daemon { client, pond: self.directory.clone() })),
+            Ok(None) => Ok(State::Unmounted),
+            Err(error) => Err(Failure::because("cannot reach the pond's daemon", &error)),
+        }
+    }
+
+    /// Opens the pond for writing, in this process. Recovers what a crash left in the journal.
+    pub fn open(&self) -> Result<Arc<Steward>> {
+        self.open_quietly().during(not_open)
+    }
+
+    /// [`open`](Pond::open), with the Steward's own error.
+    pub fn open_quietly(&self) -> Result<Arc<Steward>, StewardError> {
+        let options = OpenOptions { wait_for_lock: Some(WAIT_FOR_LOCK), ..self.options() };
+        let steward = Steward::open(&self.directory, options)?;
+        for note in steward.status().notes {
+            self.notices.warn(&note);
+        }
+        Ok(steward)
+    }
+
+    /// Its versions, newest first, at most `limit`. Reads the log alone, mounted or not.
+    pub fn history(&self, limit: Option<usize>) -> Result<Vec<CommitInfo>> {
+        pond_oplog::history(&self.directory, limit).during(|| "cannot read the pond's history".to_owned())
+    }
+
+    /// Opens a version of the pond, read-only.
+    pub fn open_at(&self, at: At) -> Result<Arc<Steward>> {
+        Steward::open_read_only(&self.directory, at, self.options()).during(not_open)
+    }
+
+    /// Opens the newest version of a pond that nobody serves. What a crash left in the journal is not part of it,
+    /// and the user is told so.
+    pub fn open_tip(&self) -> Result<Arc<Steward>> {
+        let steward = self.open_at(At::Tip)?;
+        if self.has_unrecovered_journal()? {
+            self.notices.warn(
+                "changes that an interrupted mount or command left in the journal are not shown: \
+                 `pond sync` recovers them",
+            );
+        }
+        Ok(steward)
+    }
+
+    /// Whether the journal has segments although nobody is writing: a clean end leaves none.
+    fn has_unrecovered_journal(&self) -> Result<bool> {
+        let what = || "cannot look at the journal".to_owned();
+        if pond_steward::lock_holder(&self.directory).during(what)?.is_some() {
+            return Ok(false);
+        }
+        let entries = match std::fs::read_dir(Layout::new(&self.directory).journal()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            entries => entries.during(what)?,
+        };
+        for entry in entries {
+            if Path::new(&entry.during(what)?.file_name()).extension().is_some_and(|kind| kind == "segment") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn options(&self) -> OpenOptions {
+        OpenOptions { commit_interval: ONE_VERSION, origin: self.origin.clone(), ..OpenOptions::default() }
+    }
+
+    /// A way into the tree, to read.
+    pub fn read(&self, when: When) -> Result<Access> {
+        let steward = match when {
+            When::Version(version) => self.open_at(At::Version(Version(version)))?,
+            When::Now => match self.state()? {
+                State::Mounted(mut daemon) => return daemon.access(),
+                State::Unmounted => self.open_tip()?,
+            },
+        };
+        Access::direct(steward, false)
+    }
+
+    /// A way into the tree, to change it.
+    pub fn change(&self) -> Result<Access> {
+        match self.state()? {
+            State::Mounted(mut daemon) => daemon.access(),
+            State::Unmounted => Access::direct(self.open()?, true),
+        }
+    }
+}
+
+fn not_open() -> String {
+    "cannot open the pond".to_owned()
+}
+
+impl Daemon {
+    /// Asks it for its status.
+    pub fn status(&mut self) -> Result<serde_json::Value> {
+        self.call(&pond_mount::Request::Status, "ask the pond's daemon for its status")
+    }
+
+    /// Asks it to do something; `what` completes "cannot …".
+    pub fn call(&mut self, request: &pond_mount::Request, what: &str) -> Result<serde_json::Value> {
+        self.client.call(request).map_err(|error| Failure::because(format!("cannot {what}"), &error))
+    }
+
+    /// The tree below its mountpoint.
+    fn access(&mut self) -> Result<Access> {
+        let status = self.status()?;
+        let said = status["mountpoint"].as_str().unwrap_or_default();
+        let failed = || format!("cannot get at the pond through its mount on {said}");
+        let pond = self.pond.canonicalize().during(failed)?;
+        let mounts = pond_mount::mounts_of(&pond).during(failed)?;
+        // The daemon's word, by way of the kernel's: the path may not be UTF-8.
+        let mount = mounts.into_iter().find(|mount| mount.mountpoint.to_string_lossy() == said);
+        match mount {
+            Some(mount) if mount.mountpoint.metadata().is_ok() => {
+                Ok(Access { tree: Box::new(HostTree::mounted(&mount.mountpoint)), steward: None })
+            }
+            _ => Err(Failure::new(failed(), "it is another user's, or in another mount namespace")
+                .next("run the command as that user, or read a version with PATH@V")),
+        }
+    }
+}
+
+impl Access {
+    fn direct(steward: Arc<Steward>, writes: bool) -> Result<Self> {
+        let tree = DirectTree::new(Arc::clone(&steward))
+            .map_err(|error| Failure::because("cannot tell which groups we are in", &error))?;
+        Ok(Access { tree: Box::new(tree), steward: writes.then_some(steward) })
+    }
+
+    /// The tree.
+    pub fn tree(&self) -> &dyn FileTree {
+        self.tree.as_ref()
+    }
+
+    /// Commits what was changed, also after a failure: what was done before it stays done.
+    pub fn finish<T>(self, result: Result<T>) -> Result<T> {
+        let Some(steward) = &self.steward else { return result };
+        let closed = steward.close();
+        match (result, closed) {
+            (Ok(value), Ok(_)) => Ok(value),
+            (Err(failure), Ok(_)) => Err(failure),
+            (_, Err(error)) => Err(Failure::because("cannot commit the changes", &error)),
+        }
+    }
+}

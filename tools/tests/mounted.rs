@@ -1,0 +1,270 @@
+//! Commands on a pond that is mounted, and mounting itself.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Bed, stderr};
+
+/// A mounted pond, unmounted in the end whatever happens.
+struct Mounted {
+    bed: Bed,
+    mountpoint: PathBuf,
+}
+
+impl Mounted {
+    fn new() -> Self {
+        let bed = Bed::empty();
+        let mountpoint = bed.path("mnt");
+        let text = bed.ok(["mount", mountpoint.to_str().unwrap()]);
+        for word in ["Made a pond in", "Mounted version 0 on", "ls ", "status", "log", "pond umount"] {
+            assert!(text.contains(word), "{text}");
+        }
+        Mounted { bed, mountpoint }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.mountpoint.join(name)
+    }
+
+    #[track_caller]
+    fn umount(&self) -> String {
+        self.bed.ok(["umount", self.mountpoint.to_str().unwrap()])
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Where the test has unmounted it already, this fails and that is right.
+        self.bed.run(["umount", self.mountpoint.to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn commands_see_and_change_what_the_mount_shows() {
+    let mounted = Mounted::new();
+    let bed = &mounted.bed;
+    fs::write(mounted.at("a"), "one").unwrap();
+    assert_eq!(bed.ok(["cat", "a"]), "one");
+    bed.ok(["mkdir", "-p", "d/e"]);
+    assert!(mounted.at("d/e").is_dir());
+    bed.write("host", "from outside");
+    bed.ok(["copy", &bed.host("host"), "d/e"]);
+    assert_eq!(fs::read_to_string(mounted.at("d/e/host")).unwrap(), "from outside");
+    bed.ok(["mv", "d/e/host", "a"]);
+    assert_eq!(fs::read_to_string(mounted.at("a")).unwrap(), "from outside");
+    bed.ok(["copy", "a", &bed.host("out")]);
+    assert_eq!(fs::read_to_string(bed.path("out")).unwrap(), "from outside");
+    let paths: Vec<_> = bed.json(["list", "**"]).iter().map(|entry| entry["path"].clone()).collect();
+    assert_eq!(paths, ["/a", "/d", "/d/e"]);
+    bed.ok(["rm", "-r", "d"]);
+    assert!(!mounted.at("d").exists());
+    // The way it is on a pond that is not mounted, too.
+    symlink("/a", mounted.at("link")).unwrap();
+    assert_eq!(bed.ok(["cat", "link"]), "from outside");
+    symlink(bed.path("host"), mounted.at("out")).unwrap();
+    assert!(bed.fails(1, ["cat", "out"]).contains("No such file"));
+}
+
+#[test]
+fn sync_makes_a_version_that_can_be_read() {
+    let mounted = Mounted::new();
+    let bed = &mounted.bed;
+    fs::write(mounted.at("a"), "one").unwrap();
+    let first = bed.json(["sync"])[0]["version"].as_u64().unwrap();
+    fs::write(mounted.at("a"), "two").unwrap();
+    bed.ok(["sync"]);
+    assert_eq!(bed.ok(["cat", &format!("a@{first}")]), "one");
+    let status = &bed.json(["status"])[0];
+    assert_eq!(status["mounted"], true);
+    assert_eq!(status["mountpoint"], mounted.mountpoint.to_str().unwrap());
+    assert!(status["version"].as_u64().unwrap() > first);
+    let table = bed.ok(["status"]);
+    assert!(table.contains("mounted:      on ") && table.contains("log:"), "{table}");
+    assert!(bed.ok(["log"]).contains("mount"));
+    let changes = bed.json(["show", &first.to_string()])[0]["changes"].clone();
+    assert!(changes.as_array().unwrap().iter().any(|change| change["paths"][0]["path"] == "/a"));
+}
+
+#[test]
+fn factories_and_settings_work_over_the_socket() {
+    let mounted = Mounted::new();
+    let bed = &mounted.bed;
+    let log = bed.path("commits");
+    let configuration = bed.write("exec-log.yaml", format!("path: {}\n", log.display()));
+    let (node, file) = ("/etc/system.d/log", configuration.to_str().unwrap());
+    bed.ok(["mknod", "exec-log", node, "--config-path", file]);
+    assert!(mounted.at("etc/system.d/log").exists());
+    assert_eq!(bed.json(["sync"])[0]["factories"][0]["failed"], false);
+    assert!(fs::read_to_string(&log).unwrap().lines().count() >= 2);
+    bed.ok(["run", node]);
+    assert!(bed.ok(["factories"]).contains(node));
+    bed.ok(["control", "set", "factory_mode:exec-log", "quiet"]);
+    assert_eq!(bed.ok(["control", "get", "factory_mode:exec-log"]), "quiet\n");
+    let text = bed.fails(1, ["mknod", "no-such", "/x", "--config-path", file]);
+    assert!(text.contains("no-such") && text.contains("exec-log"), "{text}");
+    assert!(bed.fails(1, ["run", "/etc"]).contains("not a factory"));
+}
+
+#[test]
+fn umount_waits_for_everything_and_names_who_is_busy() {
+    let mounted = Mounted::new();
+    let bed = &mounted.bed;
+    fs::write(mounted.at("a"), "one").unwrap();
+    let mut busy = Command::new("sleep").arg("60").current_dir(&mounted.mountpoint).spawn().unwrap();
+    let text = bed.fails(1, ["umount", mounted.mountpoint.to_str().unwrap()]);
+    busy.kill().unwrap();
+    busy.wait().unwrap();
+    assert!(text.contains("busy") && text.contains(&busy.id().to_string()), "{text}");
+    assert_eq!(fs::read_to_string(mounted.at("a")).unwrap(), "one");
+    assert!(mounted.umount().contains("holds everything"));
+    assert!(!mounted.at("a").exists());
+    assert_eq!(bed.json(["status"])[0]["mounted"], false);
+    assert_eq!(bed.ok(["cat", "a"]), "one");
+    let text = bed.fails(1, ["umount", mounted.mountpoint.to_str().unwrap()]);
+    assert!(text.contains("no pond is mounted"), "{text}");
+}
+
+#[test]
+fn a_second_mount_of_a_pond_is_refused_and_an_old_version_is_not() {
+    let mounted = Mounted::new();
+    let bed = &mounted.bed;
+    fs::write(mounted.at("a"), "one").unwrap();
+    let first = bed.json(["sync"])[0]["version"].as_u64().unwrap();
+    fs::write(mounted.at("a"), "two").unwrap();
+    let other = bed.path("other");
+    let other_text = other.to_str().unwrap();
+    let text = bed.fails(1, ["mount", other_text]);
+    assert!(text.contains("in use") || text.contains("already"), "{text}");
+    let ready = &bed.json(["mount", other_text, "--version", &first.to_string()])[0];
+    assert_eq!((ready["version"].as_u64(), ready["read_only"].as_bool()), (Some(first), Some(true)));
+    let old = fs::read_to_string(other.join("a"));
+    let written = fs::write(other.join("a"), "three").map_err(|error| error.raw_os_error());
+    bed.ok(["umount", other_text]);
+    assert_eq!(old.unwrap(), "one");
+    assert_eq!(written, Err(Some(libc::EROFS)));
+    let text = bed.fails(1, ["mount", other_text, "--version", "999"]);
+    assert!(text.contains("999"), "{text}");
+}
+
+#[test]
+fn mount_8_can_call_us() {
+    let mounted = Mounted::new();
+    mounted.umount();
+    let bed = &mounted.bed;
+    let helper = |name: &str| {
+        let link = bed.path(name);
+        symlink(env!("CARGO_BIN_EXE_pond"), &link).unwrap();
+        let mut command = Command::new(link);
+        command.env_remove("POND").env_remove("POND_LOG").stdin(Stdio::null());
+        command
+    };
+    let mountpoint = mounted.mountpoint.to_str().unwrap();
+    let source = bed.pond();
+    let mut mount = helper("mount.fuse.pond");
+    let output =
+        mount.args([source.to_str().unwrap(), mountpoint, "-o", "rw,nosuid,_netdev"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    fs::write(mounted.at("a"), "one").unwrap();
+    let output = helper("umount.fuse.pond").arg(mountpoint).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!mounted.at("a").exists());
+    assert_eq!(bed.ok(["cat", "a"]), "one");
+    let output = helper("mount.pond")
+        .args([source.to_str().unwrap(), mountpoint, "-o", "frobnicate"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("frobnicate"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_foreground_mount_says_when_it_is_ready_and_ends_by_a_signal() {
+    let mounted = Mounted::new();
+    mounted.umount();
+    let bed = &mounted.bed;
+    let mut command = bed.command();
+    command
+        .args(["mount", "-f", mounted.mountpoint.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut daemon = command.process_group(0).spawn().unwrap();
+    let mut lines = BufReader::new(daemon.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("Mounted version"));
+    fs::write(mounted.at("a"), "one").unwrap();
+    // SAFETY: a signal to our own child, which has not been waited for.
+    unsafe { libc::kill(daemon.id().cast_signed(), libc::SIGTERM) };
+    assert!(daemon.wait().unwrap().success());
+    assert_eq!(bed.ok(["cat", "a"]), "one");
+}
+
+#[test]
+fn what_a_killed_daemon_had_made_durable_is_told_of_and_recovered() {
+    let mounted = Mounted::new();
+    let bed = &mounted.bed;
+    let file = fs::File::create(mounted.at("a")).unwrap();
+    (&file).write_all(b"one").unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    let pid = bed.json(["status"])[0]["pid"].as_i64().unwrap();
+    // SAFETY: a signal to the daemon that this test has started.
+    unsafe { libc::kill(i32::try_from(pid).unwrap(), libc::SIGKILL) };
+    let start = Instant::now();
+    while fs::metadata(mounted.at("a")).is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+    assert_eq!(bed.json(["status"])[0]["mounted"], false);
+    assert!(mounted.umount().contains("daemon had died"));
+    bed.ok(["sync"]);
+    let output = bed.run(["cat", "a"]);
+    assert_eq!((output.stdout.as_slice(), stderr(&output).as_str()), (b"one".as_slice(), ""));
+}
+
+#[test]
+fn watching_shows_each_change() {
+    let mounted = Mounted::new();
+    let bed = &mounted.bed;
+    let mut watch =
+        bed.command().args(["status", "--watch", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut version = || {
+        let status: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        status["version"].as_u64().unwrap()
+    };
+    assert_eq!(version(), 0);
+    fs::write(mounted.at("a"), "one").unwrap();
+    let start = Instant::now();
+    while version() == 0 {
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}
+
+#[test]
+fn what_cannot_be_mounted_says_why() {
+    let mounted = Mounted::new();
+    mounted.umount();
+    let bed = &mounted.bed;
+    let file = bed.write("file", "x");
+    assert!(bed.fails(1, ["mount", file.to_str().unwrap()]).contains("not a directory"));
+    assert!(bed.fails(1, ["mount", bed.path("no/such").to_str().unwrap()]).contains("does not exist"));
+    assert!(bed.fails(1, ["mount", bed.pond().join("in").to_str().unwrap()]).contains("within each other"));
+    assert!(bed.fails(2, ["mount", "/nowhere", "-o", "frobnicate"]).contains("frobnicate"));
+    let beside = bed.write("other/letter", "x");
+    let output = common::pond()
+        .arg("--pond")
+        .arg(beside.parent().unwrap())
+        .arg("mount")
+        .arg(&mounted.mountpoint)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("not a pond"), "{}", stderr(&output));
+}
