@@ -5,8 +5,8 @@
 //! a group rows are sorted by part, node and lsn. Every extent of more than 8 KiB has a page
 //! nearly to itself, smaller ones share pages of at most 16 KiB, so that a small read decodes little.
 //!
-//! A file's `add` action carries a digest of all the bytes that a load reads (`footprint`), since Parquet
-//! pages as written here have no checksums of their own. Bytes of extents have one a row.
+//! A file's `add` action carries digests of its footer and of all other bytes that a load reads (`footprint`), since
+//! Parquet pages as written here have no checksums of their own. Bytes of extents have one a row.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -50,6 +50,31 @@ const FEW_ROWS: usize = 64;
 
 /// Tag of an `add` action: BLAKE3-256 of the file's [`footprint`].
 pub(crate) const DIGEST_TAG: &str = "pond.digest";
+/// Tag of an `add` action: BLAKE3-256 of the file's footer with its length and magic. It has one of its own as it has
+/// to be trusted before the footprint is known.
+pub(crate) const FOOTER_TAG: &str = "pond.footer";
+
+/// What a log entry says of the bytes of a data file, as lowercase hex.
+#[derive(Debug, Clone)]
+pub(crate) struct Digests {
+    pub(crate) footer: String,
+    pub(crate) footprint: String,
+}
+
+impl Digests {
+    /// Those in the tags of `add`; none where it has not both.
+    pub(crate) fn of(add: &Add) -> Option<Self> {
+        let tag = |name: &str| add.tags.as_ref()?.get(name)?.clone();
+        Some(Digests { footer: tag(FOOTER_TAG)?, footprint: tag(DIGEST_TAG)? })
+    }
+
+    fn into_tags(self) -> BTreeMap<String, Option<String>> {
+        BTreeMap::from([
+            (FOOTER_TAG.to_string(), Some(self.footer)),
+            (DIGEST_TAG.to_string(), Some(self.footprint)),
+        ])
+    }
+}
 
 /// What goes into one data file, each part sorted.
 pub(crate) struct Plan<'a> {
@@ -104,7 +129,7 @@ pub(crate) fn write<'a>(
     if u32::try_from(rows).is_err() {
         return Err(OpLogError::Encode { path, why: format!("{rows} rows are too many for one file") });
     }
-    let (size, digest) = match write_to(&path, &plan, txn_seq, threads) {
+    let (size, digests) = match write_to(&path, &plan, txn_seq, threads) {
         Ok(written) => written,
         Err(error) => {
             durable::discard(std::iter::once(path.as_path()).filter(|path| path.exists()));
@@ -119,26 +144,26 @@ pub(crate) fn write<'a>(
         modification_time: now,
         data_change: true,
         stats: Some(statistics(&plan, txn_seq)),
-        tags: Some(BTreeMap::from([(DIGEST_TAG.to_string(), Some(digest))])),
+        tags: Some(digests.into_tags()),
     };
     let extents = plan.extents.iter().enumerate().map(|(i, row)| ((first_extent + i) as u32, *row)).collect();
     Ok(Written { add, path, rows: rows as u64, extents })
 }
 
-/// Writes and syncs the file; says its size and digest.
+/// Writes and syncs the file; says its size and digests.
 fn write_to(
     path: &Path,
     plan: &Plan<'_>,
     txn_seq: TxnSeq,
     threads: usize,
-) -> Result<(u64, String), OpLogError> {
+) -> Result<(u64, Digests), OpLogError> {
     let mut file = DurableFile::create(path).map_err(OpLogError::io("create", path))?;
     let metadata =
         encode_file(&mut file, plan, txn_seq, threads).map_err(|error| parquet_error(path, error))?;
     file.sync().map_err(OpLogError::io("fsync", path))?;
     let size = file.file().metadata().map_err(OpLogError::io("stat", path))?.len();
-    let digest = digest(file.file(), size, &metadata).map_err(OpLogError::io("read", path))?;
-    Ok((size, digest))
+    let digests = digests(file.file(), size, &metadata).map_err(OpLogError::io("read", path))?;
+    Ok((size, digests))
 }
 
 /// The transaction that a data file's name carries.
@@ -380,8 +405,9 @@ pub(crate) fn is_extents(group: &RowGroupMetaData) -> bool {
     }
 }
 
-/// The byte ranges that a load reads, in the order in which [`DIGEST_TAG`] covers them, but for the footer, which
-/// comes last: whole metadata row groups, and all but `content` (which lies last) of extent row groups.
+/// The byte ranges that a load reads besides the footer, in the order in which [`DIGEST_TAG`] covers them: whole metadata
+/// row groups, and all but `content` (which lies last) of extent row groups. The footer must be a verified one: of
+/// a damaged one Parquet's reader panics.
 pub(crate) fn footprint(metadata: &ParquetMetaData) -> Vec<Range<u64>> {
     metadata
         .row_groups()
@@ -409,15 +435,22 @@ pub(crate) fn footer_length(tail: &[u8; TAIL]) -> Option<u64> {
     (magic == *b"PAR1").then(|| u64::from(u32::from_le_bytes([a, b, c, d])) + TAIL as u64)
 }
 
-fn digest(file: &File, size: u64, metadata: &ParquetMetaData) -> io::Result<String> {
+fn digests(file: &File, size: u64, metadata: &ParquetMetaData) -> io::Result<Digests> {
     let mut tail = [0; TAIL];
     file.read_exact_at(&mut tail, size.saturating_sub(TAIL as u64))?;
     let footer = footer_length(&tail)
         .and_then(|length| size.checked_sub(length))
         .ok_or_else(|| io::Error::other("the file that was just written has no footer"))?;
+    Ok(Digests {
+        footer: digest(file, [footer..size])?,
+        footprint: digest(file, footprint(metadata))?,
+    })
+}
+
+fn digest(file: &File, ranges: impl IntoIterator<Item = Range<u64>>) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = Vec::new();
-    for range in footprint(metadata).into_iter().chain(std::iter::once(footer..size)) {
+    for range in ranges {
         buffer.resize((range.end - range.start) as usize, 0);
         file.read_exact_at(&mut buffer, range.start)?;
         hasher.update(&buffer);

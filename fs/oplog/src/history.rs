@@ -6,7 +6,7 @@ use pond_tinyfs::Row;
 use serde::Serialize;
 
 use crate::action::metric;
-use crate::data_file::DIGEST_TAG;
+use crate::data_file::Digests;
 use crate::delta::Log;
 use crate::load::{self, Source};
 use crate::oplog::position_of;
@@ -70,7 +70,7 @@ pub fn changes(pond: &Path, version: Version) -> Result<Vec<Row>, OpLogError> {
             file: 0,
             path: log.table().join(&add.path),
             size: add.size,
-            digest: add.tags.and_then(|mut tags| tags.remove(DIGEST_TAG).flatten()),
+            digests: Digests::of(&add),
         };
         rows.extend(load::read_rows(&source, version)?);
     }

@@ -20,7 +20,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
 use pond_tinyfs::Row;
 
-use crate::data_file::{self, TAIL};
+use crate::data_file::{self, Digests, TAIL};
 use crate::decode::{self, Extents};
 use crate::schema::col;
 use crate::{OpLogError, Version};
@@ -33,8 +33,8 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     /// Its size, as the log says.
     pub(crate) size: u64,
-    /// Digest of its footprint, as the log says.
-    pub(crate) digest: Option<String>,
+    /// As the log says; a file without them is not read.
+    pub(crate) digests: Option<Digests>,
 }
 
 /// Columns of an extent row group that the fold needs.
@@ -173,6 +173,11 @@ impl Window {
             }
         };
         let footer = get(footer_start..size)?;
+        let digests =
+            source.digests.as_ref().ok_or_else(|| corrupt("the log has no digests for it".into()))?;
+        if digests.footer != blake3::hash(&footer).to_hex().as_str() {
+            return Err(corrupt("its footer does not match the digest in the log".into()));
+        }
         let metadata = ParquetMetaDataReader::decode_metadata(&footer[..footer.len() - TAIL])
             .map_err(|error| corrupt(error.to_string()))?;
         let mut hasher = blake3::Hasher::new();
@@ -182,12 +187,8 @@ impl Window {
             }
             hasher.update(&get(range)?);
         }
-        hasher.update(&footer);
-        match &source.digest {
-            Some(digest) if *digest != hasher.finalize().to_hex().as_str() => {
-                return Err(corrupt("its bytes do not match the digest in the log".into()));
-            }
-            _ => {}
+        if digests.footprint != hasher.finalize().to_hex().as_str() {
+            return Err(corrupt("its bytes do not match the digest in the log".into()));
         }
         Ok(Window { size, metadata: metadata.into(), parts })
     }

@@ -15,7 +15,7 @@ use pond_tinyfs::{Fold, Location, Lsn, PersistenceLayer, Placed, Record, Row, Sp
 
 use crate::action::{Action, CommitInfo, Metadata, Protocol, Txn, metric};
 use crate::content::DataFiles;
-use crate::data_file::{self, DIGEST_TAG, Written};
+use crate::data_file::{self, Digests, Written};
 use crate::delta::{self, Log, Put};
 use crate::journal::base_of;
 use crate::load::{self, Source};
@@ -209,7 +209,7 @@ impl OpLog {
                 file: files.add(&add.path),
                 path: log.table().join(&add.path),
                 size: add.size,
-                digest: add.tags.as_ref().and_then(|tags| tags.get(DIGEST_TAG).cloned().flatten()),
+                digests: Digests::of(add),
             })
             .collect();
         // Operations on unlinked files leave no rows, so the rows alone do not tell how far the numbers went.

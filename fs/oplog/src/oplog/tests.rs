@@ -295,15 +295,16 @@ fn any_flipped_byte_that_a_load_reads_is_noticed() {
     let path = pond.data_files().pop().unwrap();
     let whole = fs::read(&path).unwrap();
     let mut unnoticed = 0;
-    for at in (0..whole.len()).step_by(7) {
+    // Every bit has its turn, the footer's above all: what parses it panics on some damage.
+    for at in (0..whole.len()).step_by(3) {
         let mut damaged = whole.clone();
-        damaged[at] ^= 0x10;
+        damaged[at] ^= 1 << (at / 3 % 8);
         fs::write(&path, &damaged).unwrap();
         match OpLog::open(&pond.path, &Options::default()) {
             Err(OpLogError::CorruptFile { path: named, .. }) => assert_eq!(named, path),
             Err(other) => panic!("byte {at}: {other}"),
             // The first magic and the page indexes are not read.
-            Ok(_) => unnoticed += 7,
+            Ok(_) => unnoticed += 3,
         }
     }
     assert!(unnoticed < whole.len() / 4, "{unnoticed} of {} bytes may be damaged unnoticed", whole.len());
