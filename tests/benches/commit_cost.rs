@@ -1,7 +1,8 @@
 //! What a small commit costs while history grows: from creating a file to the version that holds it.
 //!
-//! `cargo bench -p pond-tests --bench commit_cost`. `POND_BENCH_COMMITS` sets how many versions are made.
-//! The daemon is asked over its control socket, so that starting a program is not measured.
+//! `cargo bench -p pond-tests --bench commit_cost`. `POND_BENCH_COMMITS` sets how long the long history is.
+//! A pond with a short history and one with a long one commit in turn, so that whatever else the machine does
+//! troubles both alike. The daemons are asked over their control sockets, so that starting a program is not measured.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -12,33 +13,62 @@ use pond_tests::TestPond;
 use pond_tests::measure::{median, ratio};
 use pond_tests::scale::scaled;
 
-/// Commits whose median is taken.
-const WINDOW: usize = 200;
+/// Versions of the short history.
+const SHORT: usize = 100;
+/// Commits whose median is taken, of each.
+const WINDOW: usize = 400;
+
+struct Committer {
+    pond: TestPond,
+    requests: UnixStream,
+    answers: BufReader<UnixStream>,
+}
+
+impl Committer {
+    fn new() -> Self {
+        let pond = TestPond::mounted();
+        let requests = UnixStream::connect(pond.directory().join("socket")).expect("the daemon listens");
+        let answers = BufReader::new(requests.try_clone().expect("one more descriptor"));
+        Committer { pond, requests, answers }
+    }
+
+    fn commit(&mut self, n: usize) -> Duration {
+        fs::write(self.pond.path(format!("file{}", n % 100)), n.to_string()).expect("write");
+        let start = Instant::now();
+        self.requests.write_all(b"{\"request\":\"commit\"}\n").expect("ask");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("answer");
+        let took = start.elapsed();
+        assert!(answer.starts_with("{\"ok\""), "the daemon answered {answer}");
+        took
+    }
+
+    /// A pond with at least that many versions.
+    fn with_versions(versions: usize) -> Self {
+        let mut committer = Committer::new();
+        for n in 0..versions {
+            committer.commit(n);
+        }
+        let made = committer.pond.version();
+        assert!(made as usize >= versions, "{versions} commits made only {made} versions");
+        committer
+    }
+}
 
 fn main() {
-    let commits: usize = scaled("POND_BENCH_COMMITS", 10_200);
-    assert!(commits >= 2 * WINDOW, "two windows of {WINDOW} commits are compared");
-    let pond = TestPond::mounted();
-    let socket = UnixStream::connect(pond.directory().join("socket")).expect("the daemon listens");
-    let mut answers = BufReader::new(socket.try_clone().expect("one more descriptor"));
-    let mut requests = socket;
-    let mut times: Vec<Duration> = Vec::with_capacity(commits);
-    let mut answer = String::new();
-    for n in 0..commits {
-        fs::write(pond.path(format!("file{}", n % 100)), n.to_string()).expect("write");
-        let start = Instant::now();
-        requests.write_all(b"{\"request\":\"commit\"}\n").expect("ask");
-        answer.clear();
-        answers.read_line(&mut answer).expect("answer");
-        times.push(start.elapsed());
-        assert!(answer.starts_with("{\"ok\""), "the daemon answered {answer}");
+    let long = scaled("POND_BENCH_COMMITS", 10_000);
+    let mut short = Committer::with_versions(SHORT);
+    let mut long = Committer::with_versions(long);
+    let (from_short, from_long) = (short.pond.version(), long.pond.version());
+    let (mut early, mut late) = (Vec::with_capacity(WINDOW), Vec::with_capacity(WINDOW));
+    for n in 0..WINDOW {
+        early.push(short.commit(n));
+        late.push(long.commit(n));
     }
-    let made = pond.version();
-    assert!(made as usize >= commits, "{commits} commits made only {made} versions");
-    let early = median(times[WINDOW / 2..WINDOW * 3 / 2].to_vec());
-    let late = median(times[commits - WINDOW..].to_vec());
+    let (early, late) = (median(early), median(late));
     println!(
-        "commit, median: {early:.2?} around version {WINDOW}, {late:.2?} around version {made}, ratio {:.2}",
+        "commit, median of {WINDOW} in turn: {early:.2?} from version {from_short}, {late:.2?} from version {from_long}, \
+         ratio {:.2}",
         ratio(late, early)
     );
 }

@@ -66,12 +66,8 @@ pub fn changes(pond: &Path, version: Version) -> Result<Vec<Row>, OpLogError> {
     snapshot::resolve(&log, &log.list()?, At::Version(version))?;
     let mut rows = Vec::new();
     for add in log.read(version)?.actions.into_iter().filter_map(|action| action.add) {
-        let source = Source {
-            file: 0,
-            path: log.table().join(&add.path),
-            size: add.size,
-            digests: Digests::of(&add),
-        };
+        let source =
+            Source { file: 0, path: log.table().join(&add.path), size: add.size, digests: Digests::of(&add) };
         rows.extend(load::read_rows(&source, version)?);
     }
     rows.sort_unstable_by_key(|row| (row.lsn, row.seq));
