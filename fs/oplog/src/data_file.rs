@@ -441,7 +441,10 @@ fn digests(file: &File, size: u64, metadata: &ParquetMetaData) -> io::Result<Dig
     let footer = footer_length(&tail)
         .and_then(|length| size.checked_sub(length))
         .ok_or_else(|| io::Error::other("the file that was just written has no footer"))?;
-    Ok(Digests { footer: digest(file, [footer..size])?, footprint: digest(file, footprint(metadata))? })
+    Ok(Digests {
+        footer: digest(file, std::iter::once(footer..size))?,
+        footprint: digest(file, footprint(metadata))?,
+    })
 }
 
 fn digest(file: &File, ranges: impl IntoIterator<Item = Range<u64>>) -> io::Result<String> {
