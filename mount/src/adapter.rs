@@ -9,7 +9,7 @@
 //!
 //! Permissions are the kernel's to check (`default_permissions`); the umask is applied when a mode arrives, since
 //! `FUSE_DONT_MASK` is not asked for. Every change of the tree comes through this mount or is made known to the
-//! kernel, so entries and attributes, and that a name does not exist, are cached for long.
+//! kernel, so entries and attributes are cached for long, and so is, but on a replica, that a name does not exist.
 
 use std::ffi::OsStr;
 use std::io;
@@ -48,11 +48,9 @@ const INLINE_FALLOCATE: u64 = 1 << 20;
 
 /// What we ask of the kernel, where it can. Not among them: writeback caching, lock forwarding,
 /// `ATOMIC_O_TRUNC`, `DONT_MASK`, `POSIX_ACL`.
-const CAPABILITIES: [InitFlags; 9] = [
+const CAPABILITIES: [InitFlags; 7] = [
     InitFlags::FUSE_NO_OPEN_SUPPORT,
     InitFlags::FUSE_NO_OPENDIR_SUPPORT,
-    InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_CACHE_SYMLINKS,
@@ -60,6 +58,12 @@ const CAPABILITIES: [InitFlags; 9] = [
     // Any inode can be looked up as "." of itself, and inode numbers are not used again: file handles hold.
     InitFlags::FUSE_EXPORT_SUPPORT,
 ];
+
+/// Listings that look their names up as well. Not on a replica: of two lookups of a name the kernel puts the one that
+/// was answered later in place, but a listing on its way replaces what a lookup found meanwhile, and would show a
+/// program an older version of a file than the one that it has just read.
+const LISTINGS_WITH_LOOKUPS: [InitFlags; 2] =
+    [InitFlags::FUSE_DO_READDIRPLUS, InitFlags::FUSE_READDIRPLUS_AUTO];
 
 /// What `lseek` looks for.
 #[derive(Clone, Copy)]
@@ -86,11 +90,14 @@ pub(crate) struct Adapter<B> {
     /// Whether the kernel takes ENOSYS to `open` and `opendir` for "do not ask again".
     no_open: bool,
     no_opendir: bool,
+    /// Whether the kernel may remember which names do not exist.
+    keep_missing: bool,
 }
 
 impl<B: Backing> Adapter<B> {
     pub(crate) fn new(backing: Arc<B>, runtime: tokio::runtime::Handle, virtual_files: VirtualFiles) -> Self {
         Adapter {
+            keep_missing: !backing.follows(),
             backing,
             runtime,
             virtual_files: Arc::new(virtual_files),
@@ -190,7 +197,9 @@ macro_rules! attempt {
 impl<B: Backing> Filesystem for Adapter<B> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let offered = config.capabilities();
-        for capability in CAPABILITIES.into_iter().filter(|&capability| offered.contains(capability)) {
+        let listings = LISTINGS_WITH_LOOKUPS.into_iter().filter(|_| !self.backing.follows());
+        let wanted = CAPABILITIES.into_iter().chain(listings);
+        for capability in wanted.filter(|&capability| offered.contains(capability)) {
             config
                 .add_capabilities(capability)
                 .map_err(|refused| io::Error::other(format!("the kernel offered and refused {refused:?}")))?;
@@ -212,7 +221,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
                 return reply.entry(&TTL, &self.virtual_files.directory(), GENERATION);
             }
             let parent = attempt!(reply, node(parent));
-            reply::found(reply, self.look_up(request, parent, name));
+            reply::found(reply, self.look_up(request, parent, name), self.keep_missing);
         });
     }
 

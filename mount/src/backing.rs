@@ -12,6 +12,9 @@ pub(crate) trait Backing: Send + Sync + 'static {
     /// The tree.
     fn fs(&self) -> &TinyFs;
 
+    /// Whether others' changes are published to the tree: names may come without the kernel's doing.
+    fn follows(&self) -> bool;
+
     /// Makes everything received so far durable; does not wait for it.
     fn fsync(&self, done: Done);
 

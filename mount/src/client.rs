@@ -20,7 +20,7 @@ pub struct Client {
     stream: BufReader<UnixStream>,
 }
 
-/// Connects to the daemon that has this pond mounted for writing; `None` if there is none.
+/// Connects to the daemon that has this pond mounted for writing, or following; `None` if there is none.
 pub fn connect(pond: &Path) -> Result<Option<Client>, MountError> {
     let socket = Layout::new(pond).socket();
     match short_path(&socket).and_then(|(_directory, path)| UnixStream::connect(path)) {

@@ -5,17 +5,22 @@
 //! it is noted for whom a node's attributes last left, and a change on behalf of another thread soon after has the
 //! kernel drop them, by a message that also outdates those on their way. One thread at a time never needs that.
 //!
+//! **What others changed.** A command, a factory or, on a replica, the source: the tree says what is stale, and whoever
+//! made it known waits until the kernel was told.
+//!
 //! **Bytes.** Pages that a program changed through a mapping are in the kernel until it writes them back. What is
 //! a hole can be answered only once it has.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Instant;
 
 use fuser::{INodeNo, Notifier};
+
+use crate::stale::Note;
 
 /// Slots of the table of attributes that left: one node a slot, the latest wins.
 const SLOTS: usize = 4096;
@@ -31,9 +36,16 @@ struct Shown {
     when_and_whom: AtomicU64,
 }
 
+/// What the thread that tells the kernel is asked for.
+enum Order {
+    One(Note),
+    /// All of these, and then an answer.
+    All(Vec<Note>, SyncSender<()>),
+}
+
 struct Wire {
     notifier: Notifier,
-    stale: Sender<INodeNo>,
+    orders: Sender<Order>,
 }
 
 /// The caches of the kernel, for one mount.
@@ -52,18 +64,23 @@ impl Coherence {
     /// From now on the kernel can be told things. Notes go by a thread of their own: from a session thread, or under
     /// a lock, they could wait for themselves.
     pub(crate) fn start(&self, notifier: Notifier) -> io::Result<()> {
-        let (stale, inodes) = channel::<INodeNo>();
+        let (orders, received) = channel();
         let for_thread = notifier.clone();
         thread::Builder::new().name("pond-stale".to_owned()).spawn(move || {
-            for inode in inodes {
-                // A negative offset means attributes only.
-                if let Err(error) = for_thread.inval_inode(inode, -1, 0) {
-                    tracing::debug!(%error, inode = inode.0, "the kernel did not take a note of stale attributes");
+            for order in received {
+                match order {
+                    Order::One(note) => tell(&for_thread, &[note]),
+                    Order::All(notes, told) => {
+                        tell(&for_thread, &notes);
+                        if told.send(()).is_err() {
+                            tracing::debug!("nobody waited until the kernel was told");
+                        }
+                    }
                 }
             }
         })?;
         // Only one session is ever started for a mount.
-        drop(self.wire.set(Wire { notifier, stale }));
+        drop(self.wire.set(Wire { notifier, orders }));
         Ok(())
     }
 
@@ -93,9 +110,19 @@ impl Coherence {
         if recent
             && when_and_whom as u32 != thread
             && let Some(wire) = self.wire.get()
-            && wire.stale.send(inode).is_err()
+            && wire.orders.send(Order::One(Note::Attributes(inode))).is_err()
         {
             tracing::error!("the thread that tells the kernel of stale attributes has ended");
+        }
+    }
+
+    /// Tells the kernel, and returns once it was told. Not for session threads, and not under a lock. Before the
+    /// session has started the kernel knows nothing, and nothing is done.
+    pub(crate) fn tell(&self, notes: Vec<Note>) {
+        let Some(wire) = self.wire.get().filter(|_| !notes.is_empty()) else { return };
+        let (told, answer) = sync_channel(1);
+        if wire.orders.send(Order::All(notes, told)).is_err() || answer.recv().is_err() {
+            tracing::error!("the thread that tells the kernel what is stale has ended");
         }
     }
 
@@ -104,6 +131,18 @@ impl Coherence {
         match self.wire.get() {
             Some(wire) => wire.notifier.inval_inode(inode, 0, 0),
             None => Ok(()),
+        }
+    }
+}
+
+fn tell(notifier: &Notifier, notes: &[Note]) {
+    let mut refused = notes.iter().filter_map(|note| note.tell(notifier).err().map(|error| (note, error)));
+    if let Some((note, error)) = refused.next() {
+        let more = refused.count();
+        if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOTCONN | libc::ECONNABORTED)) {
+            tracing::debug!(%error, "nothing is mounted any more: nobody to tell what is stale");
+        } else {
+            tracing::warn!(%error, ?note, more, "the kernel was not told all that is stale, and may show it for long");
         }
     }
 }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use pond_oplog::{At, Origin};
-use pond_steward::{Found, OpenOptions, Registry, Steward, StewardError};
+use pond_steward::{Found, OpenOptions, Registry, Role, Steward, StewardError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -23,7 +23,7 @@ use crate::ready::ReadyPipe;
 use crate::server::Server;
 use crate::session::{Mounted, Session};
 use crate::virtual_files::VirtualFiles;
-use crate::{MountError, MountOptions, Ready, log_file, mount_info, mount_point};
+use crate::{MountError, MountOptions, Ready, client, log_file, mount_info, mount_point, stale};
 
 /// How long a mount waits for a daemon that is still committing after its unmount.
 const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(60);
@@ -136,21 +136,24 @@ fn open_pond(
     registry: Registry,
 ) -> Result<(Arc<Steward>, bool), MountError> {
     let at = options.at.unwrap_or(At::Tip);
-    let fixed = options.read_only || at != At::Tip;
+    let fixed = is_fixed(options);
     let made = match Steward::probe(pond)? {
         Found::Pond => false,
         Found::Other => return Err(MountError::NotAPond(pond.to_owned())),
         Found::Nothing | Found::Unfinished if fixed => return Err(MountError::NoPond(pond.to_owned())),
+        Found::Nothing | Found::Unfinished if options.follow => {
+            return Err(MountError::NothingToFollow(pond.to_owned()));
+        }
         Found::Nothing | Found::Unfinished => {
             Steward::init(pond)?;
             true
         }
     };
-    if options.follow {
-        return Err(MountError::NothingToFollow(pond.to_owned()));
-    }
-    // A mount that is there will not go away by waiting; a daemon that has lost its mount will soon be gone.
-    let is_mounted = mount_info::mounts_of(pond)?.iter().any(|mount| !mount.read_only);
+    // A mount that is there will not go away by waiting; a daemon that has lost its mount will soon be gone. A
+    // replica's mount is read-only and has a daemon that listens all the same.
+    let mounts = mount_info::mounts_of(pond)?;
+    let is_mounted = mounts.iter().any(|mount| !mount.read_only)
+        || (!mounts.is_empty() && client::connect(pond)?.is_some());
     let defaults = OpenOptions::default();
     let open = OpenOptions {
         commit_interval: options.commit_interval.unwrap_or(defaults.commit_interval),
@@ -160,7 +163,20 @@ fn open_pond(
         ..defaults
     };
     let steward = if fixed { Steward::open_read_only(pond, at, open)? } else { Steward::open(pond, open)? };
+    if options.follow && !is_replica(&steward) {
+        steward.close()?;
+        return Err(MountError::NothingToFollow(pond.to_owned()));
+    }
     Ok((steward, made))
+}
+
+/// Whether one version is shown for good.
+fn is_fixed(options: &MountOptions) -> bool {
+    (options.read_only && !options.follow) || options.at.is_some_and(|at| at != At::Tip)
+}
+
+fn is_replica(steward: &Steward) -> bool {
+    steward.status().mode == Some(Role::Replica)
 }
 
 fn show(
@@ -171,7 +187,7 @@ fn show(
     in_background: bool,
     made: bool,
 ) -> Result<(Serving, Ready), MountError> {
-    let fixed = options.read_only || options.at.is_some_and(|at| at != At::Tip);
+    let fixed = is_fixed(options);
     let read_only = fixed || steward.fs().is_read_only();
     let log = if in_background { Some(log_file::redirect(pond, mountpoint, fixed)?) } else { None };
     let runtime = Builder::new_multi_thread()
@@ -185,6 +201,7 @@ fn show(
         steward: steward.clone(),
         mountpoint: mountpoint.to_owned(),
         read_only,
+        follows: !fixed && is_replica(steward),
         log: log.clone(),
     });
 
@@ -194,10 +211,13 @@ fn show(
         // SAFETY: neither call can fail.
         let owner = unsafe { VirtualFiles::new(libc::geteuid(), libc::getegid()) };
         let adapter = Adapter::new(mounted.clone(), runtime.handle().clone(), owner);
+        // Before the session, so that the kernel hears of all that changes after its first look.
+        let (fs, coherence, follows) = (steward.fs().clone(), adapter.coherence(), mounted.follows);
+        steward.watch_changes(Box::new(move |stale| coherence.tell(stale::notes(&fs, stale, follows))));
         let session = Session::start(adapter, descriptor, mountpoint)?;
         let device = mount_info::mount_at(mountpoint)?.map(|mount| mount.device).unwrap_or_default();
         mount_point::raise_read_ahead(&device);
-        let server = if fixed { None } else { Some(Server::start(mounted.clone(), session.notifier)?) };
+        let server = if fixed { None } else { Some(Server::start(mounted.clone())?) };
         let events = watch(&runtime, session.thread, mountpoint)?;
         Ok::<_, MountError>((device, server, events))
     };

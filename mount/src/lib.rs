@@ -13,6 +13,8 @@ mod coherence;
 mod convert;
 mod daemon;
 mod error;
+#[cfg(test)]
+mod follow_tests;
 mod fusermount;
 mod log_file;
 mod mount_info;
@@ -25,6 +27,7 @@ mod ready;
 mod reply;
 mod server;
 mod session;
+mod stale;
 mod unmount;
 mod virtual_files;
 

@@ -23,13 +23,15 @@ use pond_tinyfs::{Error, Fold, MemoryPersistence, Timestamp, TinyFs, root_row};
 use crate::MountOptions;
 use crate::adapter::Adapter;
 use crate::backing::{Backing, Done};
+use crate::coherence::Coherence;
 use crate::mount_point;
 use crate::session::Session;
 use crate::virtual_files::{Content, VirtualFiles};
 
 /// A pond without a disk.
-struct Memory {
-    fs: TinyFs,
+pub(crate) struct Memory {
+    pub(crate) fs: TinyFs,
+    follows: bool,
     room: AtomicBool,
     parked: AtomicU64,
     fsyncs: AtomicU64,
@@ -39,6 +41,10 @@ struct Memory {
 impl Backing for Memory {
     fn fs(&self) -> &TinyFs {
         &self.fs
+    }
+
+    fn follows(&self) -> bool {
+        self.follows
     }
 
     fn fsync(&self, done: Done) {
@@ -64,9 +70,10 @@ impl Backing for Memory {
 }
 
 /// A mount that goes away with this value, also when a test fails.
-struct TestMount {
-    root: PathBuf,
-    backing: Arc<Memory>,
+pub(crate) struct TestMount {
+    pub(crate) root: PathBuf,
+    pub(crate) backing: Arc<Memory>,
+    pub(crate) coherence: Arc<Coherence>,
     session: Option<thread::JoinHandle<io::Result<()>>>,
     _runtime: tokio::runtime::Runtime,
     _directory: tempfile::TempDir,
@@ -74,16 +81,21 @@ struct TestMount {
 
 impl TestMount {
     fn new() -> TestMount {
+        let mut fold = Fold::new();
+        fold.push(root_row(Timestamp::now(), 0, 0));
+        Self::over(TinyFs::new(fold.finish().unwrap(), Arc::new(MemoryPersistence::default())), false)
+    }
+
+    pub(crate) fn over(fs: TinyFs, follows: bool) -> TestMount {
         assert!(mount_point::is_root(), "mounting is tested as root");
         mount_point::open_fuse().unwrap();
         let directory = tempfile::Builder::new().prefix("pond-mount-test-").tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let root = mount_point::absolute(&directory.path().join("mnt")).unwrap();
         mount_point::make(&root).unwrap();
-        let mut fold = Fold::new();
-        fold.push(root_row(Timestamp::now(), 0, 0));
         let backing = Arc::new(Memory {
-            fs: TinyFs::new(fold.finish().unwrap(), Arc::new(MemoryPersistence::default())),
+            fs,
+            follows,
             room: AtomicBool::new(true),
             parked: AtomicU64::new(0),
             fsyncs: AtomicU64::new(0),
@@ -91,15 +103,16 @@ impl TestMount {
         });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let options = MountOptions::default();
-        let descriptor = mount_point::mount(directory.path(), &root, false, &options).unwrap();
-        let mut mount = TestMount { root, backing, session: None, _runtime: runtime, _directory: directory };
-        let adapter =
-            Adapter::new(mount.backing.clone(), mount._runtime.handle().clone(), VirtualFiles::new(0, 0));
+        let descriptor = mount_point::mount(directory.path(), &root, follows, &options).unwrap();
+        let adapter = Adapter::new(backing.clone(), runtime.handle().clone(), VirtualFiles::new(0, 0));
+        let coherence = adapter.coherence();
+        let mut mount =
+            TestMount { root, backing, coherence, session: None, _runtime: runtime, _directory: directory };
         mount.session = Some(Session::start(adapter, descriptor, &mount.root).unwrap().thread);
         mount
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
@@ -133,7 +146,7 @@ fn errno(result: i32) -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap()
 }
 
-fn names(directory: &Path) -> Vec<String> {
+pub(crate) fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

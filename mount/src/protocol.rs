@@ -1,5 +1,7 @@
 //! What goes over the control socket: one JSON object a line, a request and then its answer.
 
+use pond_oplog::Version;
+use pond_steward::FactoryStatus;
 use serde::{Deserialize, Serialize};
 
 /// What a command asks of the daemon.
@@ -44,6 +46,15 @@ pub enum Request {
     Factories,
     /// Commit everything and, once the mount is gone, answer a second time with how the last commit went.
     Unmount,
+}
+
+/// The second answer to [`Request::Unmount`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Farewell {
+    /// The version that holds everything.
+    pub(crate) version: Version,
+    /// The nodes whose work is not done.
+    pub(crate) owed: Vec<FactoryStatus>,
 }
 
 /// An error from the daemon's side.

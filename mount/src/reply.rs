@@ -38,11 +38,13 @@ const NEGATIVE: FileAttr = FileAttr {
     flags: 0,
 };
 
-/// What a lookup found, or that there is nothing: the kernel remembers both.
-pub(crate) fn found(reply: ReplyEntry, result: Result<Attributes, Error>) {
+/// What a lookup found, or that there is nothing: the kernel remembers both, the latter if `keep_missing`.
+pub(crate) fn found(reply: ReplyEntry, result: Result<Attributes, Error>, keep_missing: bool) {
     match result {
         Ok(attributes) => reply.entry(&TTL, &convert::attributes(&attributes), GENERATION),
-        Err(error) if error.errno() == libc::ENOENT => reply.entry(&TTL, &NEGATIVE, GENERATION),
+        Err(error) if keep_missing && error.errno() == libc::ENOENT => {
+            reply.entry(&TTL, &NEGATIVE, GENERATION)
+        }
         Err(error) => reply.error(convert::errno(&error)),
     }
 }

@@ -1,13 +1,11 @@
 //! The control socket: how commands reach the daemon while the pond is mounted.
 //!
-//! Each connection has a thread of its own, which may wait and may tell the kernel what changed behind its back.
-//! An answer goes out only after that, so that whoever gets it sees the change in the mount.
+//! Each connection has a thread of its own, which may wait. What a command changes, the Steward has the kernel told of
+//! before the command's answer goes out, so that whoever gets it sees the change in the mount.
 
-use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -15,13 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use fuser::{INodeNo, Notifier};
 use parking_lot::Mutex;
 use pond_oplog::{Layout, Position};
 use pond_steward::StewardError;
 use serde_json::{Value, json};
 
-use crate::protocol::Response;
+use crate::protocol::{Farewell, Response};
 use crate::session::Mounted;
 use crate::{MountError, Request, RequestError, client};
 
@@ -34,7 +31,6 @@ pub(crate) struct Server {
 
 struct Shared {
     mounted: Arc<Mounted>,
-    notifier: Notifier,
     stopping: AtomicBool,
     /// Those who wait for the last commit.
     farewells: Mutex<Vec<UnixStream>>,
@@ -42,7 +38,7 @@ struct Shared {
 
 impl Server {
     /// Begins to listen. Whoever calls holds the writer lock, so a socket that is there already is a dead daemon's.
-    pub(crate) fn start(mounted: Arc<Mounted>, notifier: Notifier) -> Result<Server, MountError> {
+    pub(crate) fn start(mounted: Arc<Mounted>) -> Result<Server, MountError> {
         let socket = Layout::new(mounted.steward.pond()).socket();
         let failed = |error| MountError::io("listen at", &socket, error);
         match fs::remove_file(&socket) {
@@ -52,8 +48,7 @@ impl Server {
         let (_directory, path) = client::short_path(&socket).map_err(failed)?;
         let listener = Arc::new(UnixListener::bind(&path).map_err(failed)?);
         fs::set_permissions(&socket, Permissions::from_mode(0o600)).map_err(failed)?;
-        let shared =
-            Shared { mounted, notifier, stopping: AtomicBool::new(false), farewells: Mutex::default() };
+        let shared = Shared { mounted, stopping: AtomicBool::new(false), farewells: Mutex::default() };
         let server = Server { socket: socket.clone(), listener, shared: Arc::new(shared) };
         let (listener, shared) = (server.listener.clone(), server.shared.clone());
         spawn("pond-socket", move || accept(&listener, &shared)).map_err(failed)?;
@@ -72,10 +67,10 @@ impl Server {
 
     /// Tells those who asked for the unmount how the last commit went.
     pub(crate) fn farewell(&self, closed: &Result<Position, StewardError>) {
-        let response = match closed {
-            Ok(position) => to_response(Ok(position)),
-            Err(error) => Response::Error(refusal(error)),
-        };
+        let response = to_response(closed.as_ref().map(|position| Farewell {
+            version: position.version,
+            owed: self.shared.mounted.steward.owed(),
+        }));
         for mut stream in self.shared.farewells.lock().drain(..) {
             if let Err(error) = send(&mut stream, &response) {
                 tracing::debug!(%error, "nobody waits for the last commit any more");
@@ -161,13 +156,7 @@ impl Shared {
             Request::Sync => to_response(steward.sync().as_ref()),
             Request::Commit | Request::Unmount => to_response(steward.commit_now().as_ref()),
             Request::Mknod { factory, path, configuration } => {
-                let place =
-                    FirstMissing::of(path, |path| steward.fs().resolve(path).ok().map(|node| node.id.get()));
-                let made = steward.mknod(factory, path, configuration);
-                if made.is_ok() {
-                    self.invalidate(place);
-                }
-                to_response(made.as_ref())
+                to_response(steward.mknod(factory, path, configuration).as_ref())
             }
             Request::Run { path, args } => to_response(steward.run(path, args).as_ref()),
             Request::ControlGet { key } => to_response(Ok(steward.control_get(key.as_deref()))),
@@ -181,63 +170,5 @@ impl Shared {
                 Response::Ok(factories.into())
             }
         }
-    }
-
-    /// Tells the kernel of a name that has come into being.
-    fn invalidate(&self, place: Option<FirstMissing<'_>>) {
-        let Some(place) = place else { return };
-        let parent = INodeNo(place.parent);
-        let told = self
-            .notifier
-            .inval_entry(parent, OsStr::from_bytes(place.name))
-            // Its attributes, and its pages: they are the listing, which the name alone would leave standing.
-            .and_then(|()| self.notifier.inval_inode(parent, 0, 0));
-        if let Err(error) = told {
-            tracing::warn!(%error, "the kernel may show an old directory for a while");
-        }
-    }
-}
-
-/// The first component of a path that is not there yet.
-#[derive(Debug, PartialEq, Eq)]
-struct FirstMissing<'a> {
-    parent: u64,
-    name: &'a [u8],
-}
-
-impl<'a> FirstMissing<'a> {
-    fn of(path: &'a str, inode: impl Fn(&[u8]) -> Option<u64>) -> Option<Self> {
-        let mut parent = INodeNo::ROOT.0;
-        let mut end = 0;
-        for name in path.split('/') {
-            end += name.len();
-            if !name.is_empty() {
-                match inode(&path.as_bytes()[..end]) {
-                    Some(inode) => parent = inode,
-                    None => return Some(FirstMissing { parent, name: name.as_bytes() }),
-                }
-            }
-            end += 1;
-        }
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernel_is_told_of_the_first_name_that_was_missing() {
-        let tree = |path: &[u8]| match path {
-            b"/etc" => Some(5),
-            b"/etc/system.d" => Some(6),
-            _ => None,
-        };
-        let missing = |parent, name| Some(FirstMissing { parent, name });
-        assert_eq!(FirstMissing::of("/etc/system.d/log", tree), missing(6, b"log".as_slice()));
-        assert_eq!(FirstMissing::of("/etc/new/log", tree), missing(5, b"new".as_slice()));
-        assert_eq!(FirstMissing::of("/new", tree), missing(1, b"new".as_slice()));
-        assert_eq!(FirstMissing::of("/etc/system.d", tree), None);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::{io, thread};
 
-use fuser::{Config, Notifier, SessionACL};
+use fuser::{Config, SessionACL};
 use pond_steward::Steward;
 use pond_tinyfs::{Error, TinyFs};
 use std::os::fd::OwnedFd;
@@ -20,8 +20,6 @@ const THREADS: usize = 2;
 
 /// A running session.
 pub(crate) struct Session {
-    /// Tells the kernel what changed behind its back. Not for session threads, and not under a lock.
-    pub(crate) notifier: Notifier,
     /// Ends when the filesystem is unmounted.
     pub(crate) thread: JoinHandle<io::Result<()>>,
 }
@@ -44,13 +42,12 @@ impl Session {
         let coherence = adapter.coherence();
         let session =
             fuser::Session::from_fd(adapter, descriptor, SessionACL::All, config).map_err(failed)?;
-        let notifier = session.notifier();
-        coherence.start(notifier.clone()).map_err(failed)?;
+        coherence.start(session.notifier()).map_err(failed)?;
         let thread = thread::Builder::new()
             .name("pond-session".to_owned())
             .spawn(move || session.run())
             .map_err(failed)?;
-        Ok(Session { notifier, thread })
+        Ok(Session { thread })
     }
 }
 
@@ -60,6 +57,8 @@ pub(crate) struct Mounted {
     pub(crate) mountpoint: PathBuf,
     /// Whether nothing can be changed through this mount.
     pub(crate) read_only: bool,
+    /// Whether it shows what a source elsewhere does.
+    pub(crate) follows: bool,
     /// Where the daemon's messages go; `None` for its terminal.
     pub(crate) log: Option<PathBuf>,
 }
@@ -71,6 +70,7 @@ impl Mounted {
         if let Some(fields) = status.as_object_mut() {
             fields.insert("mountpoint".into(), self.mountpoint.to_string_lossy().into());
             fields.insert("mounted_read_only".into(), self.read_only.into());
+            fields.insert("follows".into(), self.follows.into());
             fields.insert("log_path".into(), self.log.as_ref().map(|log| log.to_string_lossy()).into());
             fields.insert("pid".into(), std::process::id().into());
         }
@@ -81,6 +81,10 @@ impl Mounted {
 impl Backing for Mounted {
     fn fs(&self) -> &TinyFs {
         self.steward.fs()
+    }
+
+    fn follows(&self) -> bool {
+        self.follows
     }
 
     fn fsync(&self, done: Done) {
@@ -101,8 +105,7 @@ impl Backing for Mounted {
                 let position = self.steward.position();
                 format!("{}/{}\n", position.version, position.digest).into_bytes()
             }
-            // A source is never behind itself.
-            Content::Lag => b"0\n".to_vec(),
+            Content::Lag => format!("{}\n", self.steward.lag_ms()).into_bytes(),
             Content::Status => match self.status().and_then(|status| serde_json::to_vec_pretty(&status)) {
                 Ok(mut text) => {
                     text.push(b'\n');

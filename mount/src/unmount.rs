@@ -5,9 +5,12 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use pond_steward::FactoryStatus;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::client::Client;
+use crate::protocol::Farewell;
 use crate::{MountError, Request, busy, client, mount_info, mount_point};
 
 /// What an unmount did.
@@ -17,8 +20,14 @@ pub struct UnmountReport {
     pub pond: PathBuf,
     /// Where it was mounted.
     pub mountpoint: PathBuf,
-    /// The version that holds everything; `None` where nothing could be written or nobody was there to say.
+    /// The version that holds everything or, of a mount that followed, that it showed last; `None` where one version
+    /// was shown or nobody was there to say.
     pub version: Option<u64>,
+    /// Whether it followed a source elsewhere.
+    pub followed: bool,
+    /// The nodes under `/etc/system.d/` that have not handled all versions, such as a push that could not keep up: the
+    /// next mount goes on with it.
+    pub owed: Vec<FactoryStatus>,
     /// Whether the daemon had died before: its mount was only taken away, and the next mount recovers.
     pub was_dead: bool,
 }
@@ -31,8 +40,14 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
     let mount = mount_info::mount_at(&mountpoint)?
         .filter(mount_info::Mount::is_pond)
         .ok_or_else(|| MountError::NotMounted(mountpoint.clone()))?;
-    let mut report =
-        UnmountReport { pond: mount.source, mountpoint: mountpoint.clone(), version: None, was_dead: false };
+    let mut report = UnmountReport {
+        pond: mount.source,
+        mountpoint: mountpoint.clone(),
+        version: None,
+        followed: false,
+        owed: Vec::new(),
+        was_dead: false,
+    };
 
     let status_file = mountpoint.join(".pond/status.json");
     let status: Value = match fs::read(&status_file) {
@@ -50,10 +65,14 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
         Err(error) => return Err(MountError::io("read", &status_file, error)),
     };
     let mut pid = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-    let mut daemon = if mount.read_only { None } else { client::connect(&report.pond)? };
+    let mut daemon = match mount.read_only {
+        true => follower(&report.pond, &mountpoint),
+        false => client::connect(&report.pond)?,
+    };
     if let Some(daemon) = &mut daemon {
         // As this process sees it, also from another pid namespace.
         pid = Some(daemon.daemon_pid()?);
+        report.followed = mount.read_only;
         report.version = version(&daemon.call(&Request::Unmount)?);
     }
     let process = pid.and_then(open_process);
@@ -62,13 +81,35 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
         return Err(MountError::Busy { users: busy::users_of(&mountpoint), mountpoint });
     }
     if let Some(daemon) = &mut daemon {
-        report.version = version(&daemon.answer()?);
+        let farewell: Farewell =
+            serde_json::from_value(daemon.answer()?).map_err(|error| MountError::Protocol {
+                pond: report.pond.clone(),
+                problem: format!("took its leave in a way that this program does not understand: {error}"),
+            })?;
+        report.version = Some(farewell.version.0);
+        report.owed = farewell.owed;
     }
     if let Some(process) = process {
         wait_for_end(&process)
             .map_err(|error| MountError::io("wait for the daemon of", &report.pond, error))?;
     }
     Ok(report)
+}
+
+/// The daemon of a read-only mount, if it is one that follows. Of others none listens, and a daemon that does may be
+/// that of another mount of the pond.
+fn follower(pond: &Path, mountpoint: &Path) -> Option<Client> {
+    let asked = client::connect(pond).and_then(|daemon| {
+        let Some(mut daemon) = daemon else { return Ok(None) };
+        let status = daemon.call(&Request::Status)?;
+        let is_its_own = status["mountpoint"].as_str() == Some(&*mountpoint.to_string_lossy());
+        Ok(is_its_own.then_some(daemon))
+    });
+    asked.unwrap_or_else(|error| {
+        // Somebody else's daemon, say: nothing can be lost by unmounting without it.
+        tracing::debug!(%error, "unmounting without the daemon's help");
+        None
+    })
 }
 
 fn version(position: &Value) -> Option<u64> {

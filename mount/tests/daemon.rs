@@ -2,6 +2,8 @@
 //!
 //! The program that [`mount_daemon`] runs again is this one, hence a main function instead of the test harness.
 
+mod copies;
+
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -14,7 +16,6 @@ use pond_mount::{
     MountError, MountOptions, Ready, Request, client, mount_daemon, mount_foreground, mounts_of, unmount,
 };
 use pond_oplog::{At, Version};
-use pond_steward::Registry;
 
 /// A directory with a pond and a mountpoint, and nothing mounted once this value is gone.
 struct Place {
@@ -239,14 +240,72 @@ fn an_old_version_is_shown_beside_the_writing_mount() {
     place.unmount();
 }
 
+fn a_replica_follows_its_source_by_itself() {
+    let place = Place::new();
+    place.mount("").unwrap();
+    fs::write(place.file("file"), "first").unwrap();
+    place.call(&Request::Commit).unwrap();
+    let replica = Place::new();
+    copies::replicate(&place.pond(), &replica.pond());
+    for options in ["", "follow", "ro"] {
+        let ready = replica.mount(options).unwrap();
+        assert!(ready.read_only && !ready.made);
+        let position = || fs::read_to_string(replica.file(".pond/position")).unwrap();
+        let before = position();
+        let open = File::open(replica.file("file")).unwrap();
+        let old = fs::read_to_string(replica.file("file")).unwrap();
+        assert!(!replica.file(&format!("new {options}")).exists());
+
+        fs::write(place.file("file"), format!("changed by {options:?}")).unwrap();
+        fs::write(place.file(&format!("new {options}")), "x").unwrap();
+        let version = place.call(&Request::Commit).unwrap()["version"].as_u64().unwrap();
+        if options == "ro" {
+            // One version for good: no lock, no socket, nothing is followed.
+            std::thread::sleep(Duration::from_millis(100));
+            assert_eq!(position(), before);
+            assert!(client::connect(&replica.pond()).unwrap().is_none());
+        } else {
+            wait_until("the replica follows", || position().starts_with(&format!("{version}/")));
+            // Whoever has read the position sees at least that version.
+            assert_eq!(fs::read_to_string(replica.file("file")).unwrap(), format!("changed by {options:?}"));
+            assert!(replica.file(&format!("new {options}")).exists());
+            assert_eq!(fs::read_to_string(replica.file(".pond/lag")).unwrap(), "0\n");
+            assert_eq!(replica.call(&Request::Status).unwrap()["follows"], true);
+            // There is one follower at a time.
+            let elsewhere = replica.directory.path().join("elsewhere");
+            assert!(mount_daemon(&serve(&replica.pond(), &elsewhere, "")).is_err());
+        }
+        assert_eq!(std::os::unix::fs::FileExt::read_at(&open, &mut [0; 100], 0).unwrap(), old.len());
+        assert_eq!(fs::write(replica.file("file"), "x").unwrap_err().raw_os_error(), Some(libc::EROFS));
+        drop(open);
+        replica.unmount();
+        assert!(!is_running(ready.pid));
+    }
+    place.unmount();
+}
+
+fn only_a_replica_can_follow() {
+    let place = Place::new();
+    let refused = |message: &str| message.contains("there is nothing to follow");
+    assert!(matches!(place.mount("follow"), Err(MountError::Daemon(message)) if refused(&message)));
+    assert!(!place.pond().exists());
+    place.mount("").unwrap();
+    place.unmount();
+    assert!(matches!(place.mount("follow"), Err(MountError::Daemon(message)) if refused(&message)));
+    // The lock was given up.
+    place.mount("").unwrap();
+    place.unmount();
+}
+
 fn run_as_daemon(arguments: &[String]) -> ExitCode {
     let mut options = MountOptions::default();
     match arguments[3].strip_prefix("version=") {
         Some(version) => options.at = Some(At::Version(Version(version.parse().unwrap()))),
+        None if arguments[3] == "follow" => options.follow = true,
         None => options.apply(&arguments[3]).unwrap(),
     }
     let (pond, mountpoint) = (Path::new(&arguments[1]), Path::new(&arguments[2]));
-    match mount_foreground(pond, mountpoint, &options, Registry::default(), |_| {}) {
+    match mount_foreground(pond, mountpoint, &options, copies::registry(), |_| {}) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -267,7 +326,7 @@ fn main() -> ExitCode {
         eprintln!("mounting is tested as root and with /dev/fuse");
         return ExitCode::FAILURE;
     }
-    let tests: [(&str, fn()); 8] = [
+    let tests: [(&str, fn()); 10] = [
         ("what_was_written_is_there_after_a_remount", what_was_written_is_there_after_a_remount),
         (
             "a_plain_umount_commits_everything_and_the_next_mount_waits_for_it",
@@ -291,6 +350,8 @@ fn main() -> ExitCode {
             "an_old_version_is_shown_beside_the_writing_mount",
             an_old_version_is_shown_beside_the_writing_mount,
         ),
+        ("a_replica_follows_its_source_by_itself", a_replica_follows_its_source_by_itself),
+        ("only_a_replica_can_follow", only_a_replica_can_follow),
     ];
     let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));
     let mut failed = 0;

@@ -12,6 +12,8 @@ pub mod disk;
 pub mod measure;
 pub mod pond;
 pub mod processes;
+pub mod proxy;
+pub mod s3;
 pub mod scale;
 pub mod tools;
 pub mod tree;

@@ -26,6 +26,7 @@ pub struct TestPond {
     base: tempfile::TempDir,
     directory: PathBuf,
     mountpoint: PathBuf,
+    environment: Vec<(String, String)>,
     watchdog: Option<Sender<()>>,
 }
 
@@ -43,7 +44,7 @@ impl TestPond {
         fs::set_permissions(base.path(), Permissions::from_mode(0o755)).expect("chmod of our own directory");
         let (directory, mountpoint) = (base.path().join("pond"), base.path().join("mnt"));
         let watchdog = Some(watch(base.path().to_owned(), patience));
-        TestPond { base, directory, mountpoint, watchdog }
+        TestPond { base, directory, mountpoint, environment: Vec::new(), watchdog }
     }
 
     /// A pond that is mounted.
@@ -65,6 +66,11 @@ impl TestPond {
         let mut pond = Self::new();
         pond.directory = directory;
         pond
+    }
+
+    /// Sets a variable in the environment of all its programs from now on, its daemon among them.
+    pub fn set_environment(&mut self, variables: &[(&str, &str)]) {
+        self.environment.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
     }
 
     /// `$POND`.
@@ -105,6 +111,7 @@ impl TestPond {
     pub fn marked(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env(MARK, self.base.path()).env_remove("POND").env("RUST_BACKTRACE", "1");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

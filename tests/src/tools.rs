@@ -22,6 +22,8 @@ const INSTALL: &[(&str, &str)] = &[
     ("python3", "apt-get install python3"),
     ("initdb", "apt-get install postgresql"),
     ("mkfs.ext4", "apt-get install e2fsprogs"),
+    ("restic", "apt-get install restic"),
+    ("zstd", "apt-get install zstd"),
 ];
 
 /// Where a program lies; panics with the command that installs it if it is missing.
@@ -64,6 +66,11 @@ pub fn python(packages: &[&str]) -> Command {
         packages.join(" ")
     );
     Command::new(python)
+}
+
+/// A script of the suites, for Python.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts").join(name)
 }
 
 /// Most suites mount, change owners and run servers as other users.

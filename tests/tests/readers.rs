@@ -4,22 +4,17 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use pond_tests::command::run_within;
-use pond_tests::tools::python;
+use pond_tests::tools::{python, script};
 use pond_tests::tree::{self, Also, Node, Tree};
 use pond_tests::{Random, TestPond, succeed};
 use serde_json::Value;
 
 /// Versions that are mounted and compared; of the others only that they fold.
 const MOUNTED: u64 = 12;
-
-fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts").join(name)
-}
 
 /// The trees of these versions, as the script folds them.
 fn fold(pond: &TestPond, versions: impl Iterator<Item = u64>) -> BTreeMap<u64, Tree> {

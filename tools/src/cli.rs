@@ -77,17 +77,37 @@ pub struct Global {
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Make an empty pond
+    /// Make an empty pond, or a replica of one from a backup store
     ///
-    /// Only where there is nothing yet, or an empty directory. `pond mount` does it by itself.
-    #[command(after_long_help = "Example:\n  pond --pond /srv/pond init")]
-    Init,
+    /// Only where there is nothing yet, or an empty directory. `pond mount` makes empty ponds by itself.
+    ///
+    /// With --from-backup the pond becomes a replica: it gets the history that the store holds, byte for byte, and
+    /// from then on follows it, with `pond mount` by itself and with `pond sync` when told to. Nothing is applied
+    /// before its digest was checked. What was cut off (Ctrl-C, a crash, the network) goes on where it was when
+    /// the same command is given again, and fetches nothing twice.
+    #[command(after_long_help = "\
+Examples:
+  pond --pond /srv/pond init
+  pond --pond /srv/replica init --from-backup remote.yaml
+  pond --pond /srv/replica init --from-backup remote.yaml --version 42     the history up to version 42
+  pond --pond /srv/replica init --from-backup remote.yaml --tip            without the versions before the newest base
+
+remote.yaml is the configuration that the source was given with `pond mknod remote`:
+  storage_type: s3
+  bucket: backups
+  endpoint: https://s3.example.com
+  key: ${env:BACKUP_KEY}
+  secret: ${env:BACKUP_SECRET}")]
+    Init(InitArgs),
 
     /// Mount a pond
     ///
     /// Makes the pond if there is none, and the last component of MOUNTPOINT. Returns when the
     /// pond can be used; a daemon serves it until `pond umount`. When root mounts, other users may use
     /// it unless --private says otherwise; ordinary users need fusermount3.
+    ///
+    /// A replica is read-only, and follows its source by itself: each new version is shown as a whole, and a file
+    /// that is open keeps the bytes that it had when it was opened. .pond/lag says how many milliseconds it is behind.
     #[command(after_long_help = "\
 Examples:
   pond mount /mnt/pond
@@ -106,19 +126,28 @@ In /etc/fstab, with mount.fuse.pond and umount.fuse.pond installed as links to p
     #[command(after_long_help = "Example:\n  pond umount /mnt/pond")]
     Umount(UmountArgs),
 
-    /// Commit everything now and run the post-commit factories
+    /// Commit everything now and run the post-commit factories; on a replica, pull now
     ///
     /// When it returns, one version holds all that was written before, and the factories under
-    /// /etc/system.d have run. Fails if one of them failed; the commit stands nevertheless. On a
-    /// pond that is not mounted it first recovers what a crash left in the journal.
+    /// /etc/system.d have run: a push has reached its store. Fails if one of them failed; the commit stands
+    /// nevertheless. On a pond that is not mounted it first recovers what a crash left in the journal.
+    ///
+    /// On a replica it fetches what the backup store has and this pond has not. If that fails, the replica keeps what
+    /// it had, and the exit code is 1.
     Sync,
 
     /// Show identity, mode, state, versions and sizes
+    ///
+    /// Of a source also how far each remote has got. Of a replica its state (preparing, copying, catching_up,
+    /// synchronized, diverged, failed), its timeline, and how far it is behind; synchronized means equal to the
+    /// newest version in the backup store.
     #[command(after_long_help = "\
 Examples:
   pond status
   pond status --json | jq .version
-  pond status --wait-version 42           return once version 42 exists")]
+  pond status --json | jq -r .replica.state
+  pond status --wait-version 42           return once version 42 is here
+  pond status --wait-version 42 --timeout 60")]
     Status(StatusArgs),
 
     /// Show the history, newest version first
@@ -204,10 +233,33 @@ Examples:
     /// The configuration is checked before anything is made. Missing parent directories are made. Nodes
     /// under /etc/system.d run after each commit, in the order of their names. Secrets are written
     /// ${env:NAME} in the configuration, never as themselves. `pond factories` lists the kinds.
+    ///
+    /// The factory `remote` ships each commit to a backup store. Before its node is made the store is tried out: it
+    /// must be reachable and writable, and must refuse to write over what exists when asked to. There may be several,
+    /// each with its own store.
     #[command(after_long_help = "\
-Example:
+Examples:
   echo 'path: /var/log/pond-commits' > exec-log.yaml
-  pond mknod exec-log /etc/system.d/10-log --config-path exec-log.yaml")]
+  pond mknod exec-log /etc/system.d/10-log --config-path exec-log.yaml
+  pond mknod remote /etc/system.d/10-remote --config-path remote.yaml
+
+remote.yaml for a directory:
+  storage_type: local
+  path: /srv/pond-backups
+
+and for S3, or whatever speaks its protocol:
+  storage_type: s3
+  bucket: backups
+  region: us-east-1
+  endpoint: https://s3.example.com
+  key: ${env:BACKUP_KEY}
+  secret: ${env:BACKUP_SECRET}
+  prefix: ponds/mine
+
+with, where wanted:
+  compression_level: 3          of zstd
+  sync_interval: 1              seconds between two looks, on a replica
+  allow_http: true              an endpoint without TLS")]
     Mknod(MknodArgs),
 
     /// Run a factory's node now
@@ -229,12 +281,58 @@ Examples:
   pond control --mode sync                as pond sync")]
     Control(ControlArgs),
 
+    /// Make a replica writable, on a timeline of its own
+    ///
+    /// For when the source is lost, or is to hand over. The backup store notes that a new timeline begins with this
+    /// replica's version; from then on this pond is the source, and pushes there. The old source becomes read-only
+    /// when it next pushes. Replicas at this version or before it cross over; one that had got further holds versions
+    /// that are not part of the new timeline, and says `diverged`.
+    ///
+    /// The pond must not be mounted. There is no way back: a source does not become a replica again but by
+    /// `pond init --from-backup` in another place.
+    #[command(after_long_help = "\
+Example:
+  pond --pond /srv/replica sync           the newest that the store has
+  pond umount /mnt/replica
+  pond --pond /srv/replica promote
+  pond --pond /srv/replica mount /mnt/pond")]
+    Promote,
+
     /// Print a script that completes pond's commands in a shell
     #[command(after_long_help = "\
 Examples:
   pond completions bash > ~/.local/share/bash-completion/completions/pond
   pond completions zsh > ~/.zfunc/_pond")]
     Completions(CompletionsArgs),
+}
+
+/// `pond init`
+#[derive(Args, Debug)]
+pub struct InitArgs {
+    /// Make a replica from the backup store of this configuration, a file on the host; - reads standard input
+    #[arg(long, value_name = "CFG", value_hint = ValueHint::FilePath)]
+    pub from_backup: Option<PathBuf>,
+
+    /// Stop at this version
+    #[arg(
+        id = "init_version", long = "version", value_name = "N", requires = "from_backup",
+        conflicts_with_all = ["init_timestamp", "tip"]
+    )]
+    pub version: Option<u64>,
+
+    /// Stop at the newest version of this time or before
+    ///
+    /// RFC 3339 (2026-11-20T18:30:00+01:00), local time ("2026-11-20 18:30", "2026-11-20 18:30:15"), or
+    /// @SECONDS since 1970 UTC.
+    #[arg(
+        id = "init_timestamp", long = "timestamp", value_name = "T", requires = "from_backup",
+        conflicts_with = "tip", value_parser = time::parse
+    )]
+    pub timestamp: Option<i64>,
+
+    /// Start from the newest base, and leave the versions before it out
+    #[arg(long, requires = "from_backup")]
+    pub tip: bool,
 }
 
 /// `pond mount`
@@ -251,6 +349,12 @@ pub struct MountArgs {
     /// Take no writes
     #[arg(long)]
     pub read_only: bool,
+
+    /// Follow the source: what a replica does anyway
+    ///
+    /// Asks for it: mounting fails where there is nothing to follow.
+    #[arg(long, conflicts_with_all = ["read_only", "at_version", "at_timestamp"])]
+    pub follow: bool,
 
     #[command(flatten)]
     pub at: AtArgs,
@@ -294,9 +398,13 @@ pub struct StatusArgs {
     #[arg(long)]
     pub watch: bool,
 
-    /// Return once this version exists
+    /// Return once this version is here: committed, or on a replica visible
     #[arg(long, value_name = "N")]
     pub wait_version: Option<u64>,
+
+    /// Fail if --wait-version has waited this long
+    #[arg(long, value_name = "SECONDS", requires = "wait_version")]
+    pub timeout: Option<u64>,
 }
 
 /// `pond log`
@@ -416,7 +524,7 @@ pub struct RunArgs {
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct ControlArgs {
-    /// Trigger something instead: sync does what `pond sync` does
+    /// Trigger something instead: sync does what `pond sync` does, also on a replica
     #[arg(long, value_enum)]
     pub mode: Option<ControlMode>,
 
@@ -495,6 +603,26 @@ mod tests {
         assert_eq!(mount.at.version, Some(7));
         assert!(parse(&["mount", "/m", "--version", "7", "--timestamp", "@1"]).is_err());
         assert!(parse(&["mount", "/m", "--version", "x"]).is_err());
+    }
+
+    #[test]
+    fn init_stops_somewhere_only_on_the_way_from_a_backup() {
+        let Command::Init(init) = parse(&["init"]).unwrap().command else { unreachable!() };
+        assert_eq!(init.from_backup, None);
+        let given = ["init", "--from-backup", "c.yaml", "--version", "7"];
+        let Command::Init(init) = parse(&given).unwrap().command else { unreachable!() };
+        assert_eq!((init.from_backup, init.version), (Some("c.yaml".into()), Some(7)));
+        assert!(parse(&["init", "--version", "7"]).is_err());
+        assert!(parse(&["init", "--tip"]).is_err());
+        assert!(parse(&["init", "--from-backup", "c", "--tip", "--version", "7"]).is_err());
+        assert!(parse(&["init", "--from-backup", "c", "--timestamp", "@1", "--version", "7"]).is_err());
+    }
+
+    #[test]
+    fn what_stands_still_does_not_follow() {
+        assert!(parse(&["mount", "/m", "--follow"]).is_ok());
+        assert!(parse(&["mount", "/m", "--follow", "--version", "7"]).is_err());
+        assert!(parse(&["mount", "/m", "--follow", "--read-only"]).is_err());
     }
 
     #[test]

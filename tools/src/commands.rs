@@ -10,6 +10,7 @@ mod init;
 mod list;
 mod mount;
 mod names;
+mod promote;
 mod show;
 mod status;
 mod sync;
@@ -35,7 +36,7 @@ pub struct Context {
 /// Does what was asked.
 pub fn run(command: Command, context: &mut Context) -> Result {
     match command {
-        Command::Init => init::init(context),
+        Command::Init(args) => init::init(&args, context),
         Command::Mount(args) => mount::mount(&args, context),
         Command::Umount(args) => mount::umount(&args.mountpoint, context),
         Command::Sync => sync::sync(context),
@@ -52,6 +53,7 @@ pub fn run(command: Command, context: &mut Context) -> Result {
         Command::Run(args) => factories::run(args, context),
         Command::Factories => factories::list(context),
         Command::Control(args) => control::control(args, context),
+        Command::Promote => promote::promote(context),
         Command::Completions(args) => completions::completions(&args, context),
     }
 }

@@ -13,6 +13,7 @@ mod output;
 mod path;
 mod progress;
 mod redact;
+mod registry;
 mod target;
 mod time;
 mod users;
@@ -68,7 +69,7 @@ fn run_pond(arguments: &[OsString]) -> (Notices, Result) {
     let Global { pond, json, log_format, verbose } = global;
     let notices = Notices::new(log_format, verbose > 0);
     log_to_stderr(log_format, verbose, matches!(command, Command::Mount(_)));
-    let makes_ponds = matches!(command, Command::Init | Command::Mount(_));
+    let makes_ponds = matches!(command, Command::Init(_) | Command::Mount(_));
     let result = pond_directory(pond, makes_ponds).and_then(|directory| {
         let command_line = redact::command_line(&arguments[1..]);
         run(directory, Origin::command(command_line), json, notices, |context| {
@@ -157,8 +158,12 @@ fn log_to_stderr(format: LogFormat, verbose: u8, serves: bool) {
     let level = match (verbose, serves) {
         // Whoever reads damaged content gets the error itself.
         (0, false) => "error,pond_oplog::content=off",
-        (0, true) | (1, false) => "warn,pond_tinyfs=info,pond_oplog=info,pond_steward=info,pond_mount=info",
-        (1, true) | (2, _) => "info,pond_tinyfs=debug,pond_oplog=debug,pond_steward=debug,pond_mount=debug",
+        (0, true) | (1, false) => {
+            "warn,pond_tinyfs=info,pond_oplog=info,pond_steward=info,pond_mount=info,pond_replicate=info"
+        }
+        (1, true) | (2, _) => {
+            "info,pond_tinyfs=debug,pond_oplog=debug,pond_steward=debug,pond_mount=debug,pond_replicate=debug"
+        }
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("POND_LOG").unwrap_or_else(|_| EnvFilter::new(level));

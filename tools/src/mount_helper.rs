@@ -84,6 +84,7 @@ impl MountHelper {
             mountpoint: self.target,
             foreground: false,
             read_only: false,
+            follow: false,
             at: AtArgs::default(),
             private: false,
             options,

@@ -268,3 +268,69 @@ fn what_cannot_be_mounted_says_why() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("not a pond"), "{}", stderr(&output));
 }
+
+/// A remote in a directory of the host, and its configuration's file.
+fn remote(bed: &Bed) -> (PathBuf, PathBuf) {
+    let store = bed.path("store");
+    fs::create_dir(&store).unwrap();
+    let text = format!("storage_type: local\npath: {}\nsync_interval: 0.1\n", store.display());
+    (store, bed.write("remote.yaml", text))
+}
+
+#[test]
+fn umount_tells_what_is_still_to_be_pushed() {
+    let mounted = Mounted::new();
+    let bed = &mounted.bed;
+    let (store, yaml) = remote(bed);
+    bed.ok(["mknod", "remote", "/etc/system.d/10-remote", "--config-path", yaml.to_str().unwrap()]);
+    bed.ok(["sync"]);
+    // The store is gone, and a file in its place.
+    fs::rename(&store, bed.path("elsewhere")).unwrap();
+    fs::write(&store, "").unwrap();
+    fs::write(mounted.at("a"), "one").unwrap();
+    let text = mounted.umount();
+    assert!(
+        text.contains("Still to be pushed by /etc/system.d/10-remote: 1 version; the next mount"),
+        "{text}"
+    );
+
+    fs::remove_file(&store).unwrap();
+    fs::rename(bed.path("elsewhere"), &store).unwrap();
+    bed.ok(["mount", mounted.mountpoint.to_str().unwrap()]);
+    bed.ok(["sync"]);
+    let text = mounted.umount();
+    assert!(!text.contains("pushed"), "{text}");
+}
+
+#[test]
+fn umount_of_a_mount_that_follows_asks_its_own_daemon() {
+    let source = Bed::new();
+    let (_, yaml) = remote(&source);
+    source.ok(["mknod", "remote", "/etc/system.d/10-remote", "--config-path", yaml.to_str().unwrap()]);
+    source.ok(["sync"]);
+    let bed = Bed::empty();
+    bed.ok(["init", "--from-backup", yaml.to_str().unwrap()]);
+    let mounted = Mounted { mountpoint: bed.path("mnt"), bed };
+    let (bed, mountpoint) = (&mounted.bed, mounted.mountpoint.to_str().unwrap());
+    let version = bed.json(["mount", mountpoint])[0]["version"].as_u64().unwrap();
+    // A fixed version of the same pond, whose end is not the other's.
+    let fixed = bed.path("fixed");
+    bed.ok(["mount", fixed.to_str().unwrap(), "--version", "0"]);
+    let report = &bed.json(["umount", fixed.to_str().unwrap()])[0];
+    assert_eq!((&report["followed"], &report["version"]), (&false.into(), &serde_json::Value::Null));
+    assert_eq!(bed.json(["status"])[0]["mounted"], true);
+
+    // Waiting goes on while the mount ends, and then says that nobody follows.
+    let waiting = bed
+        .command()
+        .args(["status", "--wait-version", &(version + 1).to_string()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let report = &bed.json(["umount", mountpoint])[0];
+    assert_eq!((&report["followed"], &report["version"]), (&true.into(), &version.into()));
+    assert_eq!(report["owed"], serde_json::json!([]));
+    let waited = waiting.wait_with_output().unwrap();
+    assert!(stderr(&waited).contains("nobody follows the source"), "{}", stderr(&waited));
+    assert_eq!(bed.json(["status"])[0]["mounted"], false);
+}

@@ -69,12 +69,12 @@ impl Log {
 
     /// Where a version's entry lies.
     pub(crate) fn entry_path(&self, version: Version) -> PathBuf {
-        self.directory().join(format!("{:020}.json", version.0))
+        self.directory().join(entry_name(version))
     }
 
     /// Where a version's checkpoint lies.
     pub(crate) fn checkpoint_path(&self, version: Version) -> PathBuf {
-        self.directory().join(format!("{:020}.checkpoint.parquet", version.0))
+        self.directory().join(checkpoint_name(version))
     }
 
     /// Makes the directories of a table where there are none; the table's parent must exist.
@@ -85,8 +85,17 @@ impl Log {
         Ok(())
     }
 
-    /// Lists entries and checkpoints. A directory without a log is not a table.
+    /// Lists entries and checkpoints. A directory without a log, or with an empty one, is not a table.
     pub(crate) fn list(&self) -> Result<Listing, OpLogError> {
+        let listing = self.list_any()?;
+        match listing.entries.is_empty() {
+            true => Err(self.not_a_table("its log has no entries")),
+            false => Ok(listing),
+        }
+    }
+
+    /// Lists entries and checkpoints of a log that may be empty.
+    pub(crate) fn list_any(&self) -> Result<Listing, OpLogError> {
         let directory = self.directory();
         let names = match fs::read_dir(&directory) {
             Ok(names) => names,
@@ -112,9 +121,6 @@ impl Log {
         }
         listing.entries.sort_unstable();
         listing.checkpoints.sort_unstable();
-        if listing.entries.is_empty() {
-            return Err(self.not_a_table("its log has no entries"));
-        }
         Ok(listing)
     }
 
@@ -126,12 +132,21 @@ impl Log {
 
     /// Reads and parses one entry.
     pub(crate) fn read(&self, version: Version) -> Result<Entry, OpLogError> {
+        self.parse(version, &self.read_bytes(version)?)
+    }
+
+    /// The bytes of one entry.
+    pub(crate) fn read_bytes(&self, version: Version) -> Result<Vec<u8>, OpLogError> {
         let path = self.entry_path(version);
-        let bytes = fs::read(&path).map_err(|error| match error.kind() {
+        fs::read(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => OpLogError::MissingEntry { version, path: path.clone() },
             _ => OpLogError::io("read", &path)(error),
-        })?;
-        parse(&bytes).map_err(|why| OpLogError::CorruptEntry { version, path, why })
+        })
+    }
+
+    /// Understands the bytes of an entry that is, or is to be, this version's.
+    pub(crate) fn parse(&self, version: Version, bytes: &[u8]) -> Result<Entry, OpLogError> {
+        parse(bytes).map_err(|why| OpLogError::CorruptEntry { version, path: self.entry_path(version), why })
     }
 
     /// Writes the entry of a version unless there is one already.
@@ -160,6 +175,16 @@ impl Log {
             Err(_) => Err(OpLogError::Unconfirmed { version, path, source: error }),
         }
     }
+}
+
+/// File name of a version's log entry.
+pub fn entry_name(version: Version) -> String {
+    format!("{:020}.json", version.0)
+}
+
+/// File name of a version's checkpoint.
+pub fn checkpoint_name(version: Version) -> String {
+    format!("{:020}.checkpoint.parquet", version.0)
 }
 
 /// The bytes of an entry: one JSON object a line.

@@ -1,7 +1,8 @@
 //! The one place through which everything durable reaches the disk.
 //!
 //! Nothing is durable until it is fsync'd, its directory included: `rename` and `link` here give
-//! a file its name only after its bytes were synced, and sync the directory after. Every write,
+//! a file its name only after its bytes were synced, and sync the directory after (or say that they leave it to
+//! the caller, where one sync does for many names). Every write,
 //! sync, rename, link and removal of this crate passes through these functions.
 
 use std::fs::{self, File, OpenOptions};
@@ -111,25 +112,43 @@ impl Write for DurableFile {
 pub(crate) struct Unnamed {
     file: DurableFile,
     named: bool,
+    synced: bool,
 }
 
 impl Unnamed {
     /// Creates a temporary file in `directory`, which must be on the file system of the lasting name.
     pub(crate) fn create(directory: &Path) -> io::Result<Self> {
         let path = directory.join(format!(".{}{TEMPORARY}", Uuid::new_v4().simple()));
-        Ok(Unnamed { file: DurableFile::create(&path)?, named: false })
+        Ok(Unnamed { file: DurableFile::create(&path)?, named: false, synced: false })
     }
 
     /// The file.
     pub(crate) fn file(&mut self) -> &mut DurableFile {
+        self.synced = false;
         &mut self.file
+    }
+
+    /// Makes the bytes durable, if they are not yet.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        if !self.synced {
+            self.file.sync()?;
+            self.synced = true;
+        }
+        Ok(())
     }
 
     /// Syncs the bytes, gives the file its name and syncs the directory of that name.
     ///
     /// After an error that is not [`io::ErrorKind::AlreadyExists`] the name may or may not be there.
-    pub(crate) fn name(mut self, target: &Path, existing: Existing) -> io::Result<()> {
-        self.file.sync()?;
+    pub(crate) fn name(self, target: &Path, existing: Existing) -> io::Result<()> {
+        self.name_unsynced(target, existing)?;
+        sync_directory(parent(target))
+    }
+
+    /// Syncs the bytes and gives the file its name, which is durable once the caller has synced the directory: one
+    /// sync does for many names. What has the name is whole, also after power loss.
+    pub(crate) fn name_unsynced(mut self, target: &Path, existing: Existing) -> io::Result<()> {
+        self.sync()?;
         match existing {
             Existing::Refuse => fs::hard_link(self.file.path(), target)?,
             Existing::Replace => {
@@ -140,7 +159,7 @@ impl Unnamed {
         if !self.named {
             self.discard();
         }
-        sync_directory(parent(target))
+        Ok(())
     }
 
     fn discard(&mut self) {

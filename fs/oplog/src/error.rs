@@ -186,6 +186,47 @@ pub enum OpLogError {
         /// What went wrong.
         why: String,
     },
+    /// A file that was to be taken in has a name that none may have.
+    #[error(
+        "a file named {name:?} is not taken in: {why}; whoever sent it is broken or hostile, nothing was changed"
+    )]
+    BadName {
+        /// The name.
+        name: String,
+        /// Which rule it breaks.
+        why: &'static str,
+    },
+    /// A version was to be applied and one of its files is not there.
+    #[error("version {version} cannot be applied: its data file {name} {why}; fetch it again")]
+    NotStaged {
+        /// The version.
+        version: Version,
+        /// The file.
+        name: String,
+        /// Whether it is missing or has another length.
+        why: String,
+    },
+    /// The version that was to be applied is here already, with another log entry.
+    #[error(
+        "version {version} here ({path}) is another one than that to be applied: the histories have diverged and nothing was changed; start this replica anew, or follow the timeline that it belongs to",
+        path = path.display()
+    )]
+    Diverged {
+        /// The version.
+        version: Version,
+        /// Its log entry.
+        path: PathBuf,
+    },
+    /// A version does not go on from what is here, or contradicts itself.
+    #[error("version {version} cannot be applied to {table}: {why}; nothing was changed", table = table.display())]
+    NotApplicable {
+        /// The version.
+        version: Version,
+        /// The table.
+        table: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),

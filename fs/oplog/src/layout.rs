@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! data/                 Delta table: *.parquet and _delta_log/
-//! data/_inflight/       data files being written; moved out before anything names them
+//! data/_inflight/       data files being written, or fetched (in-…); moved out before anything names them
 //! journal/              segments, and what recovery set aside (torn-…, orphan-…)
 //! control/              Delta table of the Steward's settings and outcomes
 //! mirror/               materialized files, a cache
@@ -40,7 +40,7 @@ impl Layout {
         self.data().join(DELTA_LOG)
     }
 
-    /// Data files being written.
+    /// Data files being written, or fetched and waiting to be applied.
     pub fn inflight(&self) -> PathBuf {
         self.data().join(INFLIGHT)
     }

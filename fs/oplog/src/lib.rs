@@ -11,13 +11,18 @@ mod durable;
 mod encode;
 mod entries;
 mod error;
+mod export;
+mod follow;
 mod frame;
 mod history;
+mod incoming;
 mod journal;
 mod layout;
 mod load;
 mod oplog;
+mod placing;
 mod position;
+mod quarantine;
 mod recovery;
 #[cfg(test)]
 mod samples;
@@ -25,17 +30,26 @@ mod schema;
 mod snapshot;
 mod space;
 mod spill;
+mod staging;
 mod store;
 mod sweep;
 mod table;
 
+pub use delta::{checkpoint_name, entry_name};
 pub use durable::{Existing, write_durably};
 pub use error::OpLogError;
+pub use export::{
+    EntryFacts, FileRef, LiveFiles, VersionFiles, checkpoint_bytes, entry_facts, live_files,
+    schema_fingerprint, version_files,
+};
+pub use follow::Ahead;
 pub use history::{CommitInfo, changes, history};
+pub use incoming::{Incoming, IncomingVersion};
 pub use journal::{Journal, JournalError, JournalSize};
 pub use layout::Layout;
 pub use oplog::{Committed, OpLog, Opened, Options};
 pub use position::{At, Identity, Origin, PondId, Position, TxnSeq, Version};
+pub use staging::StagedFile;
 pub use store::DurableStore;
 pub use sweep::SweepReport;
 pub use table::DeltaTable;

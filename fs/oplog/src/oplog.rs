@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -29,10 +30,10 @@ use crate::{
 };
 
 /// The format that this program writes.
-const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 /// Names in the table's configuration.
-const POND_ID: &str = "pond.id";
-const MIN_READER: &str = "pond.minReader";
+pub(crate) const POND_ID: &str = "pond.id";
+pub(crate) const MIN_READER: &str = "pond.minReader";
 const MIN_WRITER: &str = "pond.minWriter";
 
 /// How to open.
@@ -87,6 +88,10 @@ pub struct OpLog {
     spills: Spills,
     space: SpaceGauge,
     position: RwLock<Position>,
+    /// Timeline of the commits to come, if it is a later one than the last commit's; else 0.
+    timeline: AtomicU64,
+    /// Numbers of files that were read ahead of the position.
+    ahead: Mutex<BTreeMap<String, u32>>,
     /// Held while a commit is under way; says why there can be no more.
     commit: Mutex<Result<(), String>>,
 }
@@ -224,6 +229,8 @@ impl OpLog {
             spills: Spills::new(layout.root()),
             space: SpaceGauge::new(layout.root()),
             position: RwLock::new(position),
+            timeline: AtomicU64::new(0),
+            ahead: Mutex::default(),
             commit: Mutex::new(writable),
             layout,
             log,
@@ -283,7 +290,7 @@ impl OpLog {
             );
             return Err(OpLogError::Encode { path: self.log.table().to_path_buf(), why });
         }
-        let next = Next::after(&last, cut_lsn);
+        let next = Next::after(&last, cut_lsn, self.timeline());
         let written = write_files(&self.layout, rows, next.txn_seq, next.timestamp)?;
         let put = entry(&next, self.identity.pond_id, origin, Vec::new(), &written)
             .map_err(|error| OpLogError::Encode {
@@ -349,6 +356,25 @@ impl OpLog {
         &self.log
     }
 
+    pub(crate) fn set_position(&self, position: Position) {
+        *self.position.write() = position;
+    }
+
+    /// Numbers of files that were read ahead of the position, by name.
+    pub(crate) fn ahead(&self) -> &Mutex<BTreeMap<String, u32>> {
+        &self.ahead
+    }
+
+    /// Commits from the next one on belong to this timeline. Timelines only grow: a lower one than the last commit's
+    /// changes nothing.
+    pub fn set_timeline(&self, timeline: u64) {
+        self.timeline.store(timeline, Ordering::Release);
+    }
+
+    fn timeline(&self) -> u64 {
+        self.timeline.load(Ordering::Acquire)
+    }
+
     pub(crate) fn commit_lock(&self) -> &Mutex<Result<(), String>> {
         &self.commit
     }
@@ -394,14 +420,14 @@ struct Next {
 }
 
 impl Next {
-    fn after(last: &Position, cut_lsn: Lsn) -> Self {
+    fn after(last: &Position, cut_lsn: Lsn, timeline: u64) -> Self {
         Next {
             version: last.version.next(),
             // The log counts milliseconds, and two commits within one must differ, as must any before a clock set back.
             timestamp: now_ms().max(last.timestamp / 1000 + 1),
             txn_seq: last.txn_seq.next(),
             cut_lsn: cut_lsn.max(last.cut_lsn),
-            timeline: last.timeline,
+            timeline: timeline.max(last.timeline),
         }
     }
 
@@ -490,7 +516,7 @@ fn discard(written: &[Written<'_>]) {
     durable::discard(written.iter().map(|file| file.path.as_path()));
 }
 
-fn ensure_directories<const N: usize>(directories: [PathBuf; N]) -> Result<(), OpLogError> {
+pub(crate) fn ensure_directories<const N: usize>(directories: [PathBuf; N]) -> Result<(), OpLogError> {
     directories.iter().try_for_each(|directory| {
         durable::ensure_directory(directory).map_err(OpLogError::io("create", directory))
     })
@@ -521,7 +547,7 @@ pub(crate) fn identity(log: &Log, snapshot: &Snapshot) -> Result<Identity, OpLog
     Ok(identity)
 }
 
-fn too_new(log: &Log, purpose: &'static str, needed: u32) -> OpLogError {
+pub(crate) fn too_new(log: &Log, purpose: &'static str, needed: u32) -> OpLogError {
     OpLogError::TooNew { path: log.table().to_path_buf(), purpose, needed, known: FORMAT }
 }
 
@@ -556,7 +582,7 @@ pub(crate) fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }
 
-fn threads() -> usize {
+pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 

@@ -11,6 +11,7 @@ use std::io;
 use arrow::json::LineDelimitedWriter;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
 
 use crate::action::{Action, Add, CommitInfo, Metadata, Protocol};
 use crate::delta::{Entry, Listing, Log};
@@ -213,12 +214,22 @@ impl FoldActions {
 /// The actions in a checkpoint.
 pub(crate) fn read_checkpoint(log: &Log, version: Version) -> Result<Vec<Action>, OpLogError> {
     let path = log.checkpoint_path(version);
-    let corrupt = |why: String| OpLogError::CorruptCheckpoint { version, path: path.clone(), why };
     let file = File::open(&path).map_err(OpLogError::io("open", &path))?;
-    data_file::unpanicked(|| decode_checkpoint(file)).and_then(|decoded| decoded).map_err(corrupt)
+    parse_checkpoint(log, version, file)
 }
 
-fn decode_checkpoint(file: File) -> Result<Vec<Action>, String> {
+/// The actions in what is, or is to be, a version's checkpoint.
+pub(crate) fn parse_checkpoint(
+    log: &Log,
+    version: Version,
+    checkpoint: impl ChunkReader + 'static,
+) -> Result<Vec<Action>, OpLogError> {
+    let corrupt =
+        |why: String| OpLogError::CorruptCheckpoint { version, path: log.checkpoint_path(version), why };
+    data_file::unpanicked(|| decode_checkpoint(checkpoint)).and_then(|decoded| decoded).map_err(corrupt)
+}
+
+fn decode_checkpoint(file: impl ChunkReader + 'static) -> Result<Vec<Action>, String> {
     let text = |error: &dyn std::error::Error| error.to_string();
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| text(&error))?;
     let wanted = builder.parquet_schema().root_schema().get_fields().iter().enumerate();

@@ -97,6 +97,23 @@ impl Committer {
         self.attempt(&Origin::recovery())
     }
 
+    /// Makes a version without rows, before [`run`](Self::run).
+    pub(crate) fn commit_empty(&self, origin: &Origin) -> Result<Position, OpLogError> {
+        let last = self.log.position();
+        let txn_seq = last.txn_seq.next();
+        self.observer.started(txn_seq);
+        match self.log.commit(&[], last.cut_lsn, origin) {
+            Ok(committed) => {
+                self.landed(&[], committed, 0, origin.clone(), false);
+                Ok(self.log.position())
+            }
+            Err(error) => {
+                self.observer.failed(txn_seq, &for_waiters(&error, error.errno()));
+                Err(error)
+            }
+        }
+    }
+
     /// The committer's thread. Ends after [`stop`](Self::stop).
     pub(crate) fn run(&self) {
         let _no_half_commit = EndProcessOnPanic("the committer");

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use pond_oplog::{DeltaTable, Layout, Version};
+use pond_oplog::{DeltaTable, Layout, OpLogError, Version};
 use pond_tinyfs::NodeId;
 
 use crate::control_row::{ControlRow, Event, encode, now, read, schema};
@@ -17,6 +17,15 @@ use crate::{Role, StewardError};
 
 /// The setting that says what the pond is: `push` for a source, `pull` for a replica.
 pub(crate) const ROLE_KEY: &str = "factory_mode:remote";
+
+/// The setting that holds the configuration of the store that a replica follows.
+pub(crate) const REMOTE_CONFIG_KEY: &str = "remote_config";
+
+/// The setting that says on which timeline a promoted pond commits.
+pub(crate) const TIMELINE_KEY: &str = "timeline";
+
+/// The setting that says why a source takes no writes any more; empty if it does.
+pub(crate) const SUPERSEDED_KEY: &str = "superseded";
 
 /// Outcomes are kept so long, microseconds.
 const RETENTION: i64 = 7 * 24 * 3600 * 1_000_000;
@@ -32,8 +41,43 @@ pub(crate) struct Control {
     watermarks: BTreeMap<NodeId, Version>,
     /// Outcomes not yet written.
     pending: Mutex<Vec<ControlRow>>,
-    /// `None` once closed, and where it is only read.
-    table: Mutex<Option<DeltaTable>>,
+    /// `None` once closed, and where it is only read. Settings change only while this is held.
+    table: Mutex<Option<Table>>,
+}
+
+/// The table as it is written to.
+struct Table {
+    table: DeltaTable,
+    /// Whether its newest version may not survive power loss: a sync of a directory has failed, and later ones would
+    /// not tell.
+    doubtful: bool,
+}
+
+impl Table {
+    /// The table to write to. After a doubtful version that is the table read anew and written anew, as one new file
+    /// and with a checkpoint, so that nothing depends on that version any more.
+    fn sound(&mut self, path: &Path) -> Result<&DeltaTable, StewardError> {
+        if self.doubtful {
+            tracing::warn!(path = %path.display(), "writing the control table anew");
+            self.table = DeltaTable::open(path)?;
+            self.rewrite(path)?;
+            self.doubtful = false;
+        }
+        Ok(&self.table)
+    }
+
+    /// Writes the table anew without what has expired.
+    fn rewrite(&mut self, path: &Path) -> Result<(), StewardError> {
+        let kept = retain(read(path, &self.table)?, now() - RETENTION);
+        let replaced = self.table.replace_all(&encode(path, &kept)?);
+        replaced.map(drop).map_err(|error| self.failed(error))
+    }
+
+    /// Takes note of a write that failed.
+    fn failed(&mut self, error: OpLogError) -> StewardError {
+        self.doubtful |= matches!(error, OpLogError::Unconfirmed { .. });
+        error.into()
+    }
 }
 
 impl Control {
@@ -78,7 +122,7 @@ impl Control {
             settings: Mutex::new(settings),
             watermarks,
             pending: Mutex::default(),
-            table: Mutex::new(writable.then_some(table)),
+            table: Mutex::new(writable.then_some(Table { table, doubtful: false })),
         })
     }
 
@@ -129,6 +173,8 @@ impl Control {
         if key.is_empty() || key.chars().any(|c| c.is_control() || c.is_whitespace() || c == '=') {
             return Err(bad("a name is not empty and has no spaces and no `=`"));
         }
+        // Before looking at the role, which must still be the same when the setting is written.
+        let mut table = self.table.lock();
         if key == ROLE_KEY {
             match (value, self.role()) {
                 ("pull", _) | ("push", Role::Source) => {}
@@ -140,11 +186,43 @@ impl Control {
                 _ => return Err(bad("it is `push` on a source and `pull` on a replica")),
             }
         }
-        let table = self.table.lock();
-        let table = table.as_ref().ok_or(StewardError::Closed)?;
-        table.append(&encode(&self.path, &[ControlRow::setting(key, value)])?)?;
-        self.settings.lock().insert(key.to_owned(), value.to_owned());
-        Ok(())
+        if key == TIMELINE_KEY {
+            return Err(bad("`pond promote` sets it, once the timeline is claimed"));
+        }
+        self.write_settings(&mut table, &[(key, value)])
+    }
+
+    /// Sets several settings in one step, without asking whether they make sense; they are durable when this returns.
+    pub(crate) fn set_all(&self, new: &[(&str, &str)]) -> Result<(), StewardError> {
+        self.write_settings(&mut self.table.lock(), new)
+    }
+
+    fn write_settings(&self, table: &mut Option<Table>, new: &[(&str, &str)]) -> Result<(), StewardError> {
+        let rows: Vec<ControlRow> = new.iter().map(|(key, value)| ControlRow::setting(key, value)).collect();
+        let written = self.append(table, &rows);
+        // What could not be confirmed is in the table all the same, and memory must say what the table says.
+        let unconfirmed =
+            |error: &StewardError| matches!(error, StewardError::OpLog(OpLogError::Unconfirmed { .. }));
+        if written.as_ref().err().is_none_or(unconfirmed) {
+            let mut settings = self.settings.lock();
+            settings.extend(new.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        }
+        written
+    }
+
+    /// Adds rows to the table. After [`OpLogError::Unconfirmed`] they are there, and are durable once anything else is
+    /// written.
+    fn append(&self, table: &mut Option<Table>, rows: &[ControlRow]) -> Result<(), StewardError> {
+        let open = table.as_mut().ok_or(StewardError::Closed)?;
+        let batch = encode(&self.path, rows)?;
+        let mut result = open.sound(&self.path)?.append(&batch);
+        // A version that memory does not know. Nobody else writes, so it is one of ours that seemed to have failed.
+        if let Err(error @ OpLogError::SomeoneElse { .. }) = &result {
+            tracing::warn!(%error, "the control table has a version that was not expected");
+            open.doubtful = true;
+            result = open.sound(&self.path)?.append(&batch);
+        }
+        result.map(drop).map_err(|error| open.failed(error))
     }
 
     /// How far a node's post-commit work had got when the table was opened.
@@ -170,32 +248,21 @@ impl Control {
 
     /// Writes the outcomes noted so far, and tidies the table when it has many files.
     pub(crate) fn flush(&self) -> Result<(), StewardError> {
-        let table = self.table.lock();
+        let mut table = self.table.lock();
         let rows = std::mem::take(&mut *self.pending.lock());
         if rows.is_empty() {
             return Ok(());
         }
-        let written = match table.as_ref() {
-            Some(table) => encode(&self.path, &rows).and_then(|batch| Ok(table.append(&batch)?)),
-            None => Err(StewardError::Closed),
-        };
-        if let Err(error) = written {
+        if let Err(error) = self.append(&mut table, &rows) {
             let mut pending = self.pending.lock();
             let newer = std::mem::replace(&mut *pending, rows);
             pending.extend(newer);
             return Err(error);
         }
-        match table.as_ref() {
-            Some(table) if table.files() > COMPACT_ABOVE => self.compact(table),
+        match table.as_mut() {
+            Some(open) if open.table.files() > COMPACT_ABOVE => open.rewrite(&self.path),
             _ => Ok(()),
         }
-    }
-
-    /// Writes the table anew without what has expired.
-    fn compact(&self, table: &DeltaTable) -> Result<(), StewardError> {
-        let kept = retain(read(&self.path, table)?, now() - RETENTION);
-        table.replace_all(&encode(&self.path, &kept)?)?;
-        Ok(())
     }
 
     /// Writes what is noted; nothing can be written afterwards.
@@ -204,6 +271,11 @@ impl Control {
         *self.table.lock() = None;
         result
     }
+}
+
+/// Whether the pond makes history or follows another's, by its control table alone: it is not opened.
+pub fn role(pond: &Path) -> Result<Role, StewardError> {
+    Ok(Control::open(pond, false)?.role())
 }
 
 /// What compaction keeps: current settings, outcomes since `since`, and each node's watermark.
@@ -232,131 +304,4 @@ fn retain(rows: Vec<ControlRow>, since: i64) -> Vec<ControlRow> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use pond_oplog::TxnSeq;
-
-    fn pond() -> tempfile::TempDir {
-        let pond = tempfile::tempdir().unwrap();
-        Control::create(pond.path(), Role::Source).unwrap();
-        pond
-    }
-
-    fn node(number: u64) -> NodeId {
-        NodeId::new(number).unwrap()
-    }
-
-    fn completed(of: u64, version: u64) -> ControlRow {
-        ControlRow::post_commit(
-            Event::PostCommitCompleted,
-            (node(of), "/etc/system.d/x"),
-            (TxnSeq(version + 1), Some(Version(version))),
-            None,
-        )
-    }
-
-    #[test]
-    fn a_setting_is_there_after_opening_anew() {
-        let pond = pond();
-        let control = Control::open(pond.path(), true).unwrap();
-        assert_eq!(control.role(), Role::Source);
-        control.set("factory_mode:exec-log", "quiet").unwrap();
-        control.set("factory_mode:exec-log", "loud").unwrap();
-        drop(control);
-        let control = Control::open(pond.path(), false).unwrap();
-        assert_eq!(control.factory_mode("exec-log").as_deref(), Some("loud"));
-        assert_eq!(control.factory_mode("other").as_deref(), Some("push"));
-    }
-
-    #[test]
-    fn a_replica_runs_only_the_factories_it_was_told_to_and_does_not_become_a_source() {
-        let pond = tempfile::tempdir().unwrap();
-        Control::create(pond.path(), Role::Replica).unwrap();
-        let control = Control::open(pond.path(), true).unwrap();
-        assert_eq!(control.factory_mode("exec-log"), None);
-        assert_eq!(control.factory_mode("remote").as_deref(), Some("pull"));
-        control.set("factory_mode:exec-log", "pull").unwrap();
-        assert_eq!(control.factory_mode("exec-log").as_deref(), Some("pull"));
-        assert!(matches!(control.set(ROLE_KEY, "push"), Err(StewardError::BadSetting { .. })));
-        assert!(matches!(control.set(ROLE_KEY, "both"), Err(StewardError::BadSetting { .. })));
-        assert_eq!(control.role(), Role::Replica);
-    }
-
-    #[test]
-    fn a_missing_table_is_told_apart() {
-        let pond = tempfile::tempdir().unwrap();
-        assert!(matches!(Control::open(pond.path(), true), Err(StewardError::ControlMissing { .. })));
-    }
-
-    #[test]
-    fn a_batch_holds_the_last_row_of_each_subject_and_every_failure() {
-        let pond = pond();
-        let control = Control::open(pond.path(), true).unwrap();
-        let row = |event, txn| ControlRow::transaction(event, TxnSeq(txn), None, None);
-        for event in [Event::Begin, Event::Failed, Event::Begin, Event::DataCommitted, Event::Completed] {
-            control.record(row(event, 7));
-        }
-        control.record(row(Event::Begin, 8));
-        control.record(completed(5, 3));
-        control.record(completed(5, 4));
-        control.flush().unwrap();
-        drop(control);
-        let control = Control::open(pond.path(), true).unwrap();
-        assert_eq!(control.watermark(node(5)), Some(Version(4)));
-        let table = control.table.lock();
-        let rows = read(&control.path, table.as_ref().unwrap()).unwrap();
-        let events: Vec<_> = rows.iter().map(|row| (row.event, row.txn_seq.0)).collect();
-        assert_eq!(
-            events,
-            [
-                (Event::Setting, 0),
-                (Event::Failed, 7),
-                (Event::Completed, 7),
-                (Event::Begin, 8),
-                (Event::PostCommitCompleted, 5)
-            ]
-        );
-    }
-
-    #[test]
-    fn compaction_keeps_settings_watermarks_and_a_week() {
-        let old = |row: ControlRow| ControlRow { timestamp: 10, ..row };
-        let recent = |row: ControlRow| ControlRow { timestamp: 1000, ..row };
-        let transaction = ControlRow::transaction(Event::Completed, TxnSeq(1), Some(Version(1)), None);
-        let rows = vec![
-            old(ControlRow::setting("a", "1")),
-            old(ControlRow::setting("a", "2")),
-            old(transaction.clone()),
-            old(completed(5, 3)),
-            old(completed(5, 4)),
-            recent(transaction.clone()),
-        ];
-        let kept = retain(rows.clone(), 500);
-        assert_eq!(kept, [rows[1].clone(), rows[4].clone(), rows[5].clone()]);
-    }
-
-    #[test]
-    fn the_table_stays_small_and_keeps_what_counts() {
-        let pond = pond();
-        let control = Control::open(pond.path(), true).unwrap();
-        for version in 0..2 * COMPACT_ABOVE as u64 {
-            control.record(completed(5, version));
-            control.flush().unwrap();
-        }
-        assert!(control.table.lock().as_ref().unwrap().files() <= COMPACT_ABOVE + 1);
-        drop(control);
-        let control = Control::open(pond.path(), false).unwrap();
-        assert_eq!(control.watermark(node(5)), Some(Version(2 * COMPACT_ABOVE as u64 - 1)));
-        assert_eq!(control.role(), Role::Source);
-    }
-
-    #[test]
-    fn nothing_is_written_after_close() {
-        let pond = pond();
-        let control = Control::open(pond.path(), true).unwrap();
-        control.close().unwrap();
-        assert!(matches!(control.set("a", "b"), Err(StewardError::Closed)));
-        control.record(completed(5, 1));
-        assert!(matches!(control.flush(), Err(StewardError::Closed)));
-    }
-}
+mod tests;

@@ -64,6 +64,49 @@ pub enum StewardError {
         /// The pond.
         path: PathBuf,
     },
+    /// An earlier init from a backup was cut off.
+    #[error(
+        "making the replica {path} from its backup was cut off: run `pond init --from-backup` again, which goes on \
+         where it stopped",
+        path = path.display()
+    )]
+    ReplicaUnfinished {
+        /// The pond.
+        path: PathBuf,
+    },
+    /// Init from a backup found a replica that is whole.
+    #[error("{path} is a replica already: `pond sync` brings it up to date", path = path.display())]
+    AlreadyAReplica {
+        /// The pond.
+        path: PathBuf,
+    },
+    /// Only a replica can be promoted.
+    #[error("{path} is a source and takes writes already: only a replica can be promoted", path = path.display())]
+    NotAReplica {
+        /// The pond.
+        path: PathBuf,
+    },
+    /// A timeline that a replica cannot be promoted to.
+    #[error("{path} is on timeline {current}, and a new one must be higher than that: {timeline} is not", path = path.display())]
+    BadTimeline {
+        /// The pond.
+        path: PathBuf,
+        /// The timeline of its newest version.
+        current: u64,
+        /// The one that was asked for.
+        timeline: u64,
+    },
+    /// A pull was told to stop and did not.
+    #[error(
+        "a pull of {pond} still runs after {seconds} s; the pond stays locked until this process ends",
+        pond = pond.display()
+    )]
+    StillPulling {
+        /// The pond.
+        pond: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The settings are gone, and with them whether the pond is a source or a replica.
     #[error(
         "{path} has data but no control table, so its role is unknown; writing to a replica would fork its history. \
@@ -147,6 +190,14 @@ pub enum StewardError {
         /// What it said.
         reason: FactoryError,
     },
+    /// What a configuration leads to will not do.
+    #[error("{factory} tried its configuration out, and it will not do: {reason}")]
+    ProbeFailed {
+        /// The factory.
+        factory: String,
+        /// What it said.
+        reason: FactoryError,
+    },
     /// A factory failed.
     #[error("{path} ({factory}) failed: {reason}")]
     FactoryFailed {
@@ -209,8 +260,11 @@ impl StewardError {
             StewardError::Tree { source, .. } => source.errno(),
             StewardError::OpLog(error) => error.errno(),
             StewardError::BadSetting { .. }
+            | StewardError::NotAReplica { .. }
+            | StewardError::BadTimeline { .. }
             | StewardError::UnknownFactory { .. }
             | StewardError::BadConfiguration { .. }
+            | StewardError::ProbeFailed { .. }
             | StewardError::NotDynamic { .. }
             | StewardError::BadPath { .. } => libc::EINVAL,
             _ => libc::EIO,

@@ -7,10 +7,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pond_oplog::Version;
 
-use crate::{ExecLog, FactoryError, FactoryPond, StewardError};
+use crate::{ExecLog, FactoryError, FactoryPond, Replica, StewardError};
+
+/// The factory that ships versions to a backup store, and brings them in on a replica.
+pub const REMOTE: &str = "remote";
 
 /// A kind of dynamic node.
 pub trait Factory: Send + Sync + 'static {
@@ -23,6 +27,12 @@ pub trait Factory: Send + Sync + 'static {
     /// Whether a configuration is one. Secrets are still `${env:NAME}`, and need not be set.
     fn validate(&self, configuration: &[u8]) -> Result<(), FactoryError>;
 
+    /// Tries out what a valid configuration leads to (a store, say), before a node is made with it.
+    fn probe(&self, configuration: &[u8]) -> Result<(), FactoryError> {
+        let _ = configuration;
+        Ok(())
+    }
+
     /// Does its work; the result is a line for the user.
     ///
     /// A run may be repeated: after a failure, and after a crash also for versions that it has handled.
@@ -32,6 +42,12 @@ pub trait Factory: Send + Sync + 'static {
     /// what factories wrote.
     fn writes(&self) -> bool {
         false
+    }
+
+    /// How often a replica runs it to bring versions in; `None` if only when it is asked to.
+    fn interval(&self, configuration: &[u8]) -> Result<Option<Duration>, FactoryError> {
+        let _ = configuration;
+        Ok(None)
     }
 }
 
@@ -49,6 +65,9 @@ pub struct FactoryContext<'a> {
     pub commits: Option<RangeInclusive<Version>>,
     /// The pond.
     pub pond: &'a FactoryPond,
+    /// Where versions come in: in mode `pull` on a replica, where a run of the factory `remote` brings them in, shows
+    /// them and reports how that goes.
+    pub replica: Option<&'a Replica>,
 }
 
 /// The factories that a program knows.

@@ -3,14 +3,16 @@
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use pond_oplog::{CommitInfo, OpLog, Version, history};
-use pond_tinyfs::{FileType, Make, NodeId, SetAttributes, TinyFs, WriteFlags};
+use pond_tinyfs::{FileType, Make, NodeId, SetAttributes, Stale, TinyFs, WriteFlags};
 
 use crate::StewardError;
 use crate::commit::Committer;
-use crate::paths::{self, Change, ChangeWatcher, look_up, make, make_parents, owner};
+use crate::control::{Control, SUPERSEDED_KEY};
+use crate::paths::{self, ChangeWatcher, look_up, made, make, make_parents, owner};
 use crate::progress::Progress;
 
 /// A factory writes so many bytes at a time.
@@ -18,24 +20,16 @@ const WRITE: usize = 1 << 20;
 
 /// The pond as a factory sees it.
 pub struct FactoryPond {
-    path: PathBuf,
-    oplog: Arc<OpLog>,
-    committer: Arc<Committer>,
-    progress: Arc<Progress>,
-    watcher: Arc<RwLock<Option<ChangeWatcher>>>,
+    pub(crate) path: PathBuf,
+    pub(crate) oplog: Arc<OpLog>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) watcher: Arc<RwLock<Option<ChangeWatcher>>>,
+    pub(crate) stopping: Arc<AtomicBool>,
 }
 
 impl FactoryPond {
-    pub(crate) fn new(
-        path: &Path,
-        oplog: Arc<OpLog>,
-        committer: Arc<Committer>,
-        progress: Arc<Progress>,
-        watcher: Arc<RwLock<Option<ChangeWatcher>>>,
-    ) -> Self {
-        FactoryPond { path: path.to_owned(), oplog, committer, progress, watcher }
-    }
-
     /// `$POND`.
     pub fn path(&self) -> &Path {
         &self.path
@@ -70,6 +64,50 @@ impl FactoryPond {
         Ok(commits)
     }
 
+    /// Whether the process wants to end and the time that was left to finish in is over: long work should stop now,
+    /// with an error that says what it still owes.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Makes [`stopping`](Self::stopping) true.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// The pond takes no writes from now on, nor when it is opened again; `why` is shown to whoever asks. What was
+    /// written before is still committed. For a push that finds that another pond makes this history now. Lifted by
+    /// `pond control set superseded ""` and by promoting.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be written down: then it holds only until the pond is closed.
+    pub fn refuse_writes(&self, why: &str) -> Result<(), StewardError> {
+        self.committer.refuse_writes(why, true);
+        if self.control.get(SUPERSEDED_KEY).as_deref() == Some(why) {
+            return Ok(());
+        }
+        self.control.set_all(&[(SUPERSEDED_KEY, why)])
+    }
+
+    /// A setting, by its whole name: `NAME:…` are a factory's own.
+    pub fn control_get(&self, key: &str) -> Option<String> {
+        self.control.get(key)
+    }
+
+    /// Sets one of the factory's own settings, whose names begin with the factory's and a colon; it is durable when
+    /// this returns.
+    pub fn control_set(&self, key: &str, value: &str) -> Result<(), StewardError> {
+        match key.split_once(':') {
+            Some((factory, _)) if !matches!(factory, "" | "factory_mode") => self.control.set(key, value),
+            _ => Err(StewardError::BadSetting {
+                key: key.to_owned(),
+                value: value.to_owned(),
+                why: "a factory's own settings begin with its name and a colon",
+            }),
+        }
+    }
+
     /// Commits what was written.
     pub(crate) fn commit(&self) -> Result<(), StewardError> {
         self.committer.commit_now().map(drop)
@@ -83,16 +121,16 @@ impl FactoryPond {
         if !self.committer.has_room() {
             self.committer.wait_for_room().map_err(|error| failed("write", error))?;
         }
-        let mut changes = Vec::new();
+        let mut stale = Vec::new();
         let result = self.committer.change_by_factory(|fs, nodes| {
-            let result = write_file(fs, &parts, content, nodes, &mut changes);
+            let result = write_file(fs, &parts, content, nodes, &mut stale);
             result.map_err(|error| match error {
                 WriteError::Tree(action, source) => failed(action, source),
                 WriteError::Steward(error) => error,
             })
         });
         if let Some(watcher) = self.watcher.read().as_ref() {
-            watcher(&changes);
+            watcher(&stale);
         }
         result
     }
@@ -108,25 +146,26 @@ fn write_file(
     parts: &[&str],
     content: &[u8],
     nodes: &mut Vec<NodeId>,
-    changes: &mut Vec<Change>,
+    stale: &mut Vec<Stale>,
 ) -> Result<(), WriteError> {
     let tree = |action| move |source| WriteError::Tree(action, source);
     let caller = owner();
-    let parent = make_parents(fs, &caller, parts, changes);
     // Directories made are the factory's, also when it got no further.
-    nodes.extend(changes.iter().flat_map(|change| [change.parent, change.node]));
-    let parent = parent.map_err(WriteError::Steward)?;
+    let parent = make_parents(fs, &caller, parts, stale, nodes).map_err(WriteError::Steward)?;
     let name = parts[parts.len() - 1];
     let file = match look_up(fs, parent, name).map_err(tree("look up"))? {
-        Some(found) if found.kind == FileType::File => found.id,
+        Some(found) if found.kind == FileType::File => {
+            stale.push(Stale::Attributes(found.id));
+            found.id
+        }
         Some(_) => return Err(WriteError::Tree("write", pond_tinyfs::Errno::EXIST.into())),
         None => {
             nodes.push(parent);
+            stale.extend(made(parent, name.as_bytes()));
             make(fs, &caller, parent, name, Make::File { mode: 0o644 }).map_err(tree("make"))?.id
         }
     };
     nodes.push(file);
-    changes.push(Change { parent, name: name.as_bytes().to_vec(), node: file });
     let truncate = SetAttributes { size: Some(0), ..SetAttributes::default() };
     fs.setattr(&caller, file, &truncate).map_err(tree("truncate"))?;
     let mut offset = 0;

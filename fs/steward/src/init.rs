@@ -1,8 +1,9 @@
 //! Making a pond, and telling what lies at a place.
 //!
 //! A pond is made in its own directory, which may be a mountpoint or in a directory that is not ours to write to, so
-//! there is no renaming into place. Instead the first thing made is the file `init-unfinished` and the last thing done is
-//! to remove it, both under the writer lock: while it is there, nobody has written to the pond, and `init` may begin anew.
+//! there is no renaming into place. Instead the first thing made is the file `init-unfinished` and the last thing
+//! done is to remove it, both under the writer lock: while it is there, nobody has written to the pond, and `init`
+//! may begin anew.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::ErrorKind;
@@ -20,6 +21,10 @@ use crate::{Role, StewardError};
 /// While this file is there, the pond is being made.
 const UNFINISHED: &str = "init-unfinished";
 
+/// While this file is there, the pond is being made from a backup. Unlike one that is being made empty, it is worth
+/// keeping: init goes on where it stopped.
+const REPLICA_UNFINISHED: &str = "init-from-backup-unfinished";
+
 /// What lies at the place of a pond.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Found {
@@ -33,15 +38,46 @@ pub enum Found {
     Other,
 }
 
+/// The file that says that a replica is not whole yet.
+pub(crate) struct Marker {
+    path: PathBuf,
+}
+
+impl Marker {
+    pub(crate) fn of_replica(pond: &Path) -> Self {
+        Marker { path: pond.join(REPLICA_UNFINISHED) }
+    }
+
+    pub(crate) fn exists(&self) -> Result<bool, StewardError> {
+        self.path.try_exists().map_err(|error| StewardError::io("look at", &self.path, error))
+    }
+
+    pub(crate) fn make(&self) -> Result<(), StewardError> {
+        make_file(&self.path)?;
+        sync_directory(self.directory())
+    }
+
+    /// Also durably, since what it stands for is.
+    pub(crate) fn remove(&self) -> Result<(), StewardError> {
+        fs::remove_file(&self.path).map_err(|error| StewardError::io("remove", &self.path, error))?;
+        sync_directory(self.directory())
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+}
+
 /// What lies at `pond`.
 pub(crate) fn probe(pond: &Path) -> Result<Found, StewardError> {
     let failed = |error| StewardError::io("look at", pond, error);
-    let (mut empty, mut unfinished) = (true, false);
+    let (mut empty, mut unfinished, mut replica) = (true, false, false);
     match fs::read_dir(pond) {
         Ok(entries) => {
             for entry in entries {
                 let name = entry.map_err(failed)?.file_name();
                 unfinished |= name == UNFINISHED;
+                replica |= name == REPLICA_UNFINISHED;
                 // What a lock on a pond that was never made leaves behind.
                 empty &= name == LOCK_FILE;
             }
@@ -52,6 +88,9 @@ pub(crate) fn probe(pond: &Path) -> Result<Found, StewardError> {
     }
     if empty {
         return Ok(Found::Nothing);
+    }
+    if replica {
+        return Ok(Found::Pond);
     }
     let log = Layout::new(pond).data().join("_delta_log");
     // Whatever the marker says: a pond that has been written to is never made anew.
@@ -65,22 +104,7 @@ pub(crate) fn probe(pond: &Path) -> Result<Found, StewardError> {
 /// Makes a pond where there is nothing yet, or an empty directory.
 pub(crate) fn init(pond: &Path) -> Result<(), StewardError> {
     refuse_unless_free(pond)?;
-    let failed = |action| move |error| StewardError::io(action, pond, error);
-    let absolute = std::path::absolute(pond).map_err(failed("find the directory of"))?;
-    let missing = |path: &&Path| !path.exists();
-    // The directories that get a new entry, which must be durable for the pond to be found again.
-    let changed = absolute.ancestors().take_while(missing).filter_map(Path::parent).map(Path::to_owned);
-    let changed: Vec<PathBuf> = changed.collect();
-    if let Some(parent) = changed.first() {
-        fs::create_dir_all(parent).map_err(|error| StewardError::io("make the directory", parent, error))?;
-    }
-    match DirBuilder::new().mode(0o700).create(pond) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            fs::set_permissions(pond, Permissions::from_mode(0o700)).map_err(failed("set the mode of"))?;
-        }
-        Err(error) => return Err(failed("make the directory")(error)),
-    }
+    let changed = make_pond_directory(pond)?;
     let _lock = WriterLock::acquire(pond, None)?;
     // Somebody else may have made it meanwhile. Only under the lock may what lies there be called unfinished.
     refuse_unless_free(pond)?;
@@ -101,7 +125,11 @@ pub(crate) fn init(pond: &Path) -> Result<(), StewardError> {
     let owner = owner();
     let origin = Origin { kind: "init".into(), command: None };
     OpLog::create(pond, root_row(Timestamp::now(), owner.uid, owner.gid), &origin)?;
-    if !layout.journal().try_exists().map_err(failed("look at"))? {
+    if !layout
+        .journal()
+        .try_exists()
+        .map_err(|error| StewardError::io("look at", &layout.journal(), error))?
+    {
         make_directory(&layout.journal())?;
     }
     sync_directory(pond)?;
@@ -109,6 +137,28 @@ pub(crate) fn init(pond: &Path) -> Result<(), StewardError> {
     fs::remove_file(&marker).map_err(|error| StewardError::io("remove", &marker, error))?;
     sync_directory(pond)?;
     changed.iter().try_for_each(|directory| sync_directory(directory))
+}
+
+/// Makes the directory of a pond, private, and those above it that are missing. Gives the directories that have a new
+/// entry: once these are synced, the pond is found again.
+pub(crate) fn make_pond_directory(pond: &Path) -> Result<Vec<PathBuf>, StewardError> {
+    let failed = |action| move |error| StewardError::io(action, pond, error);
+    let absolute = std::path::absolute(pond).map_err(failed("find the directory of"))?;
+    let missing = |path: &&Path| !path.exists();
+    // The directories that get a new entry, which must be durable for the pond to be found again.
+    let changed = absolute.ancestors().take_while(missing).filter_map(Path::parent).map(Path::to_owned);
+    let changed: Vec<PathBuf> = changed.collect();
+    if let Some(parent) = changed.first() {
+        fs::create_dir_all(parent).map_err(|error| StewardError::io("make the directory", parent, error))?;
+    }
+    match DirBuilder::new().mode(0o700).create(pond) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            fs::set_permissions(pond, Permissions::from_mode(0o700)).map_err(failed("set the mode of"))?;
+        }
+        Err(error) => return Err(failed("make the directory")(error)),
+    }
+    Ok(changed)
 }
 
 /// Gives a pond that lost its settings its role again.
@@ -130,6 +180,9 @@ pub(crate) fn restore_control(pond: &Path, role: Role) -> Result<(), StewardErro
 pub(crate) fn refuse_unless_pond(pond: &Path) -> Result<(), StewardError> {
     let not_a_pond = |why| Err(StewardError::NotAPond { path: pond.to_owned(), why });
     match probe(pond)? {
+        Found::Pond if Marker::of_replica(pond).exists()? => {
+            Err(StewardError::ReplicaUnfinished { path: pond.to_owned() })
+        }
         Found::Pond => Ok(()),
         Found::Unfinished => Err(StewardError::InitUnfinished { path: pond.to_owned() }),
         Found::Nothing => not_a_pond("there is nothing"),
@@ -140,16 +193,25 @@ pub(crate) fn refuse_unless_pond(pond: &Path) -> Result<(), StewardError> {
 fn refuse_unless_free(pond: &Path) -> Result<(), StewardError> {
     match probe(pond)? {
         Found::Nothing | Found::Unfinished => Ok(()),
-        Found::Pond => Err(StewardError::AlreadyAPond { path: pond.to_owned() }),
-        Found::Other => {
-            let mut names = fs::read_dir(pond)
-                .map_err(|error| StewardError::io("list", pond, error))?
-                .filter_map(|entry| entry.ok().map(|entry| entry.file_name()))
-                .filter(|name| name != LOCK_FILE);
-            let found = names.next().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            Err(StewardError::NotEmpty { path: pond.to_owned(), found })
+        Found::Pond if Marker::of_replica(pond).exists()? => {
+            Err(StewardError::ReplicaUnfinished { path: pond.to_owned() })
         }
+        Found::Pond => Err(StewardError::AlreadyAPond { path: pond.to_owned() }),
+        Found::Other => refuse_other(pond),
     }
+}
+
+/// Says what else than a pond is there.
+pub(crate) fn refuse_other(pond: &Path) -> Result<(), StewardError> {
+    if probe(pond)? == Found::Unfinished {
+        return Err(StewardError::InitUnfinished { path: pond.to_owned() });
+    }
+    let mut names = fs::read_dir(pond)
+        .map_err(|error| StewardError::io("list", pond, error))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.file_name()))
+        .filter(|name| name != LOCK_FILE);
+    let found = names.next().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    Err(StewardError::NotEmpty { path: pond.to_owned(), found })
 }
 
 fn make_file(path: &Path) -> Result<(), StewardError> {
@@ -163,7 +225,7 @@ fn make_file(path: &Path) -> Result<(), StewardError> {
         .map_err(|error| StewardError::io("make", path, error))
 }
 
-fn make_directory(path: &Path) -> Result<(), StewardError> {
+pub(crate) fn make_directory(path: &Path) -> Result<(), StewardError> {
     DirBuilder::new()
         .mode(0o700)
         .create(path)
@@ -171,7 +233,7 @@ fn make_directory(path: &Path) -> Result<(), StewardError> {
     sync_directory(path)
 }
 
-fn sync_directory(path: &Path) -> Result<(), StewardError> {
+pub(crate) fn sync_directory(path: &Path) -> Result<(), StewardError> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
         .map_err(|error| StewardError::io("fsync the directory", path, error))

@@ -5,22 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use pond_oplog::{At, CommitInfo, OpLog, Opened, Options, Origin, Position, TxnSeq, Version, history};
-use pond_tinyfs::{PersistenceLayer, Row, StorageError, TinyFs};
+use pond_oplog::{
+    At, CommitInfo, Incoming, Layout, OpLog, Opened, Options, Origin, Position, TxnSeq, Version, history,
+};
+use pond_tinyfs::{PersistenceLayer, Row, StorageError, TinyFs, Tree};
 
 use crate::commit::{CommitObserver, Committer, FACTORY_ORIGIN, Parts};
-use crate::control::Control;
+use crate::control::{Control, SUPERSEDED_KEY};
 use crate::control_row::{ControlRow, Event};
 use crate::factory_pond::FactoryPond;
+use crate::follow::Follower;
 use crate::fsync::Fsync;
 use crate::housekeeper::Housekeeper;
 use crate::init;
 use crate::lock::WriterLock;
 use crate::post_commit::PostCommit;
 use crate::progress::Progress;
+use crate::replica::Shown;
 use crate::reserve::Reserve;
 use crate::steward::Running;
-use crate::{Registry, Role, Steward, StewardError};
+use crate::threads;
+use crate::{Registry, Replica, Role, Steward, StewardError};
 
 /// A checkpoint every so many versions.
 const CHECKPOINT_EVERY: u64 = 64;
@@ -40,6 +45,8 @@ pub struct OpenOptions {
     pub origin: Origin,
     /// How long to wait for another writer to end; `None` does not wait.
     pub wait_for_lock: Option<Duration>,
+    /// Whether a replica that is opened brings versions in by itself; else only [`Steward::sync`] does. Default true.
+    pub follow: bool,
 }
 
 impl Default for OpenOptions {
@@ -51,6 +58,7 @@ impl Default for OpenOptions {
             registry: Registry::default(),
             origin: Origin::mount(),
             wait_for_lock: None,
+            follow: true,
         }
     }
 }
@@ -63,11 +71,39 @@ impl OpenOptions {
 
 impl Steward {
     /// Opens a pond for writing: takes the writer lock, recovers what the journal holds and commits it, and starts
-    /// committing. A replica, or a pond whose journal is damaged, opens too but takes no writes.
+    /// committing. A pond whose journal is damaged, or that another pond has superseded, opens too but takes no writes.
+    ///
+    /// A replica shows its newest version and follows its backup store, unless [`OpenOptions::follow`] is off.
     pub fn open(pond: &Path, options: OpenOptions) -> Result<Arc<Steward>, StewardError> {
         init::refuse_unless_pond(pond)?;
         let lock = WriterLock::acquire(pond, options.wait_for_lock)?;
+        // Whether it is whole is certain only now.
+        init::refuse_unless_pond(pond)?;
+        Self::open_with(pond, options, lock)
+    }
+
+    /// Opens a pond whose lock is held.
+    pub(crate) fn open_with(
+        pond: &Path,
+        options: OpenOptions,
+        lock: WriterLock,
+    ) -> Result<Arc<Steward>, StewardError> {
         let control = Control::open(pond, true)?;
+        let follow = options.follow;
+        let mut steward = match control.role() {
+            Role::Source => Self::open_source(pond, options, control)?,
+            Role::Replica => Self::open_replica(pond, options, control)?,
+        };
+        let threads = steward.start(follow, &mut threads::spawn)?;
+        *steward.running.get_mut() = Some(Running { lock, threads });
+        Ok(Arc::new(steward))
+    }
+
+    pub(crate) fn open_source(
+        pond: &Path,
+        options: OpenOptions,
+        control: Control,
+    ) -> Result<Self, StewardError> {
         let mut opened = OpLog::open(pond, &options.log_options())?;
         let recovered = std::mem::take(&mut opened.recovered);
         let damage = opened.read_only_because.take();
@@ -75,24 +111,46 @@ impl Steward {
             Some(_) => Reserve::none(pond),
             None => Reserve::new(pond, opened.oplog.space()),
         };
-        let mut steward = Steward::assemble(pond, options, opened, control, reserve, true);
-        if let Some(why) = damage {
-            steward.committer.refuse_writes(&why, false);
-        } else if steward.control.role() == Role::Replica {
-            let why = "it is a replica, and follows its backup store (factory_mode:remote is pull)";
-            steward.committer.refuse_writes(why, false);
-            if !recovered.is_empty() {
-                let rows = recovered.len();
-                steward
-                    .notes
-                    .push(format!("the journal holds {rows} changes, which a replica cannot commit"));
+        let mut steward = Steward::assemble(pond, options, opened, control, reserve, TinyFs::new, true);
+        match damage {
+            Some(why) => steward.committer.refuse_writes(&why, false),
+            None => {
+                // Before recovery, whose commit must not land on the timeline that the pond was promoted away from.
+                steward.set_timeline();
+                steward.recover(recovered)?;
+                steward.take_up_timeline();
+                // What was promised before it was superseded is committed all the same.
+                if let Some(why) = steward.control.get(SUPERSEDED_KEY).filter(|why| !why.is_empty()) {
+                    steward.committer.refuse_writes(&why, true);
+                }
             }
-        } else {
-            steward.recover(recovered)?;
         }
-        let running = steward.start(lock)?;
-        *steward.running.get_mut() = Some(running);
-        Ok(Arc::new(steward))
+        Ok(steward)
+    }
+
+    fn open_replica(pond: &Path, options: OpenOptions, control: Control) -> Result<Self, StewardError> {
+        // First, since it takes what lies above a gap out of the log.
+        let (incoming, _) = Incoming::open(pond)?;
+        let opened = OpLog::open_read_only(pond, At::Tip, &options.log_options())?;
+        let reserve = Reserve::none(pond);
+        let mut steward = Steward::assemble(pond, options, opened, control, reserve, TinyFs::following, true);
+        let why = "it is a replica, and follows its backup store (factory_mode:remote is pull)";
+        steward.committer.refuse_writes(why, false);
+        if holds_segments(&Layout::new(pond).journal())? {
+            steward.notes.push(
+                "the journal holds changes from when it was a source, which a replica cannot commit".into(),
+            );
+        }
+        let post_commit = &steward.post_commit;
+        let shown = Shown {
+            fs: steward.fs().clone(),
+            oplog: steward.oplog.clone(),
+            watcher: steward.watcher.clone(),
+            progress: post_commit.progress.clone(),
+        };
+        let replica = Replica::new(pond, incoming, Some(shown), None)?;
+        steward.follower = Some(Arc::new(Follower::new(replica, post_commit.clone())));
+        Ok(steward)
     }
 
     /// Opens a version for reading. Takes no lock, starts no threads, writes nothing; several may do so, also while
@@ -106,7 +164,9 @@ impl Steward {
             notes.push(error.to_string());
             Control::unknown(pond)
         });
-        let mut steward = Steward::assemble(pond, options, opened, control, Reserve::none(pond), false);
+        let reserve = Reserve::none(pond);
+        let mut steward =
+            Steward::assemble(pond, options, opened, control, reserve, TinyFs::read_only, false);
         steward.notes.extend(notes);
         steward.housekeeper.measure(pond);
         Ok(Arc::new(steward))
@@ -140,34 +200,6 @@ impl Steward {
         Ok(())
     }
 
-    fn start(&self, lock: WriterLock) -> Result<Running, StewardError> {
-        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(body)
-                .map_err(|error| StewardError::io("start the threads of", &self.pond, error))
-        };
-        let (committer, fsync, post_commit) =
-            (self.committer.clone(), self.fsync.clone(), self.post_commit.clone());
-        let (housekeeper, pond, oplog, control, for_housekeeper) = (
-            self.housekeeper.clone(),
-            self.pond.clone(),
-            self.oplog.clone(),
-            self.control.clone(),
-            self.committer.clone(),
-        );
-        Ok(Running {
-            lock,
-            committer: spawn("pond-commit", Box::new(move || committer.run()))?,
-            fsync: spawn("pond-journal", Box::new(move || fsync.run()))?,
-            housekeeper: spawn(
-                "pond-housekeeper",
-                Box::new(move || housekeeper.run(&pond, &oplog, &control, &for_housekeeper)),
-            )?,
-            post_commit: spawn("pond-factories", Box::new(move || post_commit.run()))?,
-        })
-    }
-
     /// Puts the parts together; nothing runs yet.
     fn assemble(
         pond: &Path,
@@ -175,15 +207,12 @@ impl Steward {
         opened: Opened,
         control: Control,
         reserve: Reserve,
+        filesystem: fn(Tree, Arc<dyn PersistenceLayer>) -> TinyFs,
         writer: bool,
     ) -> Self {
         let Opened { oplog, tree, notes, .. } = opened;
         let persistence: Arc<dyn PersistenceLayer> = oplog.clone();
-        let fs = Arc::new(if writer {
-            TinyFs::new(tree, persistence)
-        } else {
-            TinyFs::read_only(tree, persistence)
-        });
+        let fs = Arc::new(filesystem(tree, persistence));
         let control = Arc::new(control);
         let housekeeper = Arc::new(Housekeeper::default());
         let progress = Arc::new(Progress::new(&oplog.position(), newest_by_others(pond, &oplog)));
@@ -208,7 +237,15 @@ impl Steward {
             registry: options.registry,
             progress: progress.clone(),
             housekeeper: housekeeper.clone(),
-            pond: FactoryPond::new(pond, oplog.clone(), committer.clone(), progress, watcher.clone()),
+            pond: FactoryPond {
+                path: pond.to_owned(),
+                oplog: oplog.clone(),
+                control: control.clone(),
+                committer: committer.clone(),
+                progress,
+                watcher: watcher.clone(),
+                stopping: Arc::default(),
+            },
             running: Mutex::new(()),
         };
         Steward {
@@ -221,10 +258,22 @@ impl Steward {
             housekeeper,
             watcher,
             notes,
+            follower: None,
             running: Mutex::new(None),
             writer,
         }
     }
+}
+
+/// Whether the journal has segments: a clean end leaves none.
+pub(crate) fn holds_segments(journal: &Path) -> Result<bool, StewardError> {
+    let failed = |error| StewardError::io("list", journal, error);
+    for entry in std::fs::read_dir(journal).map_err(failed)? {
+        if Path::new(&entry.map_err(failed)?.file_name()).extension().is_some_and(|kind| kind == "segment") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The newest version that holds more than what factories wrote.

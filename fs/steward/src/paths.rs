@@ -1,22 +1,18 @@
 //! Paths inside a pond, for the changes that the Steward itself makes to the tree.
 
-use pond_tinyfs::{Attributes, Caller, Errno, Error, FileType, Make, NodeId, TinyFs};
+use pond_tinyfs::{Attributes, Caller, Errno, Error, FileType, Make, NodeId, Stale, TinyFs};
 
 use crate::StewardError;
 
-/// A name that was changed behind the back of whoever caches the tree.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Change {
-    /// The directory.
-    pub parent: NodeId,
-    /// The name in it.
-    pub name: Vec<u8>,
-    /// What the name stands for now.
-    pub node: NodeId,
-}
+/// Is told what of the tree changed other than through whoever cached it.
+pub type ChangeWatcher = Box<dyn Fn(&[Stale]) + Send + Sync>;
 
-/// Is told of [`Change`]s.
-pub type ChangeWatcher = Box<dyn Fn(&[Change]) + Send + Sync>;
+/// What is to be told of a name that was made.
+pub(crate) fn made(parent: NodeId, name: &[u8]) -> [Stale; 2] {
+    // It stood for nothing, which may have been noted. No name stands for its own directory, so whoever drops what the
+    // name stood for does not hit the new node, should it have been looked up already.
+    [Stale::Name { parent, name: name.into(), child: parent }, Stale::Listing(parent)]
+}
 
 /// The user that the Steward's own changes belong to: the one whose process it is.
 pub(crate) fn owner() -> Caller {
@@ -44,13 +40,14 @@ pub(crate) fn join(parts: &[&str]) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// Finds the directory in which `path` lies, making what is missing of it. Each directory that was made is noted in
-/// `changes`.
+/// Finds the directory in which `path` lies, making what is missing of it. What to tell of directories
+/// that were made is added to `stale`, and the nodes changed to `nodes`.
 pub(crate) fn make_parents(
     fs: &TinyFs,
     caller: &Caller,
     parts: &[&str],
-    changes: &mut Vec<Change>,
+    stale: &mut Vec<Stale>,
+    nodes: &mut Vec<NodeId>,
 ) -> Result<NodeId, StewardError> {
     let mut directory = NodeId::ROOT;
     for (depth, name) in parts[..parts.len() - 1].iter().enumerate() {
@@ -60,7 +57,8 @@ pub(crate) fn make_parents(
             None => {
                 let made = make(fs, caller, directory, name, Make::Directory { mode: 0o755 })
                     .map_err(|error| failed("make", error))?;
-                changes.push(Change { parent: directory, name: name.as_bytes().to_vec(), node: made.id });
+                stale.extend(self::made(directory, name.as_bytes()));
+                nodes.extend([directory, made.id]);
                 made
             }
         };

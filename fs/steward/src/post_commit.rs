@@ -1,8 +1,8 @@
 //! Post-commit work: the nodes under `/etc/system.d/` run after each commit, in name order, off the commit path.
 //!
-//! One that is behind handles all it missed in one run. A failure is recorded and the run repeated later; it never fails
-//! the commit. What a factory writes is itself a commit, which does not start the writing factories again, but does
-//! start those that do not write, such as a push.
+//! One that is behind handles all it missed in one run. A failure is recorded and the run repeated later; it never
+//! fails the commit. What a factory writes is itself a commit, which does not start the writing factories again, but
+//! does start those that do not write, such as a push.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -14,13 +14,14 @@ use parking_lot::Mutex;
 use pond_oplog::Version;
 use pond_tinyfs::{Errno, Error, FileType, NodeId, TinyFs};
 
-use crate::control::Control;
+use crate::control::{Control, TIMELINE_KEY};
 use crate::control_row::{ControlRow, Event};
 use crate::end_process::EndProcessOnPanic;
+use crate::factory::REMOTE;
 use crate::factory_pond::FactoryPond;
 use crate::housekeeper::Housekeeper;
 use crate::progress::{Pass, Progress};
-use crate::{FactoryContext, FactoryError, FactoryStatus, Registry, StewardError};
+use crate::{FactoryContext, FactoryError, FactoryStatus, Registry, Role, StewardError};
 
 /// Nodes in this directory run after each commit.
 pub(crate) const SYSTEM_DIRECTORY: &str = "/etc/system.d";
@@ -32,6 +33,13 @@ pub(crate) struct FactoryNode {
     pub(crate) path: String,
     pub(crate) factory: String,
     pub(crate) configuration: Bytes,
+}
+
+impl FactoryNode {
+    /// One that is not in the tree.
+    pub(crate) fn new(path: &str, factory: &str, configuration: Bytes) -> Self {
+        FactoryNode { id: NodeId::ROOT, path: path.to_owned(), factory: factory.to_owned(), configuration }
+    }
 }
 
 /// Runs factories. One thread [`run`](Self::run)s it.
@@ -62,7 +70,7 @@ impl PostCommit {
         // A node is tried once for each goal, and a writing one once in all.
         let mut tried: HashMap<NodeId, Version> = HashMap::new();
         loop {
-            let nodes = match system_nodes(&self.fs) {
+            let nodes = match self.nodes() {
                 Ok(nodes) => nodes,
                 Err(error) => {
                     tracing::error!(%error, "could not list {SYSTEM_DIRECTORY}");
@@ -93,6 +101,15 @@ impl PostCommit {
         }
     }
 
+    /// The nodes that run after a commit. A replica's remotes do not: its follower brings versions in.
+    fn nodes(&self) -> Result<Vec<FactoryNode>, StewardError> {
+        let mut nodes = system_nodes(&self.fs)?;
+        if self.control.role() == Role::Replica {
+            nodes.retain(|node| node.factory != REMOTE);
+        }
+        Ok(nodes)
+    }
+
     fn is_due(&self, node: &FactoryNode, pass: &Pass, tried: &HashMap<NodeId, Version>) -> bool {
         let goal = self.goal(node);
         let work = self.progress.work(node.id, || self.control.watermark(node.id));
@@ -100,7 +117,18 @@ impl PostCommit {
         work.owed(goal).is_some()
             && tried.get(&node.id).is_none_or(|&tried| tried < goal)
             && (pass.asked_for || !resting)
-            && self.control.factory_mode(&node.factory).is_some()
+            && self.mode(&node.factory).is_some()
+    }
+
+    /// The mode in which a factory runs now; `None` if it does not.
+    fn mode(&self, factory: &str) -> Option<String> {
+        // Until a promoted pond has a version on its own timeline, a push would take it for the pond that it
+        // superseded.
+        let pending = || {
+            let timeline = self.control.get(TIMELINE_KEY).and_then(|timeline| timeline.parse::<u64>().ok());
+            timeline.is_some_and(|timeline| self.pond.oplog.position().timeline < timeline)
+        };
+        self.control.factory_mode(factory).filter(|_| factory != REMOTE || !pending())
     }
 
     fn writes(&self, node: &FactoryNode) -> bool {
@@ -117,8 +145,7 @@ impl PostCommit {
     pub(crate) fn run_node(&self, node: &FactoryNode, args: &[String]) -> Result<String, StewardError> {
         let _one_at_a_time = self.running.lock();
         let mode = self
-            .control
-            .factory_mode(&node.factory)
+            .mode(&node.factory)
             .ok_or_else(|| StewardError::NotOnAReplica { factory: node.factory.clone() })?;
         let work = self.progress.work(node.id, || self.control.watermark(node.id));
         let goal = self.progress.tip().version;
@@ -130,14 +157,9 @@ impl PostCommit {
             path: &node.path,
             commits: work.owed(goal),
             pond: &self.pond,
+            replica: None,
         };
-        let result = match self.registry.get(&node.factory) {
-            // A change of the tree that panics ends the process, so what unwinds here has left it whole.
-            Ok(factory) => catch_unwind(AssertUnwindSafe(|| factory.run(&context)))
-                .unwrap_or_else(|panic| Err(FactoryError::new(panic_message(&*panic)))),
-            Err(error) => Err(FactoryError::new(error.to_string())),
-        };
-        match result {
+        match run_factory(&self.registry, &node.factory, &context) {
             Ok(message) => {
                 // With arguments it was asked for something of its own.
                 let watermark = args.is_empty().then_some(goal);
@@ -169,7 +191,7 @@ impl PostCommit {
             let work = self.progress.work(node.id, || self.control.watermark(node.id));
             let behind = work.owed(self.goal(&node)).map_or(0, |owed| owed.end().0 - owed.start().0 + 1);
             FactoryStatus {
-                mode: self.control.factory_mode(&node.factory),
+                mode: self.mode(&node.factory),
                 path: node.path,
                 factory: node.factory,
                 watermark: work.watermark,
@@ -178,8 +200,20 @@ impl PostCommit {
                 failed: work.failures > 0,
             }
         };
-        Ok(system_nodes(&self.fs)?.into_iter().map(status).collect())
+        Ok(self.nodes()?.into_iter().map(status).collect())
     }
+}
+
+/// Runs a factory; a panic is its failure.
+pub(crate) fn run_factory(
+    registry: &Registry,
+    factory: &str,
+    context: &FactoryContext<'_>,
+) -> Result<String, FactoryError> {
+    let factory = registry.get(factory).map_err(|error| FactoryError::new(error.to_string()))?;
+    // A change of the tree that panics ends the process, so what unwinds here has left it whole.
+    catch_unwind(AssertUnwindSafe(|| factory.run(context)))
+        .unwrap_or_else(|panic| Err(FactoryError::new(panic_message(&*panic))))
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
@@ -202,7 +236,7 @@ pub(crate) fn factory_node(fs: &TinyFs, path: &str) -> Result<FactoryNode, Stewa
 }
 
 /// The nodes under `/etc/system.d/`, by name.
-fn system_nodes(fs: &TinyFs) -> Result<Vec<FactoryNode>, StewardError> {
+pub(crate) fn system_nodes(fs: &TinyFs) -> Result<Vec<FactoryNode>, StewardError> {
     let failed = |source| StewardError::Tree { action: "list", path: SYSTEM_DIRECTORY.to_owned(), source };
     let directory = match fs.resolve(SYSTEM_DIRECTORY.as_bytes()) {
         Ok(found) if found.kind == FileType::Directory => found.id,

@@ -115,6 +115,16 @@ impl Progress {
         self.wanted.notify_one();
     }
 
+    /// Versions that were made elsewhere have come in.
+    pub(crate) fn advanced(&self, position: &Position) {
+        let mut state = self.state.lock();
+        state.tip = Tip { version: position.version, txn_seq: position.txn_seq, others: position.version };
+        // Whoever needs them reads them from the log.
+        state.recent.clear();
+        drop(state);
+        self.wanted.notify_one();
+    }
+
     pub(crate) fn tip(&self) -> Tip {
         self.state.lock().tip
     }
@@ -219,7 +229,7 @@ impl Progress {
     /// One last pass, then the end of the thread. False if that took longer than `grace`.
     pub(crate) fn finish(&self, grace: Duration) -> bool {
         let mut state = self.state.lock();
-        state.asked += 1;
+        state.asked += u64::from(!state.stop);
         state.stop = true;
         self.wanted.notify_one();
         let deadline = Instant::now() + grace;

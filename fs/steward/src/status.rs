@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use pond_oplog::{Position, Version};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::ReplicaStatus;
 
 /// Whether a pond makes history or follows another's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -69,6 +71,8 @@ pub struct Status {
     pub sizes: Sizes,
     /// The nodes under `/etc/system.d/`, in the order in which they run.
     pub factories: Vec<FactoryStatus>,
+    /// How a replica that is open to follow fares.
+    pub replica: Option<ReplicaStatus>,
     /// What recovery did when the pond was opened.
     pub notes: Vec<String>,
     /// Where the daemon's messages go.
@@ -111,7 +115,7 @@ pub struct Sizes {
 }
 
 /// How a factory's node fares.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FactoryStatus {
     /// The node.
     pub path: String,

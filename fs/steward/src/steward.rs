@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use pond_oplog::{CommitInfo, Layout, OpLog, Position, Version, changes, history};
@@ -13,16 +11,16 @@ use serde::Serialize;
 use crate::commit::Committer;
 use crate::control::{Control, ROLE_KEY};
 use crate::end_process::EndProcessOnPanic;
+use crate::factory::REMOTE;
+use crate::follow::Follower;
 use crate::fsync::{Done, Fsync};
 use crate::housekeeper::Housekeeper;
 use crate::init::{self, Found};
 use crate::lock::WriterLock;
-use crate::paths::{self, Change, ChangeWatcher, make, make_parents, owner};
+use crate::paths::{self, ChangeWatcher, made, make, make_parents, owner};
 use crate::post_commit::{PostCommit, factory_node};
+use crate::threads::Threads;
 use crate::{FactoryStatus, JournalStatus, Registry, Role, State, Status, StewardError, Uncommitted};
-
-/// How long closing waits for post-commit work that is under way.
-const CLOSE_GRACE: Duration = Duration::from_secs(10);
 
 /// What [`Steward::sync`] did.
 #[derive(Clone, Debug, Serialize)]
@@ -62,18 +60,17 @@ pub struct Steward {
     pub(crate) housekeeper: Arc<Housekeeper>,
     pub(crate) watcher: Arc<RwLock<Option<ChangeWatcher>>>,
     pub(crate) notes: Vec<String>,
+    /// On a replica that is open to follow.
+    pub(crate) follower: Option<Arc<Follower>>,
     /// `None` where the pond is only read, and once it is closed.
     pub(crate) running: Mutex<Option<Running>>,
     pub(crate) writer: bool,
 }
 
-/// What only a writer has.
+/// What only the one has that holds the writer lock.
 pub(crate) struct Running {
     pub(crate) lock: WriterLock,
-    pub(crate) committer: JoinHandle<()>,
-    pub(crate) fsync: JoinHandle<()>,
-    pub(crate) housekeeper: JoinHandle<()>,
-    pub(crate) post_commit: JoinHandle<()>,
+    pub(crate) threads: Threads,
 }
 
 impl Steward {
@@ -145,8 +142,13 @@ impl Steward {
         })
     }
 
-    /// One version holds everything issued before the call, and the post-commit factories have run.
+    /// One version holds everything issued before the call, and the post-commit factories have run: a push has been
+    /// done, or has failed, as the report says. On a replica: what the backup store has is shown.
     pub fn sync(&self) -> Result<SyncReport, StewardError> {
+        if let Some(follower) = self.following() {
+            let message = follower.pull()?;
+            tracing::debug!(message, "pulled");
+        }
         let position = self.committer.commit_now()?;
         if self.running.lock().is_some() {
             self.post_commit.progress.handle_now();
@@ -169,23 +171,23 @@ impl Steward {
         self.committer.wait_for_room()
     }
 
-    /// Commits everything, runs what post-commit work can be done in some seconds, and gives up the writer lock. What
-    /// factories still owe is in [`status`](Self::status) afterwards. Closing again does nothing.
+    /// Commits everything, gives post-commit work, such as a push, ten seconds, and gives up the writer lock. What
+    /// factories still owe afterwards, [`owed`](Self::owed) tells. A pull is broken off. Closing again does nothing.
     ///
     /// The pond is closed afterwards even if this fails; the error says what became of uncommitted changes.
     pub fn close(&self) -> Result<Position, StewardError> {
         let mut running = self.running.lock();
-        let Some(Running { lock, committer, fsync, housekeeper, post_commit }) = running.take() else {
+        let Some(Running { lock, mut threads }) = running.take() else {
             return Ok(self.position());
         };
         // The next attempt's error counts.
         if let Err(error) = self.committer.commit_now() {
             tracing::warn!(%error, "closing");
         }
-        let factories_ended = self.post_commit.progress.finish(CLOSE_GRACE);
+        let followed = self.end_following(&mut threads);
+        self.end_post_commit(&mut threads);
         self.fs().set_read_only(true);
-        self.fsync.stop();
-        join(fsync);
+        self.end_journal(&mut threads);
         let result = self.committer.commit_now().map_err(|error| match error {
             StewardError::NotCommitted { reason, .. } => StewardError::ClosedUncommitted {
                 in_journal: self.fsync.make_durable(u64::MAX).is_ok(),
@@ -194,30 +196,48 @@ impl Steward {
             },
             error => error,
         });
-        self.committer.stop();
-        join(committer);
-        self.housekeeper.stop();
-        join(housekeeper);
-        if factories_ended {
-            join(post_commit);
-        } else {
-            tracing::warn!(
-                "a factory is still running; it is left behind, and what it owes is done at the next mount"
-            );
-        }
+        self.end_rest(&mut threads);
         if let Err(error) = self.control.close() {
             tracing::warn!(%error, "could not write the last outcomes to the control table");
         }
-        drop(lock);
+        for FactoryStatus { path, behind, last_message, .. } in self.owed() {
+            tracing::warn!(
+                path,
+                behind,
+                last_message,
+                "post-commit work is not done; the next mount does it"
+            );
+        }
+        match followed {
+            Ok(()) => drop(lock),
+            // It may still write, so the lock goes with the process.
+            Err(error) => {
+                tracing::error!(%error, "closing");
+                std::mem::forget(lock);
+            }
+        }
         result
+    }
+
+    /// The nodes under `/etc/system.d/` that have not handled all versions, such as a push that lags behind: what
+    /// is left for the next mount once the pond is closed.
+    pub fn owed(&self) -> Vec<FactoryStatus> {
+        let owes = |factory: &FactoryStatus| factory.behind > 0 && factory.mode.is_some();
+        self.status().factories.into_iter().filter(owes).collect()
+    }
+
+    /// Milliseconds behind the source: 0 on a source and when equal to the store's HEAD, else the age of the first
+    /// version that is not shown yet.
+    pub fn lag_ms(&self) -> u64 {
+        self.following().map_or(0, |follower| follower.replica.lag_ms())
     }
 
     /// Makes a factory's node with a configuration that the factory finds valid, and the directories that are missing.
     /// It is committed when this returns.
     pub fn mknod(&self, factory: &str, path: &str, configuration: &[u8]) -> Result<(), StewardError> {
         self.refuse_unless_writable()?;
-        self.registry()
-            .get(factory)?
+        let known = self.registry().get(factory)?;
+        known
             .validate(configuration)
             .map_err(|reason| StewardError::BadConfiguration { factory: factory.to_owned(), reason })?;
         let parts = paths::parts(path)?;
@@ -227,22 +247,28 @@ impl Steward {
                 why: "the name .pond is the mount's own",
             });
         }
-        let mut changes = Vec::new();
+        known
+            .probe(configuration)
+            .map_err(|reason| StewardError::ProbeFailed { factory: factory.to_owned(), reason })?;
+        let mut stale = Vec::new();
         let result = {
             let _no_half_change = EndProcessOnPanic("mknod");
             let caller = owner();
-            make_parents(self.fs(), &caller, &parts, &mut changes).and_then(|parent| {
+            make_parents(self.fs(), &caller, &parts, &mut stale, &mut Vec::new()).and_then(|parent| {
                 let name = parts[parts.len() - 1];
                 // A configuration is its owner's business.
                 let node = pond_tinyfs::Make::Dynamic { factory, configuration, mode: 0o600 };
-                let made = make(self.fs(), &caller, parent, name, node)
-                    .map_err(|source| StewardError::Tree { action: "make", path: path.to_owned(), source })?;
-                changes.push(Change { parent, name: name.as_bytes().to_vec(), node: made.id });
+                make(self.fs(), &caller, parent, name, node).map_err(|source| StewardError::Tree {
+                    action: "make",
+                    path: path.to_owned(),
+                    source,
+                })?;
+                stale.extend(made(parent, name.as_bytes()));
                 Ok(())
             })
         };
         if let Some(watcher) = self.watcher.read().as_ref() {
-            watcher(&changes);
+            watcher(&stale);
         }
         result?;
         self.committer.commit_now().map(drop)
@@ -255,7 +281,11 @@ impl Steward {
         }
         let node = factory_node(self.fs(), path)?;
         self.committer.commit_now()?;
-        let result = self.post_commit.run_node(&node, args);
+        let result = match self.following() {
+            Some(follower) if node.factory == REMOTE && args.is_empty() => follower.pull(),
+            Some(follower) if node.factory == REMOTE => follower.run_node(&node, args),
+            _ => self.post_commit.run_node(&node, args),
+        };
         let position = self.committer.commit_now()?;
         Ok(RunReport { path: node.path, factory: node.factory, message: result?, position })
     }
@@ -273,12 +303,13 @@ impl Steward {
         if self.running.lock().is_none() {
             return Err(self.not_writable());
         }
-        self.control.set(key, value)?;
+        let set = self.control.set(key, value);
+        // Also where it is set and may not survive power loss.
         if key == ROLE_KEY && self.control.role() == Role::Replica && !self.fs().is_read_only() {
             self.committer.refuse_writes("it was made a replica (factory_mode:remote is pull)", true);
         }
         self.post_commit.progress.look_again();
-        Ok(())
+        set
     }
 
     /// The history, newest version first; at most `limit` versions.
@@ -329,10 +360,16 @@ impl Steward {
             },
             sizes: self.housekeeper.sizes(),
             factories,
+            replica: self.following().map(|follower| follower.replica.status()),
             notes,
             log_path: Layout::new(&self.pond).log_file(),
             pid: std::process::id(),
         }
+    }
+
+    /// None on a source, and once promoted.
+    fn following(&self) -> Option<&Arc<Follower>> {
+        self.follower.as_ref().filter(|_| self.control.role() == Role::Replica)
     }
 
     fn refuse_unless_writable(&self) -> Result<(), StewardError> {
@@ -342,7 +379,7 @@ impl Steward {
         Ok(())
     }
 
-    fn not_writable(&self) -> StewardError {
+    pub(crate) fn not_writable(&self) -> StewardError {
         let refusal = self.committer.ledger().refusal.clone();
         match refusal {
             Some(refusal) => StewardError::ReadOnly { why: refusal.why.to_string() },
@@ -360,12 +397,5 @@ impl Drop for Steward {
                 tracing::error!(%error, "closing the pond");
             }
         }
-    }
-}
-
-fn join(thread: JoinHandle<()>) {
-    let name = thread.thread().name().unwrap_or_default().to_owned();
-    if thread.join().is_err() {
-        tracing::error!(name, "a thread ended with a panic");
     }
 }

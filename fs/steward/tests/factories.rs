@@ -12,6 +12,7 @@ use pond_oplog::Version;
 use pond_steward::{
     Factory, FactoryContext, FactoryError, OpenOptions, Registry, Role, Steward, StewardError,
 };
+use pond_tinyfs::Stale;
 
 /// Notes its runs; can be told to fail, to panic, or to write.
 #[derive(Default)]
@@ -121,8 +122,11 @@ fn mknod_makes_directories_and_refuses_what_is_not_valid() {
     let steward = open(&place.pond, options(&[&noted]));
     let told = Arc::new(Mutex::new(Vec::new()));
     let note = told.clone();
-    steward.watch_changes(Box::new(move |changes| {
-        note.lock().extend(changes.iter().map(|change| String::from_utf8(change.name.clone()).unwrap()));
+    steward.watch_changes(Box::new(move |stale| {
+        note.lock().extend(stale.iter().filter_map(|stale| match stale {
+            Stale::Name { name, .. } => Some(String::from_utf8(name.to_vec()).unwrap()),
+            _ => None,
+        }));
     }));
     steward.mknod("probe", "/etc/system.d/x", b"a: 1").unwrap();
     assert_eq!(*told.lock(), ["etc", "system.d", "x"]);
@@ -250,32 +254,6 @@ fn what_a_factory_writes_is_committed_and_pushed_but_does_not_start_it_again() {
     let tip = steward.position();
     steward.sync().unwrap();
     assert_eq!(steward.position(), tip);
-    steward.close().unwrap();
-}
-
-#[test]
-fn on_a_replica_a_factory_runs_only_where_it_was_told_to() {
-    let place = Place::with_pond();
-    let (told, untold) = (probe("told"), probe("untold"));
-    let steward = open(&place.pond, options(&[&told, &untold]));
-    told.fail.store(true, Ordering::Relaxed);
-    untold.fail.store(true, Ordering::Relaxed);
-    steward.mknod("told", "/etc/system.d/1", b"").unwrap();
-    steward.mknod("untold", "/etc/system.d/2", b"").unwrap();
-    steward.control_set("factory_mode:remote", "pull").unwrap();
-    steward.close().unwrap();
-    told.fail.store(false, Ordering::Relaxed);
-    untold.fail.store(false, Ordering::Relaxed);
-
-    let steward = open(&place.pond, options(&[&told, &untold]));
-    steward.sync().unwrap();
-    assert!(told.runs.lock().is_empty());
-    assert!(matches!(steward.run("/etc/system.d/1", &[]), Err(StewardError::NotOnAReplica { .. })));
-    steward.control_set("factory_mode:told", "pull").unwrap();
-    steward.sync().unwrap();
-    assert_eq!(told.runs.lock().len(), 1);
-    assert_eq!(told.runs.lock()[0].0, "pull");
-    assert!(untold.runs.lock().is_empty());
     steward.close().unwrap();
 }
 

@@ -29,6 +29,7 @@ impl TinyFs {
     pub fn setattr(&self, caller: &Caller, id: NodeId, change: &SetAttributes) -> Result<Attributes, Error> {
         let now = Timestamp::now();
         let mut tree = self.change()?;
+        let id = tree.own_id(id)?;
         let node = tree.get(id)?;
         check(caller, node, change)?;
 
@@ -88,6 +89,7 @@ impl TinyFs {
         }
         let now = Timestamp::now();
         let mut tree = self.grow(value.len() as u64)?;
+        let id = tree.own_id(id)?;
         let node = tree.get(id)?;
         permit_xattr(caller, node, name)?;
         let there = node.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(name));
@@ -114,7 +116,7 @@ impl TinyFs {
     pub fn getxattr(&self, id: NodeId, name: &[u8]) -> Result<Vec<u8>, Error> {
         check_xattr_name(name)?;
         let tree = self.tree();
-        let xattrs = tree.get(id)?.xattrs.as_ref();
+        let xattrs = tree.find(id)?.xattrs.as_ref();
         let value = xattrs.and_then(|xattrs| xattrs.get(name)).ok_or(Errno::NODATA)?;
         Ok(value.to_vec())
     }
@@ -123,7 +125,7 @@ impl TinyFs {
     pub fn listxattr(&self, caller: &Caller, id: NodeId) -> Result<Vec<u8>, Error> {
         let tree = self.tree();
         let mut list = Vec::new();
-        for name in tree.get(id)?.xattrs.iter().flat_map(|xattrs| xattrs.keys()) {
+        for name in tree.find(id)?.xattrs.iter().flat_map(|xattrs| xattrs.keys()) {
             if name.starts_with(b"trusted.") && !caller.is_root() {
                 continue;
             }
@@ -138,6 +140,7 @@ impl TinyFs {
         check_xattr_name(name)?;
         let now = Timestamp::now();
         let mut tree = self.change()?;
+        let id = tree.own_id(id)?;
         let node = tree.get(id)?;
         permit_xattr(caller, node, name)?;
         if !node.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(name)) {

@@ -88,7 +88,7 @@ impl ReadPlan {
 }
 
 fn plan(tree: &Tree, id: NodeId, offset: u64, length: usize) -> Result<ReadPlan, Error> {
-    let node = tree.get(id)?;
+    let node = tree.find(id)?;
     if let crate::node::Body::Dynamic(dynamic) = &node.body {
         let all = &dynamic.configuration;
         let start = offset.min(all.len() as u64) as usize;
@@ -140,6 +140,7 @@ impl TinyFs {
     ) -> Result<usize, Error> {
         let now = Timestamp::now();
         let mut tree = self.grow(data.len() as u64)?;
+        let id = tree.own_id(id)?;
         let node = tree.get(id)?;
         node.content()?;
         access::permit(caller, node, access::WRITE)?;
@@ -175,6 +176,7 @@ impl TinyFs {
         let now = Timestamp::now();
         let needs = if mode == Fallocate::PunchHole { 0 } else { length };
         let mut tree = if needs == 0 { self.change()? } else { self.grow(needs)? };
+        let id = tree.own_id(id)?;
         let node = tree.get(id)?;
         node.content()?;
         access::permit(caller, node, access::WRITE)?;
@@ -203,7 +205,7 @@ impl TinyFs {
     /// The first byte at or after `offset` that is no hole (`SEEK_DATA`).
     pub fn seek_data(&self, id: NodeId, offset: u64) -> Result<u64, Error> {
         let tree = self.tree();
-        let node = tree.get(id)?;
+        let node = tree.find(id)?;
         if let crate::node::Body::Dynamic(_) = node.body {
             return if offset < node.size { Ok(offset) } else { Err(Errno::NXIO.into()) };
         }
@@ -214,7 +216,7 @@ impl TinyFs {
     /// The first byte at or after `offset` that is a hole, or the end of the file (`SEEK_HOLE`).
     pub fn seek_hole(&self, id: NodeId, offset: u64) -> Result<u64, Error> {
         let tree = self.tree();
-        let node = tree.get(id)?;
+        let node = tree.find(id)?;
         if offset >= node.size {
             return Err(Errno::NXIO.into());
         }

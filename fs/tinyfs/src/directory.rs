@@ -26,7 +26,7 @@ fn hash(name: &[u8]) -> u64 {
 }
 
 /// One name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Dentry {
     pub(crate) cookie: u64,
     pub(crate) child: NodeId,
@@ -41,7 +41,7 @@ impl Dentry {
 }
 
 /// A directory's entries, and how they changed since the last cut.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Directory {
     /// The directory that holds this one; the root is its own parent.
     pub(crate) parent: NodeId,
@@ -90,6 +90,11 @@ impl Directory {
     pub(crate) fn after(&self, cookie: u64) -> impl Iterator<Item = &Dentry> {
         let start = self.entries.partition_point(|entry| entry.cookie <= cookie);
         self.entries[start..].iter().filter(|entry| !entry.is_tombstone())
+    }
+
+    /// The entry with this cookie.
+    pub(crate) fn at(&self, cookie: u64) -> Option<&Dentry> {
+        self.after(cookie.checked_sub(1)?).next().filter(|entry| entry.cookie == cookie)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Dentry> {
@@ -146,6 +151,49 @@ impl Directory {
         for (i, entry) in entries.iter().enumerate() {
             index.insert_unique(hash(&entry.name), i as u32, |&i| hash(&entries[i as usize].name));
         }
+    }
+
+    /// As much of it as changes of these names concern: their entries, and the last one, whose cookie new ones exceed.
+    pub(crate) fn excerpt<'a>(&self, names: impl Iterator<Item = &'a [u8]>) -> Directory {
+        let mut positions: Vec<usize> = names.filter_map(|name| self.position(name)).collect();
+        positions.extend(self.entries.len().checked_sub(1));
+        positions.sort_unstable();
+        positions.dedup();
+        let mut excerpt = Directory::new(self.parent);
+        excerpt.next_cookie = self.next_cookie;
+        excerpt.cut_cookie = self.cut_cookie;
+        for entry in positions.into_iter().map(|position| self.entries[position].clone()) {
+            match entry.is_tombstone() {
+                true => excerpt.entries.push(entry),
+                false => excerpt.put(entry),
+            }
+        }
+        excerpt
+    }
+
+    /// Takes over what became of an excerpt: `gone` are the names whose entries went, `come` those that have new
+    /// ones, in the order of their cookies.
+    pub(crate) fn amend<'a>(
+        &mut self,
+        excerpt: &Directory,
+        gone: impl Iterator<Item = &'a [u8]>,
+        come: Vec<Dentry>,
+    ) {
+        for name in gone {
+            self.take(name);
+        }
+        for entry in come {
+            self.put(entry);
+        }
+        self.next_cookie = excerpt.next_cookie;
+        self.cut_cookie = excerpt.cut_cookie;
+    }
+
+    /// Takes all names away, without a note: the directory itself is gone.
+    pub(crate) fn clear(&mut self) {
+        self.entries = Vec::new();
+        self.index = HashTable::new();
+        self.changes = Vec::new();
     }
 
     /// Replays stored changes, in order; says what is wrong with one that cannot be.

@@ -16,7 +16,7 @@ use crate::{Location, Lsn, MAX_EXTENT};
 const SPILLED: u32 = u32::MAX;
 
 /// Bytes that no row holds yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct OpenExtent {
     pub(crate) data: Vec<u8>,
     /// The last operation that wrote here.
@@ -32,7 +32,7 @@ pub(crate) struct HeldExtent {
 }
 
 /// Where the bytes of an extent are.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Source {
     Open(Box<OpenExtent>),
     Held(Arc<HeldExtent>),
@@ -40,7 +40,7 @@ pub(crate) enum Source {
 }
 
 /// A run of bytes: `length` of them, starting `skip` bytes into its source.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Extent {
     pub(crate) length: u32,
     pub(crate) skip: u32,
@@ -80,7 +80,7 @@ impl Extent {
 }
 
 /// A file's extents. Nearly all files have one or none, which needs no allocation.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) enum ExtentMap {
     #[default]
     Empty,

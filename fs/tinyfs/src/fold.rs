@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use crate::extent::Extent;
 use crate::node::{Body, Node};
+use crate::tree::NodeMap;
 use crate::{EntryChange, ExtentContent, ExtentRecord, FileType, Lsn, NodeId, Record, Row, Tree};
 
 /// Why rows make no tree.
@@ -48,6 +49,13 @@ impl Fold {
         fold
     }
 
+    /// Goes on from nodes that earlier rows made.
+    pub(crate) fn onto(nodes: NodeMap, lsn: Lsn) -> Self {
+        let mut fold = Fold::starting_at(lsn);
+        fold.tree.nodes = nodes;
+        fold
+    }
+
     /// Takes one row.
     pub fn push(&mut self, row: Row) {
         self.tree.last_lsn = self.tree.last_lsn.max(row.lsn);
@@ -83,13 +91,18 @@ impl Fold {
     }
 
     /// Puts the rows together and checks that they make a tree.
-    pub fn finish(mut self) -> Result<Tree, FoldError> {
-        self.replay_entries()?;
-        self.replay_content()?;
-        let mut tree = self.tree;
+    pub fn finish(self) -> Result<Tree, FoldError> {
+        let mut tree = self.replay()?;
         tree.nodes.retain(|_, node| node.nlink > 0);
         check(&mut tree)?;
         Ok(tree)
+    }
+
+    /// Puts the rows together, unchecked. Nodes that ended are still there.
+    pub(crate) fn replay(mut self) -> Result<Tree, FoldError> {
+        self.replay_entries()?;
+        self.replay_content()?;
+        Ok(self.tree)
     }
 
     fn replay_entries(&mut self) -> Result<(), FoldError> {
@@ -149,7 +162,7 @@ fn missing(id: NodeId, what: &str) -> FoldError {
     wrong(id, format!("has {what} and no attributes"))
 }
 
-fn wrong(node: NodeId, message: String) -> FoldError {
+pub(crate) fn wrong(node: NodeId, message: String) -> FoldError {
     FoldError { node, message }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::shown::Found;
 use crate::{Attributes, Cut, Errno, Error, Lsn, NodeId, PersistenceLayer, Placed, Space, Timestamp, Tree};
 
 /// Space that a changed node's rows are taken to need until a commit has them, in bytes.
@@ -25,6 +26,10 @@ pub struct TinyFs {
     read_only: AtomicBool,
     /// Held while an unlinked file's bytes are written to its spill file.
     spilling: Mutex<()>,
+    /// Held while later versions are published.
+    pub(crate) publishing: Mutex<()>,
+    /// Where others' changes are published: the names by which files were found.
+    pub(crate) found: Option<Found>,
 }
 
 /// The tree while it changes. A panic meanwhile ends the process: a half-changed tree must never be
@@ -61,6 +66,8 @@ impl TinyFs {
             persistence,
             read_only: AtomicBool::new(false),
             spilling: Mutex::new(()),
+            publishing: Mutex::new(()),
+            found: None,
         }
     }
 
@@ -68,6 +75,14 @@ impl TinyFs {
     pub fn read_only(tree: Tree, persistence: Arc<dyn PersistenceLayer>) -> Self {
         let fs = TinyFs::new(tree, persistence);
         fs.set_read_only(true);
+        fs
+    }
+
+    /// A [`read_only`](Self::read_only) filesystem to which later versions are [published](Self::publish). For that it
+    /// keeps by which names files were found, which costs memory and time in each lookup.
+    pub fn following(tree: Tree, persistence: Arc<dyn PersistenceLayer>) -> Self {
+        let mut fs = TinyFs::read_only(tree, persistence);
+        fs.found = Some(Found::default());
         fs
     }
 
@@ -90,9 +105,14 @@ impl TinyFs {
         self.tree.read()
     }
 
+    /// The tree for a change, also where callers may make none.
+    pub(crate) fn changing(&self) -> Changing<'_> {
+        Changing(self.tree.write())
+    }
+
     /// The tree for a change that needs no space.
     pub(crate) fn change(&self) -> Result<Changing<'_>, Errno> {
-        let tree = Changing(self.tree.write());
+        let tree = self.changing();
         // Looked at under the lock, so that after a cut that follows `set_read_only` nothing comes any more.
         if self.is_read_only() { Err(Errno::ROFS) } else { Ok(tree) }
     }
@@ -113,22 +133,18 @@ impl TinyFs {
 
     /// What `stat` shows of a node.
     pub fn getattr(&self, id: NodeId) -> Result<Attributes, Error> {
-        Ok(self.tree().get(id)?.attributes())
+        Ok(self.tree().find(id)?.attributes())
     }
 
     /// Gives `n` references back.
     pub fn forget(&self, id: NodeId, n: u64) {
         let unused = {
             let tree = self.tree();
-            let Ok(node) = tree.get(id) else { return };
-            let before = node
-                .references
-                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| Some(held.saturating_sub(n)))
-                .unwrap_or(0);
-            before <= n && node.nlink == 0
+            let Ok(node) = tree.find(id) else { return };
+            self.release(node, n) <= n && (node.nlink == 0 || tree.is_frozen(id))
         };
         if unused {
-            let spill = Changing(self.tree.write()).reap(id);
+            let spill = self.changing().reap(id);
             if let Some(spill) = spill {
                 self.persistence.close_spill(spill);
             }
@@ -141,7 +157,7 @@ impl TinyFs {
         // One at a time: of two writes to the same place in a spill file the later must win.
         let _turn = self.spilling.lock();
         loop {
-            let Some(spilling) = Changing(self.tree.write()).take_for_spill() else { return Ok(()) };
+            let Some(spilling) = self.changing().take_for_spill() else { return Ok(()) };
             let written =
                 spilling.spill.map_or_else(|| self.persistence.open_spill(), Ok).and_then(|spill| {
                     let mut pieces = spilling.pieces.iter();
@@ -152,12 +168,12 @@ impl TinyFs {
                 });
             match written {
                 Ok(spill) => {
-                    if !Changing(self.tree.write()).spilled(&spilling, spill) {
+                    if !self.changing().spilled(&spilling, spill) {
                         self.persistence.close_spill(spill);
                     }
                 }
                 Err(error) => {
-                    Changing(self.tree.write()).not_spilled(&spilling);
+                    self.changing().not_spilled(&spilling);
                     return Err(error.into());
                 }
             }
@@ -187,14 +203,14 @@ impl TinyFs {
 
     /// Takes all rows since the last cut, as one consistent state.
     pub fn cut(&self) -> Cut {
-        Changing(self.tree.write()).cut(Timestamp::now().0.div_euclid(1000))
+        self.changing().cut(Timestamp::now().0.div_euclid(1000))
     }
 
     /// Tells where rows that a cut gave out are stored now, so that memory can let go of them.
     pub fn stored(&self, placed: &[Placed]) {
         // In portions, so that nobody waits long for the lock.
         for portion in placed.chunks(1024) {
-            Changing(self.tree.write()).stored(portion);
+            self.changing().stored(portion);
         }
     }
 

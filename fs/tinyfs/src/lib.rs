@@ -20,7 +20,11 @@ mod memory;
 mod namespace;
 mod node;
 mod persistence;
+mod publish;
+mod publish_names;
 mod row;
+mod shown;
+mod stale;
 mod tree;
 
 pub use attr::{Attributes, Caller, FileType, SetAttributes, TimeOrNow, Timestamp};
@@ -34,6 +38,7 @@ pub use memory::MemoryPersistence;
 pub use namespace::{DirEntry, Make, RenameFlags, Renamed};
 pub use persistence::{PersistenceLayer, Space, StorageError};
 pub use row::{EntryChange, EntryOp, ExtentContent, ExtentRecord, Location, NodeRecord, Placed, Record, Row};
+pub use stale::Stale;
 pub use tree::{Cut, Tree, root_row};
 
 /// Extended attributes of a node: names and values are bytes.

@@ -3,8 +3,6 @@
 //! Each operation checks everything first and changes the tree afterwards, so that none can fail
 //! half-way.
 
-use std::sync::atomic::Ordering;
-
 use bytes::Bytes;
 
 use crate::access::{self, EXECUTE, SET_GID, WRITE};
@@ -114,10 +112,6 @@ fn check_new_name(parent: NodeId, name: &[u8]) -> Result<(), Errno> {
     check_name(parent, name)
 }
 
-fn refer(node: &Node) {
-    node.references.fetch_add(1, Ordering::AcqRel);
-}
-
 impl Tree {
     /// The directory, if it still has a place in the tree.
     fn live_directory(&self, id: NodeId) -> Result<&Node, Errno> {
@@ -175,13 +169,18 @@ impl TinyFs {
             return Err(Errno::NAMETOOLONG.into());
         }
         let tree = self.tree();
-        let directory = tree.get(parent)?;
+        let directory = tree.find(parent)?;
         let node = match name {
             b"." => directory,
             b".." => tree.get(directory.directory()?.parent)?,
-            _ => tree.existing(directory, name)?,
+            _ => {
+                let entry = directory.directory()?.get(name).ok_or(Errno::NOENT)?;
+                let node = tree.get(entry.child)?;
+                self.refer(node, parent, entry.cookie);
+                return Ok(node.attributes());
+            }
         };
-        refer(node);
+        node.refer();
         Ok(node.attributes())
     }
 
@@ -224,7 +223,7 @@ impl TinyFs {
 
     /// Where a symlink points.
     pub fn readlink(&self, id: NodeId) -> Result<Bytes, Error> {
-        match &self.tree().get(id)?.body {
+        match &self.tree().find(id)?.body {
             Body::Symlink(target) => Ok(Bytes::copy_from_slice(target)),
             _ => Err(Errno::INVAL.into()),
         }
@@ -232,7 +231,7 @@ impl TinyFs {
 
     /// A dynamic node's factory and configuration.
     pub fn dynamic(&self, id: NodeId) -> Result<(String, Bytes), Error> {
-        match &self.tree().get(id)?.body {
+        match &self.tree().find(id)?.body {
             Body::Dynamic(dynamic) => Ok((dynamic.factory.to_string(), dynamic.configuration.clone())),
             _ => Err(Errno::INVAL.into()),
         }
@@ -306,7 +305,7 @@ impl TinyFs {
         };
         let part = if is_directory { id } else { parent };
         let node = Node::from_record(id, part, lsn, 0, record);
-        refer(&node);
+        node.refer();
         let attributes = node.attributes();
         tree.add(node);
         tree.set_parent(id, parent);
@@ -327,6 +326,7 @@ impl TinyFs {
     ) -> Result<Attributes, Error> {
         let now = Timestamp::now();
         let mut tree = self.grow(0)?;
+        let id = tree.own_id(id)?;
         let node = tree.get(id)?;
         let directory = tree.live_directory(parent)?;
         if name != b"." && name != b".." && tree.child(directory, name)?.is_some() {
@@ -349,7 +349,7 @@ impl TinyFs {
         let node = tree.get_mut(id)?;
         node.nlink += 1;
         node.ctime = now;
-        refer(node);
+        node.refer();
         let attributes = node.attributes();
         tree.touch(id, lsn);
         tree.get_mut(parent)?.directory_mut()?.insert(name, id, kind);
@@ -371,13 +371,13 @@ impl TinyFs {
         if node.is_directory() {
             return Err(Errno::ISDIR.into());
         }
-        let id = node.id;
+        let (id, shown) = (node.id, node.shown);
 
         let lsn = tree.begin();
         tree.get_mut(parent)?.directory_mut()?.remove(name);
         tree.entry_changed(parent, lsn, now, 0);
         tree.drop_link(id, lsn, now);
-        Ok(id)
+        Ok(shown)
     }
 
     /// Removes an empty directory.
@@ -433,6 +433,7 @@ impl TinyFs {
         let node = tree.existing(from, name)?;
         let target = tree.child(to, new_name)?;
         let (id, kind, is_directory) = (node.id, node.kind, node.is_directory());
+        let renamed = Renamed { moved: node.shown, other: target.map(|target| target.shown) };
 
         // The order in which Linux checks (`do_renameat2` in fs/namei.c), so that errors agree.
         if flags.no_replace && target.is_some() {
@@ -452,7 +453,7 @@ impl TinyFs {
         }
         // Two names of one node: nothing to do, says POSIX.
         if target.is_some_and(|target| target.id == id) {
-            return Ok(Renamed { moved: id, other: None });
+            return Ok(Renamed { other: None, ..renamed });
         }
         access::permit_removal(caller, from, node)?;
         match target {
@@ -515,7 +516,7 @@ impl TinyFs {
                 tree.entry_changed(new_parent, lsn, now, moved);
             }
         }
-        Ok(Renamed { moved: id, other: target.map(|(target, ..)| target) })
+        Ok(renamed)
     }
 
     /// Shows entries after `cookie` (0: from the start) until `each` says `false`.
@@ -539,10 +540,10 @@ impl TinyFs {
     ) -> Result<(), Error> {
         let tree = self.tree();
         walk(&tree, id, cookie, |entry| {
-            let node = tree.get(entry.id)?;
+            let node = tree.find(entry.id)?;
             let more = each(entry, &node.attributes());
             if more && entry.cookie > COOKIE_PARENT {
-                refer(node);
+                self.refer(node, id, entry.cookie);
             }
             Ok(more)
         })
@@ -570,7 +571,8 @@ fn walk(
         }
     }
     for entry in directory.after(cookie) {
-        let shown = DirEntry { name: &entry.name, id: entry.child, kind: entry.kind, cookie: entry.cookie };
+        let id = tree.shown_id(entry.child);
+        let shown = DirEntry { name: &entry.name, id, kind: entry.kind, cookie: entry.cookie };
         if !each(&shown)? {
             return Ok(());
         }

@@ -33,7 +33,7 @@ impl PendingCut {
 }
 
 /// What changed in a file's content since the last cut.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct PendingContent {
     pub(crate) cuts: Vec<PendingCut>,
     /// Offsets at which open extents were put; some may be gone or have moved.
@@ -54,7 +54,7 @@ impl PendingContent {
 }
 
 /// A regular file's content.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Content {
     pub(crate) extents: ExtentMap,
     /// Bytes that the extents cover.
@@ -63,14 +63,14 @@ pub(crate) struct Content {
 }
 
 /// A factory and its configuration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Dynamic {
     pub(crate) factory: Box<str>,
     pub(crate) configuration: Bytes,
 }
 
 /// What a node has beside attributes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Body {
     File(Content),
     Directory(Box<Directory>),
@@ -83,6 +83,8 @@ pub(crate) enum Body {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) id: NodeId,
+    /// The id that lookups give out.
+    pub(crate) shown: NodeId,
     pub(crate) part: NodeId,
     /// The last operation that changed the attributes.
     pub(crate) lsn: Lsn,
@@ -122,6 +124,7 @@ impl Node {
         };
         let mut node = Node {
             id,
+            shown: id,
             part,
             lsn,
             size: 0,
@@ -143,6 +146,11 @@ impl Node {
         };
         node.update(lsn, version, record);
         node
+    }
+
+    /// The same node once more with this body, for changing it where nobody sees it yet. Nobody refers to the copy.
+    pub(crate) fn copy(&self, body: Body) -> Self {
+        Node { references: AtomicU64::new(0), xattrs: self.xattrs.clone(), body, ..*self }
     }
 
     /// Takes the attributes of a later row.
@@ -203,7 +211,7 @@ impl Node {
             _ => 0,
         };
         Attributes {
-            id: self.id,
+            id: self.shown,
             kind: self.kind,
             mode: self.mode,
             nlink: self.nlink,

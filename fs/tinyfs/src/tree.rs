@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use crate::directory::Directory;
 use crate::extent::Source;
 use crate::node::{Body, Content, Node, PendingContent, PendingCut};
+use crate::shown::Versions;
 use crate::{
     Errno, ExtentContent, ExtentRecord, FileType, Lsn, NodeId, NodeRecord, Placed, Record, Row, Timestamp,
 };
@@ -52,6 +53,8 @@ pub struct Tree {
     pub(crate) unlinked_bytes: u64,
     /// The unlinked files that they are in; some may be gone.
     unlinked: Vec<NodeId>,
+    /// Ids that lookups gave out, once a publish has made some that differ from those of their nodes.
+    pub(crate) versions: Option<Box<Versions>>,
 }
 
 /// Bytes of an unlinked file on their way to its spill file.
@@ -105,7 +108,9 @@ impl Tree {
                 return Err(Errno::IO);
             }
             let candidate = NodeId::new(u64::from_ne_bytes(raw) >> 1);
-            if let Some(id) = candidate.filter(|id| *id != NodeId::ROOT && !self.nodes.contains_key(id)) {
+            let is_free = |id: &NodeId| *id != NodeId::ROOT && !self.nodes.contains_key(id);
+            let is_shown = |id: &NodeId| self.versions.is_some() && self.find(*id).is_ok();
+            if let Some(id) = candidate.filter(|id| is_free(id) && !is_shown(id)) {
                 return Ok(id);
             }
         }
@@ -166,17 +171,21 @@ impl Tree {
             }
         }
         if *node.references.get_mut() == 0 {
-            self.nodes.remove(&id);
+            self.remove(id);
         }
     }
 
-    /// Frees an unlinked node that nobody refers to any more. Returns the spill file that it had.
-    pub(crate) fn reap(&mut self, id: NodeId) -> Option<u32> {
+    /// Frees an unlinked node, or an old version, that nobody refers to any more. Returns the spill file that it had.
+    pub(crate) fn reap(&mut self, shown: NodeId) -> Option<u32> {
+        if self.thaw(shown) {
+            return None;
+        }
+        let id = self.own_id(shown).ok()?;
         let node = self.nodes.get_mut(&id)?;
         if node.nlink > 0 || *node.references.get_mut() > 0 {
             return None;
         }
-        let node = self.nodes.remove(&id)?;
+        let node = self.remove(id)?;
         let Body::File(content) = &node.body else { return None };
         self.unlinked_bytes = self.unlinked_bytes.saturating_sub(open_bytes(content));
         content.pending.as_ref().and_then(|pending| pending.spill)

@@ -43,7 +43,8 @@ fn absolute(path: &str) -> String {
     format!("/{}", path.trim_start_matches('/'))
 }
 
-fn read_configuration(path: &Path) -> io::Result<Vec<u8>> {
+/// A configuration from a file on the host, or from standard input.
+pub fn read_configuration(path: &Path) -> io::Result<Vec<u8>> {
     if path.as_os_str() != "-" {
         return fs::read(path);
     }

@@ -2,17 +2,20 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 
 use pond_mount::{MountOptions, Ready, UnmountReport};
 use pond_oplog::{At, Version};
-use pond_steward::Registry;
+use pond_replicate::NoProgress;
+use pond_steward::FactoryStatus;
 use serde_json::json;
 
 use super::Context;
 use crate::cli::{AtArgs, MountArgs};
 use crate::error::{During, Failure, Result};
 use crate::mount_helper::Part;
-use crate::output::{LogFormat, Notices, Output};
+use crate::output::{LogFormat, Notices, Output, count};
+use crate::registry;
 use crate::time;
 
 /// Makes the program act as `pond` whatever it is called: a daemon that was started by `mount.fuse.pond`
@@ -39,8 +42,14 @@ pub fn mount(args: &MountArgs, context: &mut Context) -> Result {
             announced = announce(ready, out, *notices).and_then(|()| out.flush());
         }
     };
-    pond_mount::mount_foreground(&pond, &args.mountpoint, &options, Registry::default(), on_ready)
-        .map_err(|error| failed(&error))?;
+    pond_mount::mount_foreground(
+        &pond,
+        &args.mountpoint,
+        &options,
+        registry::all(Arc::new(NoProgress)),
+        on_ready,
+    )
+    .map_err(|error| failed(&error))?;
     announced
 }
 
@@ -60,6 +69,7 @@ fn mount_options(args: &MountArgs) -> Result<MountOptions, pond_mount::MountErro
     }
     options.read_only |= args.read_only;
     options.private |= args.private;
+    options.follow |= args.follow;
     options.at = at(args.at);
     Ok(options)
 }
@@ -83,6 +93,7 @@ fn daemon_arguments(pond: &Path, args: &MountArgs, notices: Notices) -> Vec<OsSt
     let flags = [
         (args.read_only, "--read-only"),
         (args.private, "--private"),
+        (args.follow, "--follow"),
         (json, "--log-format=json"),
         (notices.is_verbose(), "--verbose"),
     ];
@@ -143,7 +154,15 @@ pub fn umount(mountpoint: &Path, context: &mut Context) -> Result {
 /// Tells what an unmount did.
 pub fn describe_unmount(report: &UnmountReport, context: &mut Context) -> Result {
     context.out.json(report)?;
-    context.out.line(&describe(report))
+    context.out.line(&describe(report))?;
+    report.owed.iter().try_for_each(|factory| context.out.line(&describe_owed(factory)))
+}
+
+/// What is left for the next mount.
+fn describe_owed(factory: &FactoryStatus) -> String {
+    let what = if factory.factory == pond_steward::REMOTE { "pushed" } else { "handled" };
+    let versions = count(factory.behind, "version");
+    format!("Still to be {what} by {}: {versions}; the next mount goes on.", factory.path)
 }
 
 fn describe(report: &UnmountReport) -> String {
@@ -154,6 +173,9 @@ fn describe(report: &UnmountReport) -> String {
              what it had made durable.",
             report.pond.display()
         ),
+        (false, Some(version)) if report.followed => {
+            format!("Unmounted {mountpoint}; it showed version {version}.")
+        }
         (false, Some(version)) => format!("Unmounted {mountpoint}; version {version} holds everything."),
         (false, None) => format!("Unmounted {mountpoint}."),
     }
@@ -177,6 +199,7 @@ mod tests {
             "pond --pond /p mount /m --version 7 --private",
             "pond --pond /p mount -o ro,nosuid -o commit=5 /m",
             "pond --pond /p mount --timestamp @1795199415.25 --read-only /m",
+            "pond --pond /p mount --follow /m",
             "pond --pond /p mount -- -m",
         ] {
             let given: Vec<OsString> = line.split(' ').map(OsString::from).collect();

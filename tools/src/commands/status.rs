@@ -1,14 +1,15 @@
 //! `pond status`.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use pond_steward::{ReplicaStatus, Role};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::cli::StatusArgs;
-use crate::error::{Failure, Result};
+use crate::error::{During, Failure, Result};
 use crate::output::{Column, count, size};
 use crate::target::State;
 use crate::time;
@@ -22,9 +23,12 @@ const WAIT: Duration = Duration::from_millis(100);
 /// Shows the pond's status: once, or whenever something changed.
 pub fn status(args: &StatusArgs, context: &mut Context) -> Result {
     if let Some(version) = args.wait_version {
-        wait_for(version, context)?;
+        wait_for(version, args.timeout.map(Duration::from_secs), context)?;
     }
-    let mut last = read(context)?;
+    let mut last = match read(context) {
+        Err(_) if context.pond.is_unfinished_replica() => return show_unfinished(context),
+        status => status?,
+    };
     show(&last, context)?;
     if !args.watch {
         return Ok(());
@@ -47,15 +51,62 @@ pub fn status(args: &StatusArgs, context: &mut Context) -> Result {
     }
 }
 
-/// Returns once a version exists.
-fn wait_for(version: u64, context: &Context) -> Result {
+/// Returns once a version is here. On a replica that is mounted it is here once the mount shows it, which is
+/// some moments after its log entry.
+fn wait_for(version: u64, limit: Option<Duration>, context: &Context) -> Result {
+    let started = Instant::now();
+    let failed = |why: String| Failure::new(format!("cannot wait for version {version}"), why);
+    let (mut is_source, mut lost) = (false, false);
     loop {
-        let newest = context.pond.history(Some(1))?;
-        if newest.first().is_some_and(|commit| commit.position.version.0 >= version) {
+        let (newest, mounted) = match context.pond.state()? {
+            State::Mounted(mut daemon) => match daemon.status() {
+                Ok(status) => {
+                    lost = false;
+                    (status["version"].as_u64(), true)
+                }
+                // It may be ending: then there is no socket in the next round.
+                Err(_) if !lost => {
+                    lost = true;
+                    thread::sleep(WAIT);
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            },
+            State::Unmounted => {
+                let newest = context.pond.history(Some(1))?;
+                (newest.first().map(|commit| commit.position.version.0), false)
+            }
+        };
+        if newest.is_some_and(|newest| newest >= version) {
             return Ok(());
+        }
+        let newest = newest.map_or("none".to_owned(), |newest| newest.to_string());
+        if !mounted && !can_change(context, &mut is_source)? {
+            let why = format!("the replica is at {newest}, and nobody follows the source");
+            return Err(failed(why).next("mount it, or pull once with `pond sync`"));
+        }
+        if limit.is_some_and(|limit| started.elapsed() >= limit) {
+            let waited = started.elapsed().as_secs();
+            return Err(failed(format!("the newest after {waited} s is {newest}")).next("see `pond status`"));
         }
         thread::sleep(WAIT);
     }
+}
+
+/// Whether versions may come although no daemon serves the pond: other commands make them on a source, and
+/// whoever holds the lock may be pulling. What was once a source is not looked at again.
+fn can_change(context: &Context, is_source: &mut bool) -> Result<bool> {
+    if *is_source {
+        return Ok(true);
+    }
+    let holder = pond_steward::lock_holder(context.pond.directory());
+    if holder.map_err(|error| Failure::because("cannot look at the pond's lock", &error))?.is_some() {
+        return Ok(true);
+    }
+    let role =
+        pond_steward::role(context.pond.directory()).during(|| "cannot read the settings".to_owned())?;
+    *is_source = role == Role::Source;
+    Ok(*is_source)
 }
 
 /// The status as the daemon has it, or, of a pond that nobody serves, as its files say.
@@ -67,11 +118,42 @@ fn read(context: &Context) -> Result<Value> {
             // They would be this process's own.
             status["pid"] = Value::Null;
             status["log_path"] = Value::Null;
+            if status["mode"] == "replica" {
+                status["replica"] = json!(recorded(context)?);
+            }
             (status, false)
         }
     };
     status["mounted"] = json!(mounted);
     Ok(status)
+}
+
+/// How the replica fared when somebody last had it open.
+fn recorded(context: &Context) -> Result<Option<ReplicaStatus>> {
+    pond_steward::replica_status(context.pond.directory())
+        .map_err(|error| Failure::because("cannot read the replica's state", &error))
+}
+
+/// Of a replica that is not whole yet there is only how far its making has got.
+fn show_unfinished(context: &mut Context) -> Result {
+    let path = context.pond.directory().to_path_buf();
+    let holder = pond_steward::lock_holder(&path)
+        .map_err(|error| Failure::because("cannot look at the pond's lock", &error))?;
+    let status = json!({
+        "path": path, "mounted": false, "mode": "replica", "state": "unfinished",
+        "replica": recorded(context)?.unwrap_or_default(),
+        "pid": holder.as_ref().map(|holder| holder.pid),
+    });
+    context.out.json(&status)?;
+    let replica: Replica = serde_json::from_value(status["replica"].clone())
+        .map_err(|error| Failure::because("cannot understand the replica's state", &error))?;
+    let mut facts = vec![("pond", path.display().to_string()), ("mode", "replica".to_owned())];
+    facts.extend(replica_facts(&replica));
+    facts.push(match holder {
+        Some(holder) => ("being made by", holder.to_string()),
+        None => ("note", "its making was cut off: `pond init --from-backup` goes on from there".to_owned()),
+    });
+    context.out.facts(&facts)
 }
 
 /// What people are shown of it.
@@ -95,10 +177,25 @@ struct View {
     nodes: u64,
     uncommitted: Uncommitted,
     commit_error: Option<String>,
+    replica: Option<Replica>,
     journal: Journal,
     sizes: Sizes,
     factories: Vec<Factory>,
     notes: Vec<String>,
+}
+
+/// How a replica fares.
+#[derive(Deserialize)]
+struct Replica {
+    state: String,
+    timeline: Option<u64>,
+    target_version: Option<u64>,
+    applied_version: Option<u64>,
+    bytes_done: u64,
+    bytes_total: u64,
+    lag_ms: u64,
+    error: Option<String>,
+    since: i64,
 }
 
 #[derive(Deserialize)]
@@ -180,6 +277,9 @@ fn facts(view: &View) -> Vec<(&'static str, String)> {
     };
     add("read-only because", &view.read_only_because);
     add("last commit failed", &view.commit_error);
+    if let Some(replica) = &view.replica {
+        facts.extend(replica_facts(replica));
+    }
     facts.extend([
         (
             "version",
@@ -210,6 +310,38 @@ fn facts(view: &View) -> Vec<(&'static str, String)> {
     }
     facts.extend(view.notes.iter().map(|note| ("note", note.clone())));
     facts
+}
+
+fn replica_facts(replica: &Replica) -> Vec<(&'static str, String)> {
+    let mut state = format!("{} since {}", replica.state, time::local_micros(replica.since));
+    if let Some(timeline) = replica.timeline {
+        state.push_str(&format!(", timeline {timeline}"));
+    }
+    let mut facts = vec![("replica", state)];
+    if matches!(replica.state.as_str(), "copying" | "catching_up" | "reinitializing") {
+        facts.push(("fetched", format!("{} of {}", size(replica.bytes_done), size(replica.bytes_total))));
+    }
+    match (replica.target_version, replica.applied_version) {
+        (Some(target), Some(applied)) if target > applied => {
+            let behind = count(target - applied, "version");
+            facts.push(("behind", format!("{behind} of {target}, {}", lag(replica.lag_ms))));
+        }
+        _ if replica.lag_ms > 0 => facts.push(("behind", lag(replica.lag_ms))),
+        _ => {}
+    }
+    if let Some(error) = &replica.error {
+        facts.push(("last pull failed", error.clone()));
+    }
+    facts
+}
+
+/// A delay for people.
+fn lag(milliseconds: u64) -> String {
+    match milliseconds {
+        0..10_000 => format!("{milliseconds} ms"),
+        10_000..7_200_000 => format!("{} s", milliseconds / 1000),
+        _ => format!("{} h", milliseconds / 3_600_000),
+    }
 }
 
 fn factory_row(factory: &Factory) -> Vec<String> {

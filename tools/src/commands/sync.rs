@@ -1,6 +1,7 @@
 //! `pond sync`, which is also `pond control --mode sync`.
 
 use pond_mount::Request;
+use pond_steward::Role;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -26,23 +27,33 @@ struct Outcome {
     last_message: Option<String>,
 }
 
-/// Commits everything and runs the post-commit factories.
+/// Commits everything and runs the post-commit factories; pulls on a replica.
 pub fn sync(context: &mut Context) -> Result {
     const WHAT: &str = "cannot sync the pond";
-    let report: Value = match context.pond.state()? {
-        State::Mounted(mut daemon) => daemon.call(&Request::Sync, "sync the pond")?,
+    let (report, replica): (Value, bool) = match context.pond.state()? {
+        State::Mounted(mut daemon) => {
+            let report = daemon.call(&Request::Sync, "sync the pond")?;
+            (report, daemon.status()?["mode"] == "replica")
+        }
         State::Unmounted => {
             let steward = context.pond.open()?;
             let report = steward.sync().map_err(|error| Failure::because(WHAT, &error));
             steward.close().map_err(|error| Failure::because(WHAT, &error))?;
-            serde_json::to_value(report?).map_err(|error| Failure::because(WHAT, &error))?
+            let report = serde_json::to_value(report?).map_err(|error| Failure::because(WHAT, &error))?;
+            (report, steward.status().mode == Some(Role::Replica))
         }
     };
     context.out.json(&report)?;
     let report: Report = serde_json::from_value(report)
         .map_err(|error| Failure::because("cannot understand what the sync reported", &error))?;
     let Report { version, timestamp, .. } = report;
-    context.out.line(&format!("Version {version} of {} holds everything.", time::local_micros(timestamp)))?;
+    let committed = time::local_micros(timestamp);
+    context.out.line(&match replica {
+        true => {
+            format!("Version {version} of {committed} is the newest in the backup store, and it is here.")
+        }
+        false => format!("Version {version} of {committed} holds everything."),
+    })?;
     let columns = [Column::text("FACTORY"), Column::text("STATE"), Column::text("LAST MESSAGE")];
     let rows = report.factories.iter().map(|outcome| {
         let state = match (outcome.failed, outcome.behind) {

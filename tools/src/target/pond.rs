@@ -13,6 +13,8 @@ use super::{DirectTree, FileTree, HostTree};
 use crate::error::{During, Failure, Result};
 use crate::output::Notices;
 use crate::path::When;
+use crate::progress::Transfers;
+use crate::registry;
 
 /// How long a command waits for another that is writing to the pond.
 const WAIT_FOR_LOCK: Duration = Duration::from_secs(10);
@@ -93,6 +95,12 @@ impl Pond {
         Steward::open_read_only(&self.directory, at, self.options()).during(not_open)
     }
 
+    /// Whether it is a replica that is still being made, or whose making was cut off.
+    pub fn is_unfinished_replica(&self) -> bool {
+        let opened = Steward::open_read_only(&self.directory, At::Version(Version(0)), self.options());
+        matches!(opened, Err(StewardError::ReplicaUnfinished { .. }))
+    }
+
     /// Opens the newest version of a pond that nobody serves. What a crash left in the journal is not part of it,
     /// and the user is told so.
     pub fn open_tip(&self) -> Result<Arc<Steward>> {
@@ -125,7 +133,14 @@ impl Pond {
     }
 
     fn options(&self) -> OpenOptions {
-        OpenOptions { commit_interval: ONE_VERSION, origin: self.origin.clone(), ..OpenOptions::default() }
+        OpenOptions {
+            commit_interval: ONE_VERSION,
+            origin: self.origin.clone(),
+            registry: registry::all(Arc::new(Transfers::new("push", self.notices))),
+            // A command ends before there is much to follow; `pond sync` pulls.
+            follow: false,
+            ..OpenOptions::default()
+        }
     }
 
     /// A way into the tree, to read.

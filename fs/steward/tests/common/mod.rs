@@ -1,6 +1,8 @@
 //! What the tests of a whole Steward share.
 #![allow(dead_code)] // Each test binary uses its part.
 
+pub mod remote;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

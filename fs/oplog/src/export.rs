@@ -1,0 +1,179 @@
+//! What other places need of a pond's history: versions as the log holds them, what is live at one, checkpoints.
+//!
+//! Everything here only reads, takes no lock, and may run while commits go on.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+
+use crate::action::{Action, Metadata, Protocol};
+use crate::delta::{Entry, Log};
+use crate::oplog::{FORMAT, MIN_READER, POND_ID, position_of};
+use crate::snapshot::{self, commit_info};
+use crate::{At, Layout, OpLogError, PondId, Position, Version, checkpoint};
+
+/// A data file that a version added: its name within `data/` and its length in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileRef {
+    /// Name within `data/`.
+    pub name: String,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// One version as the log holds it.
+#[derive(Clone, Debug)]
+pub struct VersionFiles {
+    /// Where history stood with it.
+    pub position: Position,
+    /// The bytes of its log entry.
+    pub entry: Bytes,
+    /// Data files that it added, in the entry's order.
+    pub added: Vec<FileRef>,
+    /// Names of data files that it removed.
+    pub removed: Vec<String>,
+}
+
+/// Everything that is live at a version.
+#[derive(Clone, Debug)]
+pub struct LiveFiles {
+    /// Where history stood.
+    pub position: Position,
+    /// The bytes of the version's own log entry.
+    pub entry: Bytes,
+    /// Live data files by name.
+    pub files: Vec<FileRef>,
+}
+
+/// What the bytes of a log entry say, read without a pond.
+#[derive(Clone, Debug)]
+pub struct EntryFacts {
+    /// Where history stands with it.
+    pub position: Position,
+    /// Whose it is.
+    pub pond_id: Option<PondId>,
+    /// Data files that it adds, in its order.
+    pub added: Vec<FileRef>,
+    /// Least format that a program must know to read the table from here on, where the entry says so.
+    pub min_reader: Option<u32>,
+}
+
+/// One version of the pond at `pond`.
+///
+/// # Errors
+///
+/// [`OpLogError::MissingEntry`] where the log does not hold the version, [`OpLogError::CorruptEntry`] where its entry
+/// cannot be understood.
+pub fn version_files(pond: &Path, version: Version) -> Result<VersionFiles, OpLogError> {
+    let log = Log::new(&Layout::new(pond).data());
+    let bytes = log.read_bytes(version)?;
+    let entry = log.parse(version, &bytes)?;
+    let position = position_of(&log, version, &entry.digest, commit_info(&log, version, &entry)?)?;
+    let removes = entry.actions.iter().filter_map(|action| action.remove.as_ref());
+    Ok(VersionFiles {
+        position,
+        entry: bytes.into(),
+        added: added(&entry.actions),
+        removed: removes.map(|remove| remove.path.clone()).collect(),
+    })
+}
+
+/// Everything live at a version of the pond at `pond`, for a base. Costs what loading the table's state costs: a
+/// checkpoint and the entries after it.
+///
+/// # Errors
+///
+/// [`OpLogError::NoSuchVersion`], and damage of the log.
+pub fn live_files(pond: &Path, version: Version) -> Result<LiveFiles, OpLogError> {
+    let log = Log::new(&Layout::new(pond).data());
+    let snapshot = snapshot::load(&log, At::Version(version))?;
+    let files = snapshot.files.values();
+    Ok(LiveFiles {
+        position: position_of(&log, version, &snapshot.digest, &snapshot.commit_info)?,
+        entry: log.read_bytes(version)?.into(),
+        files: files.map(|add| FileRef { name: add.path.clone(), length: add.size }).collect(),
+    })
+}
+
+/// Bytes of a checkpoint of a version: of the one that is there, or of one that is made for the purpose and stays.
+/// Call it from a thread that runs no async tasks.
+///
+/// # Errors
+///
+/// [`OpLogError::Checkpoint`] if none could be made, [`OpLogError::CorruptCheckpoint`] if the one there cannot be
+/// read.
+pub fn checkpoint_bytes(pond: &Path, version: Version) -> Result<Bytes, OpLogError> {
+    let log = Log::new(&Layout::new(pond).data());
+    let path = log.checkpoint_path(version);
+    if !path.exists() {
+        checkpoint::write(&log, version)?;
+    }
+    let bytes = Bytes::from(fs::read(&path).map_err(OpLogError::io("read", &path))?);
+    // Nobody is to learn only from a backup of it that a checkpoint is damaged.
+    snapshot::parse_checkpoint(&log, version, bytes.clone())?;
+    Ok(bytes)
+}
+
+/// BLAKE3-256 of the table's schema as its metadata holds it, lowercase hex. Costs what loading the table's state
+/// costs.
+pub fn schema_fingerprint(pond: &Path) -> Result<String, OpLogError> {
+    let snapshot = snapshot::load(&Log::new(&Layout::new(pond).data()), At::Tip)?;
+    Ok(blake3::hash(snapshot.metadata.schema_string.as_bytes()).to_hex().to_string())
+}
+
+/// Reads the bytes of what is to be a version's log entry, to check what was fetched.
+///
+/// # Errors
+///
+/// [`OpLogError::CorruptEntry`] if they are none of pond's.
+pub fn entry_facts(version: Version, entry: &[u8]) -> Result<EntryFacts, OpLogError> {
+    // There is no table: errors name the entry alone.
+    let log = Log::new(Path::new(""));
+    facts(&log, version, &log.parse(version, entry)?)
+}
+
+/// What an entry says.
+pub(crate) fn facts(log: &Log, version: Version, entry: &Entry) -> Result<EntryFacts, OpLogError> {
+    let info = commit_info(log, version, entry)?;
+    let metadata = entry.actions.iter().find_map(|action| action.meta_data.as_ref());
+    let protocol = entry.actions.iter().find_map(|action| action.protocol.as_ref());
+    let configured = |name: &str| metadata.and_then(|metadata| metadata.configuration.get(name));
+    Ok(EntryFacts {
+        position: position_of(log, version, &entry.digest, info)?,
+        pond_id: info.pond_id.or_else(|| configured(POND_ID).and_then(|id| id.parse().ok())),
+        added: added(&entry.actions),
+        min_reader: min_reader(metadata, protocol),
+    })
+}
+
+/// The format that a reader must know, as far as these say.
+pub(crate) fn min_reader(metadata: Option<&Metadata>, protocol: Option<&Protocol>) -> Option<u32> {
+    let configured = metadata.and_then(|metadata| metadata.configuration.get(MIN_READER));
+    // What is no number is nothing this program knows.
+    let configured = configured.map(|number| number.parse().unwrap_or(u32::MAX));
+    // Ours has always been 1: whoever asks for more of Delta's own versions is a newer program.
+    let newer = protocol.filter(|protocol| protocol.min_reader_version > 1).map(|_| FORMAT + 1);
+    configured.max(newer)
+}
+
+/// Files that these actions add.
+pub(crate) fn added(actions: &[Action]) -> Vec<FileRef> {
+    let adds = actions.iter().filter_map(|action| action.add.as_ref());
+    adds.map(|add| FileRef { name: add.path.clone(), length: add.size }).collect()
+}
+
+/// Files that are live after these actions.
+pub(crate) fn live(actions: &[Action]) -> Vec<FileRef> {
+    let mut files = BTreeMap::new();
+    for action in actions {
+        if let Some(remove) = &action.remove {
+            files.remove(&remove.path);
+        }
+        if let Some(add) = &action.add {
+            files.insert(add.path.clone(), add.size);
+        }
+    }
+    files.into_iter().map(|(name, length)| FileRef { name, length }).collect()
+}

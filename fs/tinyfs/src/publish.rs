@@ -1,0 +1,317 @@
+//! Publishing: later versions' rows into a tree that is being read, in one step.
+//!
+//! Only the nodes that the rows speak of are copied, and of directories only the entries. The fold replays the rows on
+//! the copies, the copies are checked against the rest of the tree, and then take their places. Until that last step
+//! nobody sees anything, so whatever is wrong with the rows leaves the tree as it was.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::directory::Dentry;
+use crate::fold::{Fold, FoldError, wrong};
+use crate::node::{Body, Node};
+use crate::publish_names::{NameChange, check};
+use crate::shown::Found;
+use crate::tree::NodeMap;
+use crate::{EntryOp, Lsn, NodeId, Record, Row, Stale, TinyFs, Tree};
+
+/// The names of a directory that rows speak of.
+pub(crate) enum Touched {
+    Names(HashSet<Box<[u8]>>),
+    /// A snapshot came: any of them.
+    All,
+}
+
+/// What a publish will put in place.
+pub(crate) struct Step {
+    /// The nodes that rows speak of, as they will be; those with no links end.
+    pub(crate) nodes: NodeMap,
+    /// The names that rows speak of, by directory.
+    pub(crate) touched: HashMap<NodeId, Touched>,
+    /// Files whose content rows speak of.
+    content: HashSet<NodeId>,
+    /// The last operation before and after.
+    base: Lsn,
+    last_lsn: Lsn,
+    unstored_bytes: u64,
+}
+
+/// Stale names with the depth of their directory, and all else that is stale.
+#[derive(Default)]
+struct Telling {
+    names: Vec<(usize, Stale)>,
+    rest: Vec<Stale>,
+    depths: HashMap<NodeId, usize>,
+}
+
+impl TinyFs {
+    /// Applies the rows of later versions to a read-only tree, in one step: all or nothing (an error leaves the tree as
+    /// it was). `cut_lsn` as in [`Fold::starting_at`]. Content of a changed file that somebody still refers to stays
+    /// readable under the id that the file had, which nothing else ever has, until [`forget`](Self::forget) takes the
+    /// last reference; the file itself gets another id.
+    ///
+    /// The filesystem must be [`following`](Self::following). Returns what those must be told who refer to
+    /// nodes; of the rest, and of names that are new, nobody can know anything yet.
+    pub fn publish(&self, rows: Vec<Row>, cut_lsn: Lsn) -> Result<Vec<Stale>, FoldError> {
+        let _turn = self.publishing.lock();
+        let Some(found) = &self.found else {
+            return Err(wrong(NodeId::ROOT, "is in a tree that does not follow another".into()));
+        };
+        let mut step = Step::prepare(self, rows, cut_lsn)?;
+        let names = check(&self.tree(), &step)?;
+        let mut tree = self.changing();
+        if tree.last_lsn != step.base || tree.is_dirty() {
+            return Err(wrong(NodeId::ROOT, "is in a tree that was changed otherwise".into()));
+        }
+        let frozen = step.freeze(&tree)?;
+        let stale = step.stale(&tree, found, &names, &frozen);
+        let replaced = step.put(&mut tree, &names, &frozen);
+        drop(tree);
+        // Without the lock: there may be much to free.
+        drop(replaced);
+        Ok(stale)
+    }
+}
+
+impl Step {
+    /// Copies what the rows change and replays them on the copies.
+    fn prepare(fs: &TinyFs, rows: Vec<Row>, cut_lsn: Lsn) -> Result<Step, FoldError> {
+        let mut nodes = NodeMap::default();
+        let mut content = HashSet::new();
+        let mut touched: HashMap<NodeId, Touched> = HashMap::new();
+        let base;
+        {
+            let tree = fs.tree();
+            base = tree.last_lsn;
+            for row in &rows {
+                if row.lsn <= base {
+                    let message = format!("has a row of operation {}, which was published before", row.lsn);
+                    return Err(wrong(row.node, message));
+                }
+                match &row.record {
+                    Record::Entries(changes) => {
+                        let names = touched.entry(row.node).or_insert_with(|| Touched::Names(HashSet::new()));
+                        for change in changes {
+                            match names {
+                                _ if change.op == EntryOp::Reset => *names = Touched::All,
+                                Touched::Names(names) => drop(names.insert(change.name.clone())),
+                                Touched::All => {}
+                            }
+                        }
+                    }
+                    Record::Extent(_) | Record::Cut { .. } => drop(content.insert(row.node)),
+                    Record::Node(_) => {}
+                }
+            }
+            for row in &rows {
+                if let Some(node) = tree.nodes.get(&row.node)
+                    && !nodes.contains_key(&row.node)
+                {
+                    if node.nlink == 0 {
+                        return Err(wrong(row.node, "has rows after its end".into()));
+                    }
+                    nodes.insert(row.node, Box::new(copy(node, touched.get(&row.node))));
+                }
+            }
+        }
+        let mut fold = Fold::onto(nodes, base.max(cut_lsn));
+        for row in rows {
+            fold.push(row);
+        }
+        let Tree { nodes, last_lsn, unstored_bytes, .. } = fold.replay()?;
+        Ok(Step { nodes, touched, content, base, last_lsn, unstored_bytes })
+    }
+
+    /// The files whose old version must be kept, and the ids under which they are shown from now on.
+    fn freeze(&self, tree: &Tree) -> Result<HashMap<NodeId, NodeId>, FoldError> {
+        let mut frozen = HashMap::new();
+        for (id, new) in &self.nodes {
+            let Some(old) = tree.nodes.get(id) else { continue };
+            // What ends keeps its content anyway.
+            if new.nlink > 0 && is_referenced(old) && (self.content.contains(id) || !same_content(old, new)) {
+                let shown = tree.new_id().map_err(|error| wrong(*id, format!("gets no new id: {error}")))?;
+                frozen.insert(*id, shown);
+            }
+        }
+        Ok(frozen)
+    }
+
+    /// What changes for those who refer to nodes.
+    fn stale(
+        &self,
+        tree: &Tree,
+        found: &Found,
+        names: &[NameChange],
+        frozen: &HashMap<NodeId, NodeId>,
+    ) -> Vec<Stale> {
+        let mut telling = Telling::default();
+        for change in names {
+            if let Some(before) = &change.before
+                && let Some(child) = tree.nodes.get(&before.child)
+                && is_referenced(child)
+            {
+                telling.name(tree, change.parent, &change.name, child.shown);
+                found.drop_name(child.shown, change.parent, before.cookie);
+            }
+        }
+        for id in frozen.keys() {
+            let Some(old) = tree.nodes.get(id) else { continue };
+            for (parent, cookie) in found.take(old.shown) {
+                // A name that is not there any more was told of when it went.
+                if let Some(directory) = tree.nodes.get(&parent)
+                    && let Body::Directory(entries) = &directory.body
+                    && let Some(entry) = entries.at(cookie)
+                {
+                    telling.name(tree, parent, &entry.name, old.shown);
+                    // Listings show ids.
+                    telling.rest.push(Stale::Listing(parent));
+                }
+            }
+        }
+        let listed: HashSet<NodeId> = names.iter().map(|change| change.parent).collect();
+        for (id, new) in &self.nodes {
+            let Some(old) = tree.nodes.get(id) else { continue };
+            if frozen.contains_key(id) || !(is_referenced(old) || *id == NodeId::ROOT) {
+                continue;
+            }
+            if new.nlink == 0 || listed.contains(id) || !same_attributes(old, new) {
+                telling.rest.push(Stale::Attributes(old.shown));
+            }
+            // Of a directory that ends not even `.` and `..` are left.
+            if listed.contains(id) || (new.nlink == 0 && old.is_directory()) {
+                telling.rest.push(Stale::Listing(*id));
+            }
+        }
+        telling.in_order()
+    }
+
+    /// Puts everything in its place. What it replaces is returned, to be freed.
+    fn put(&mut self, tree: &mut Tree, names: &[NameChange], frozen: &HashMap<NodeId, NodeId>) -> NodeMap {
+        let mut replaced = NodeMap::default();
+        let mut listed: HashMap<NodeId, Vec<&NameChange>> = HashMap::new();
+        for change in names {
+            listed.entry(change.parent).or_default().push(change);
+        }
+        for (id, mut new) in std::mem::take(&mut self.nodes) {
+            let Some(mut old) = tree.nodes.remove(&id) else {
+                if new.nlink > 0 {
+                    tree.nodes.insert(id, new);
+                }
+                continue;
+            };
+            let references = *old.references.get_mut();
+            if new.nlink == 0 && references > 0 {
+                // Its bytes are those that it had in the last version that had it, and a directory is empty.
+                old.nlink = 0;
+                old.ctime = new.ctime;
+                if let Body::Directory(directory) = &mut old.body {
+                    directory.clear();
+                }
+                tree.nodes.insert(id, old);
+            } else if new.nlink == 0 {
+                if let Some(versions) = &mut tree.versions {
+                    versions.current.remove(&old.shown);
+                }
+                replaced.insert(id, old);
+            } else if let Some(shown) = frozen.get(&id) {
+                let versions = tree.versions.get_or_insert_default();
+                versions.current.remove(&old.shown);
+                versions.current.insert(*shown, id);
+                versions.frozen.insert(old.shown, old);
+                new.shown = *shown;
+                tree.nodes.insert(id, new);
+            } else {
+                *new.references.get_mut() = references;
+                if !matches!(self.touched.get(&id), Some(Touched::All)) {
+                    complete(&mut old, &mut new, listed.get(&id).map_or(&[], Vec::as_slice));
+                }
+                tree.nodes.insert(id, new);
+                replaced.insert(id, old);
+            }
+        }
+        for change in names {
+            if let Some(after) = &change.after
+                && let Some(node) = tree.nodes.get_mut(&after.child)
+                && let Body::Directory(directory) = &mut node.body
+            {
+                directory.parent = change.parent;
+            }
+        }
+        tree.last_lsn = self.last_lsn;
+        tree.unstored_bytes += self.unstored_bytes;
+        replaced
+    }
+}
+
+impl Telling {
+    fn name(&mut self, tree: &Tree, parent: NodeId, name: &[u8], child: NodeId) {
+        let depth = *self.depths.entry(parent).or_insert_with(|| depth(tree, parent));
+        self.names.push((depth, Stale::Name { parent, name: name.into(), child }));
+    }
+
+    /// Names first, the deepest before all others, each once.
+    fn in_order(mut self) -> Vec<Stale> {
+        self.names.sort_unstable_by(|(a, left), (b, right)| b.cmp(a).then_with(|| left.cmp(right)));
+        self.names.dedup();
+        self.rest.sort_unstable();
+        self.rest.dedup();
+        self.names.into_iter().map(|(_, name)| name).chain(self.rest).collect()
+    }
+}
+
+/// How many directories are above this one.
+fn depth(tree: &Tree, directory: NodeId) -> usize {
+    let above = |id: &NodeId| match tree.nodes.get(id).map(|node| &node.body) {
+        Some(Body::Directory(directory)) if *id != NodeId::ROOT => Some(directory.parent),
+        _ => None,
+    };
+    // No path is longer than there are nodes, whatever damaged rows have made of the parents.
+    std::iter::successors(Some(directory), above).take(tree.nodes.len()).count()
+}
+
+/// A node to replay rows on: all of it, or of a directory what rows speak of.
+fn copy(node: &Node, touched: Option<&Touched>) -> Node {
+    let body = match (&node.body, touched) {
+        (Body::Directory(directory), None) => {
+            Body::Directory(Box::new(directory.excerpt(std::iter::empty())))
+        }
+        (Body::Directory(directory), Some(Touched::Names(names))) => {
+            Body::Directory(Box::new(directory.excerpt(names.iter().map(|name| &**name))))
+        }
+        (body, _) => body.clone(),
+    };
+    node.copy(body)
+}
+
+/// Puts the entries that a directory had into an excerpt of it that has changed.
+fn complete(old: &mut Node, new: &mut Node, names: &[&NameChange]) {
+    let (Body::Directory(whole), Body::Directory(excerpt)) = (&mut old.body, &mut new.body) else { return };
+    let gone = names.iter().filter(|change| change.before.is_some()).map(|change| &*change.name);
+    let mut come: Vec<Dentry> = names.iter().filter_map(|change| change.entry()).collect();
+    come.sort_unstable_by_key(|entry| entry.cookie);
+    whole.amend(excerpt, gone, come);
+    std::mem::swap(whole, excerpt);
+}
+
+/// Whether `stat` shows the same and extended attributes are the same, as long as a directory's entries are.
+fn same_attributes(old: &Node, new: &Node) -> bool {
+    let (before, mut after) = (old.attributes(), new.attributes());
+    if old.is_directory() {
+        // The new one may be an excerpt.
+        (after.size, after.blocks) = (before.size, before.blocks);
+    }
+    before == after && old.xattrs == new.xattrs
+}
+
+fn is_referenced(node: &Node) -> bool {
+    node.references.load(std::sync::atomic::Ordering::Acquire) > 0
+}
+
+/// Whether what a reader sees is the same, as far as attributes tell.
+fn same_content(old: &Node, new: &Node) -> bool {
+    match (&old.body, &new.body) {
+        (Body::File(_), _) => old.size == new.size,
+        (Body::Symlink(old), Body::Symlink(new)) => old == new,
+        (Body::Dynamic(old), Body::Dynamic(new)) => old.configuration == new.configuration,
+        _ => true,
+    }
+}

@@ -1,0 +1,232 @@
+//! Errors: each names the version or key, keeps its cause and says what to do next.
+
+use pond_oplog::{OpLogError, PondId, Version};
+use pond_steward::{FactoryError, StewardError};
+
+/// What a store did not do.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {key} in {place}: {source}; {advice}")]
+pub struct StoreError {
+    /// The store: a directory, or `s3://bucket` and endpoint.
+    pub place: String,
+    /// The object, below the configured place.
+    pub key: String,
+    /// What was tried: `get`, `put`, `list`, …
+    pub operation: &'static str,
+    /// What sort of failure it is.
+    pub kind: StoreErrorKind,
+    /// What to check.
+    pub advice: &'static str,
+    /// What the store said.
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Sorts of failures of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// Credentials are wrong or not enough.
+    Denied,
+    /// The bucket, or the directory, is not there.
+    NoSuchPlace,
+    /// The object is not there and had to be.
+    Missing,
+    /// The store does not do what a backup needs.
+    Unsuitable,
+    /// The request makes no sense to the store; it would not the next time either.
+    Refused,
+    /// The disk of a directory is full, read-only or broken.
+    Disk,
+    /// The store did not answer, or said that it cannot just now. It was tried several times.
+    Unavailable,
+}
+
+/// Why a push, a pull or a restore failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicateError {
+    /// The configuration, or an environment variable that it names.
+    #[error("the configuration of the remote is not valid: {0}")]
+    Configuration(FactoryError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The pond's log.
+    #[error(transparent)]
+    OpLog(#[from] OpLogError),
+    /// The Steward.
+    #[error(transparent)]
+    Steward(#[from] StewardError),
+    /// A local file or thread.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was tried, with the path.
+        action: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// An object of a newer program.
+    #[error("{key} has format {format} and this program knows {known}: upgrade pond here")]
+    TooNew {
+        /// The object.
+        key: String,
+        /// The format that it says.
+        format: u32,
+        /// The newest that is known.
+        known: u32,
+    },
+    /// An object, or a file within one, that is not what it should be.
+    #[error("{key} in the backup store is damaged{at}: {why}; nothing of it was used", at = at_version(*.version))]
+    Corrupt {
+        /// The object, and the file within it.
+        key: String,
+        /// The version that it belongs to, where that is known.
+        version: Option<Version>,
+        /// What is wrong.
+        why: String,
+    },
+    /// The chain of manifests does not hold together.
+    #[error("the history in the backup store is broken at version {version}: {key}: {why}")]
+    BrokenChain {
+        /// The version.
+        version: Version,
+        /// Its manifest.
+        key: String,
+        /// What does not fit.
+        why: String,
+    },
+    /// A version that should be in the store is neither there by itself, nor in a pack, nor in a base.
+    #[error(
+        "version {version} is missing from {place}, although the store holds later ones; the replica stays at what it has"
+    )]
+    MissingVersion {
+        /// The version.
+        version: Version,
+        /// The store.
+        place: String,
+    },
+    /// The store holds another pond.
+    #[error(
+        "{place} holds the backup of another pond ({found}; this one is {ours}): give each pond a place of its own"
+    )]
+    ForeignPond {
+        /// The store.
+        place: String,
+        /// The pond in the store.
+        found: PondId,
+        /// This pond.
+        ours: PondId,
+    },
+    /// Another pond with the same identity wrote the same version.
+    #[error(
+        "a second writer: {key} in {place} is not this pond's version {version} ({why}). Two copies of one pond \
+         pushed to the same place; nothing was changed there. Keep one of them; give this one a remote of its own, \
+         or remove its node"
+    )]
+    SecondWriter {
+        /// The store.
+        place: String,
+        /// The manifest that was there first.
+        key: String,
+        /// The version.
+        version: Version,
+        /// How it differs.
+        why: String,
+    },
+    /// A replica was promoted.
+    #[error(
+        "{place} has timeline {theirs}, which a promoted replica began{fork}; this pond is on timeline {ours}, takes no \
+         more writes and pushes nothing. Its history is complete up to here; make a replica of the new source instead",
+        fork = fork_text(*.fork)
+    )]
+    Superseded {
+        /// The store.
+        place: String,
+        /// This pond's timeline.
+        ours: u64,
+        /// The higher one.
+        theirs: u64,
+        /// The last version that both have.
+        fork: Option<Version>,
+    },
+    /// The store is empty, and was not.
+    #[error(
+        "{place} holds no backup, although versions up to {pushed} were pushed to it: is it the right disk or bucket, and is \
+         it mounted? If it was emptied on purpose, remove the remote's node and make it again"
+    )]
+    Emptied {
+        /// The store.
+        place: String,
+        /// The last version that was pushed.
+        pushed: Version,
+    },
+    /// The store holds no backup yet.
+    #[error("{place} holds no backup: check the path or bucket and prefix, or let the source push first")]
+    NoBackup {
+        /// The store.
+        place: String,
+    },
+    /// The store is on a timeline that is older than the replica's.
+    #[error(
+        "{place} is on timeline {theirs}, which is older than this replica's, {ours}; it keeps what it has"
+    )]
+    LowerTimeline {
+        /// The store.
+        place: String,
+        /// The timeline of HEAD.
+        theirs: u64,
+        /// The replica's.
+        ours: u64,
+    },
+    /// The replica has versions that the new timeline has not.
+    #[error(
+        "diverged: timeline {timeline} began at version {fork} and this replica is at {ours}, so it holds versions that \
+         are not part of it; it keeps serving them. Make a new replica with `pond init --from-backup`"
+    )]
+    Diverged {
+        /// The new timeline.
+        timeline: u64,
+        /// Its first version's parent.
+        fork: Version,
+        /// Where the replica is.
+        ours: Version,
+    },
+    /// The process wants to end.
+    #[error("stopped at version {at} because the process ends; the next run goes on from there")]
+    Stopped {
+        /// The last version that is done.
+        at: String,
+    },
+    /// Something else, as a sentence.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl ReplicateError {
+    /// A local failure.
+    pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let action = action.into();
+        move |source| ReplicateError::Io { action, source }
+    }
+
+    /// Whether the replica holds versions that are not part of the store's history, so that no pull can mend it.
+    pub(crate) fn is_divergence(&self) -> bool {
+        matches!(
+            self,
+            ReplicateError::Diverged { .. }
+                | ReplicateError::LowerTimeline { .. }
+                | ReplicateError::OpLog(OpLogError::Diverged { .. })
+        )
+    }
+
+    /// What a factory says of it.
+    pub(crate) fn into_factory_error(self) -> FactoryError {
+        FactoryError::new(self.to_string())
+    }
+}
+
+fn at_version(version: Option<Version>) -> String {
+    version.map_or_else(String::new, |version| format!(" (version {version})"))
+}
+
+fn fork_text(fork: Option<Version>) -> String {
+    fork.map_or_else(String::new, |fork| format!(" at version {fork}"))
+}

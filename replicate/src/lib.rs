@@ -1,0 +1,38 @@
+//! Ships a pond to a backup store, and brings it back.
+//!
+//! The factory [`Remote`] pushes each commit of a source (bundle, then manifest, then HEAD) and pulls on a replica. What
+//! lies in the store, and why, is in this crate's README; [`format`] has it as types.
+#![warn(missing_docs)]
+
+mod base;
+mod bundle;
+pub mod config;
+mod copy;
+mod download;
+mod error;
+mod fetch;
+mod find;
+pub mod format;
+mod init;
+mod lineage;
+mod meter;
+mod pack;
+mod plan;
+mod progress;
+mod promote;
+mod pull;
+mod push;
+mod remote;
+mod staged_pack;
+pub mod store;
+mod timeline;
+mod unbundle;
+mod verify;
+mod workers;
+
+pub use error::{ReplicateError, StoreError};
+pub use init::{InitOptions, init_from_backup, init_from_store};
+pub use progress::{NoProgress, Progress};
+pub use promote::{ClaimedTimeline, promote, promote_in_store};
+
+pub use remote::Remote;

@@ -1,0 +1,449 @@
+//! Pulling: bringing a replica to the store's tip, or to a version.
+//!
+//! HEAD says where the tip was; what is applied is decided by manifests alone. A run repeats itself until it is equal to
+//! HEAD, since the source goes on meanwhile.
+
+use pond_oplog::{At, PondId, Position, Version, entry_facts, version_files};
+use pond_steward::{Replica, ReplicaProgress, ReplicaState};
+use tokio::runtime::Runtime;
+
+use crate::copy::{Copied, Copy};
+use crate::fetch::Fetcher;
+use crate::find;
+use crate::format::{self, Head};
+use crate::lineage::Lineage;
+use crate::meter::Meter;
+use crate::plan::WORTH_PACKS;
+use crate::store::Store;
+use crate::{NoProgress, Progress, ReplicateError};
+
+/// Brings an open replica up to date. Blocks; not to be called from a thread that runs async tasks. The result is a line for
+/// the user.
+pub(crate) fn run(runtime: &Runtime, store: &Store, replica: &Replica) -> Result<String, ReplicateError> {
+    let before = replica.position().map(|position| position.version);
+    let position = Pull::new(runtime, store, replica, &NoProgress).to(At::Tip, false)?;
+    Ok(match before {
+        Some(before) if before == position.version => format!("at version {before} already"),
+        _ => format!("at version {} now", position.version),
+    })
+}
+
+/// A run of pulling.
+pub(crate) struct Pull<'a> {
+    runtime: &'a Runtime,
+    store: &'a Store,
+    replica: &'a Replica,
+    meter: Meter<'a>,
+    /// Versions that were applied, and those that were to be.
+    versions: (u64, u64),
+    /// Keys of packs that turned out not to be part of the chain as a whole.
+    excluded: Vec<String>,
+}
+
+/// What a round has come to.
+enum Round {
+    /// There is no more to do.
+    Done(Position),
+    /// The source has gone on, or there is another way to be tried.
+    Again,
+}
+
+impl<'a> Pull<'a> {
+    pub(crate) fn new(
+        runtime: &'a Runtime,
+        store: &'a Store,
+        replica: &'a Replica,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        let meter = Meter::new(progress, replica);
+        Pull { runtime, store, replica, meter, versions: (0, 0), excluded: Vec::new() }
+    }
+
+    /// Brings the replica to a version. A replica without history begins with the chain's first base, or with the newest
+    /// one if `newest_base`.
+    pub(crate) fn to(mut self, at: At, newest_base: bool) -> Result<Position, ReplicateError> {
+        match self.rounds(at, newest_base) {
+            Ok(position) => Ok(position),
+            Err(error) => {
+                self.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits for the store, unless it is to stop.
+    fn wait<T>(&self, work: impl Future<Output = Result<T, ReplicateError>>) -> Result<T, ReplicateError> {
+        self.runtime.block_on(self.meter.unless_stopped(work))
+    }
+
+    fn rounds(&mut self, at: At, newest_base: bool) -> Result<Position, ReplicateError> {
+        // What an earlier run applied and could not show.
+        self.replica.publish()?;
+        loop {
+            if self.meter.stopping() {
+                return Err(self.meter.stopped());
+            }
+            let head = self.wait(find::head(self.store))?;
+            if let Round::Done(position) = self.round(&head, at, newest_base)? {
+                return Ok(position);
+            }
+        }
+    }
+
+    fn round(&mut self, head: &Head, at: At, newest_base: bool) -> Result<Round, ReplicateError> {
+        let position = self.replica.position();
+        let pond_id = match &position {
+            None => head.pond_id,
+            Some(position) => pond_id(self.replica, position)?,
+        };
+        if head.pond_id != pond_id {
+            let place = self.store.place().to_owned();
+            return Err(ReplicateError::ForeignPond { place, found: head.pond_id, ours: pond_id });
+        }
+        if let Some(position) = &position
+            && at == At::Tip
+            && head.timeline >= position.timeline
+            && self.replica.last_manifest() == Some((position.version, head.manifest.clone()))
+            && head.version == position.version.0
+        {
+            self.report(head, ReplicaState::Synchronized, position.version, None);
+            return Ok(Round::Done(position.clone()));
+        }
+        let lineage = self.wait(Lineage::load(self.store, pond_id, head.timeline))?;
+        if let Some(position) = &position {
+            lineage.admit(self.store.place(), position)?;
+        }
+        let mut target = self.wait(self.target(head, &lineage, pond_id, at))?;
+        // Who names a version wants that one, whatever came of its timeline.
+        if at == At::Tip
+            && let Some(successor) = self.wait(lineage.successor(self.store, pond_id))?
+            && successor.fork < target
+        {
+            // Versions above the fork would have to be given up again.
+            if let Some(position) = &position
+                && position.version > successor.fork
+            {
+                return Err(ReplicateError::Diverged {
+                    timeline: successor.timeline,
+                    fork: successor.fork,
+                    ours: position.version,
+                });
+            }
+            target = successor.fork;
+        }
+        let position = match position {
+            Some(position) => position,
+            None => self.begin(head, &lineage, pond_id, at, target, newest_base)?,
+        };
+        let mut anchor = self.anchor(&lineage, pond_id, &position)?;
+        if position.version.0 == head.version && anchor != head.manifest {
+            anchor = self.look_up(&lineage, pond_id, &position)?;
+            if anchor != head.manifest {
+                return Err(ReplicateError::BrokenChain {
+                    version: position.version,
+                    key: format::HEAD_KEY.to_owned(),
+                    why: format!(
+                        "HEAD says that its manifest has the digest {}, and it has {anchor}",
+                        head.manifest
+                    ),
+                });
+            }
+        }
+        if position.version >= target {
+            return self.arrived(head, &lineage, pond_id, at, target, position);
+        }
+        self.copy(head, lineage, pond_id, at, target, position, anchor)
+    }
+
+    /// The version to be reached, as far as HEAD knows. For a time it may be too high: whoever applies looks at each
+    /// version's own.
+    async fn target(
+        &self,
+        head: &Head,
+        lineage: &Lineage,
+        pond_id: PondId,
+        at: At,
+    ) -> Result<Version, ReplicateError> {
+        let tip = Version(head.version);
+        let time = match at {
+            At::Tip => return Ok(tip),
+            At::Version(version) if (head.root..=head.version).contains(&version.0) => return Ok(version),
+            At::Version(version) => {
+                return Err(ReplicateError::Other(format!(
+                    "there is no version {version} in {}: it has versions {} to {tip}",
+                    self.store.place(),
+                    head.root
+                )));
+            }
+            At::Timestamp(time) => time,
+        };
+        if head.timestamp <= time {
+            return Ok(tip);
+        }
+        // The last versions of packs suffice: whoever applies looks at each one's own time.
+        let (mut low, mut high) = (head.root, head.version);
+        loop {
+            let middle = format::pack_end(Version(low + (high - low) / 2));
+            if middle.0 <= low || middle.0 >= high {
+                break;
+            }
+            match find::single(self.store, lineage, pond_id, middle).await? {
+                None => break,
+                Some((manifest, _)) if manifest.timestamp <= time => low = middle.0,
+                Some(_) => high = middle.0,
+            }
+        }
+        Ok(Version(high.saturating_sub(1).max(head.root)))
+    }
+
+    /// Installs the base that history begins with.
+    fn begin(
+        &mut self,
+        head: &Head,
+        lineage: &Lineage,
+        pond_id: PondId,
+        at: At,
+        target: Version,
+        newest_base: bool,
+    ) -> Result<Position, ReplicateError> {
+        let root = (Version(head.root), head.root_timeline);
+        let newest = (Version(head.newest_base), head.newest_base_timeline);
+        let (version, timeline) = if newest_base && newest.0 <= target { newest } else { root };
+        self.report(head, ReplicaState::Preparing, target, None);
+        let range = version..=target;
+        let fetcher = self.fetcher(lineage.clone(), pond_id, range);
+        let base =
+            Copy { runtime: self.runtime, fetcher: &fetcher, meter: &self.meter, replica: self.replica }
+                .base(version, timeline)?;
+        let manifest = &base.version.manifest;
+        if let At::Timestamp(time) = at
+            && manifest.timestamp > time
+        {
+            return Err(ReplicateError::Other(format!(
+                "{} is younger than that: the first version that can be restored is version {version}",
+                self.store.place()
+            )));
+        }
+        self.report(head, ReplicaState::Copying, target, Some(manifest.timestamp));
+        let position = base.install(self.replica)?;
+        self.versions.0 += 1;
+        Ok(position)
+    }
+
+    /// The digest on which the next version's manifest must build. The store's manifest of our version must be that of our
+    /// very log entry.
+    fn anchor(
+        &self,
+        lineage: &Lineage,
+        pond_id: PondId,
+        position: &Position,
+    ) -> Result<String, ReplicateError> {
+        if let Some((version, digest)) = self.replica.last_manifest()
+            && version == position.version
+        {
+            return Ok(digest);
+        }
+        self.look_up(lineage, pond_id, position)
+    }
+
+    /// Asks the store for the digest of the manifest of the version that is here, and keeps it.
+    fn look_up(
+        &self,
+        lineage: &Lineage,
+        pond_id: PondId,
+        position: &Position,
+    ) -> Result<String, ReplicateError> {
+        let version = position.version;
+        let found = find::manifest_of(self.store, lineage, pond_id, version, &position.digest);
+        let found = self.wait(found)?;
+        match found {
+            None => Err(ReplicateError::MissingVersion { version, place: self.store.place().to_owned() }),
+            Some((manifest, _)) if manifest.entry.blake3 != position.digest => Err(self.not_ours(position)),
+            Some((_, digest)) => {
+                self.replica.set_last_manifest(version, &digest)?;
+                Ok(digest)
+            }
+        }
+    }
+
+    /// The replica is at the target or beyond it.
+    fn arrived(
+        &mut self,
+        head: &Head,
+        lineage: &Lineage,
+        pond_id: PondId,
+        at: At,
+        target: Version,
+        position: Position,
+    ) -> Result<Round, ReplicateError> {
+        if let At::Version(version) = at
+            && position.version > version
+        {
+            return Err(ReplicateError::Other(format!(
+                "this replica is at version {} already, so it cannot stop at {version}: make another one",
+                position.version
+            )));
+        }
+        if position.version > target {
+            // HEAD is behind: it was written late, or set back. Only manifests count.
+            self.look_up(lineage, pond_id, &position)?;
+            let next = position.version.next();
+            let beyond = self.wait(find::single(self.store, lineage, pond_id, next))?;
+            if let (At::Tip, Some((manifest, digest))) = (at, beyond) {
+                let head =
+                    Head { version: next.0, manifest: digest, timestamp: manifest.timestamp, ..head.clone() };
+                return self.round(&head, at, false).map(|_| Round::Again);
+            }
+        }
+        self.report(head, ReplicaState::Synchronized, position.version, None);
+        Ok(Round::Done(position))
+    }
+
+    #[allow(clippy::too_many_arguments)] // What a round has found out, handed on once.
+    fn copy(
+        &mut self,
+        head: &Head,
+        lineage: Lineage,
+        pond_id: PondId,
+        at: At,
+        target: Version,
+        position: Position,
+        anchor: String,
+    ) -> Result<Round, ReplicateError> {
+        let first = position.version.next();
+        let count = target.0 - position.version.0;
+        self.versions.1 = self.versions.0 + count;
+        // Of one version HEAD says when it was made; of several that the last was made then, so none can be younger.
+        self.report(head, ReplicaState::CatchingUp, target, Some(head.timestamp));
+        let fetcher = self.fetcher(lineage.clone(), pond_id, first..=target);
+        if count >= WORTH_PACKS {
+            self.wait(fetcher.confirm(head))?;
+        }
+        let copy =
+            Copy { runtime: self.runtime, fetcher: &fetcher, meter: &self.meter, replica: self.replica };
+        let mut done = self.versions.0;
+        let copied = copy.versions(
+            head,
+            first,
+            target,
+            at,
+            anchor.clone(),
+            &mut |applied: u64, missing: Option<i64>| {
+                done += applied;
+                let (bytes_done, bytes_total) = self.meter.bytes();
+                self.replica.report(ReplicaProgress {
+                    state: ReplicaState::CatchingUp,
+                    timeline: Some(head.timeline),
+                    target_version: Some(target),
+                    versions_done: done,
+                    versions_total: self.versions.1,
+                    bytes_done,
+                    bytes_total,
+                    first_missing_timestamp: missing.or(Some(head.timestamp)),
+                    error: None,
+                });
+            },
+        );
+        self.versions.0 = done;
+        match copied {
+            // What is known of the manifest of our own version may be wrong: it was damaged when it was read, or the store
+            // was made anew. The log entry decides whether the version is the same.
+            Err(ReplicateError::BrokenChain { version, .. })
+                if version == first && self.look_up(&lineage, pond_id, &position)? != anchor =>
+            {
+                Ok(Round::Again)
+            }
+            Err(error) => Err(error),
+            Ok(Copied::Excluded(key)) => {
+                tracing::warn!(
+                    key,
+                    "a pack in the backup store is not part of the history as a whole; its versions are fetched one by one"
+                );
+                self.excluded.push(key);
+                Ok(Round::Again)
+            }
+            Ok(Copied::All(position)) => {
+                self.sweep()?;
+                let stop = match at {
+                    // What follows has surely moved on when it took long.
+                    At::Tip => count < WORTH_PACKS && position.version.0 == head.version,
+                    At::Version(_) | At::Timestamp(_) => true,
+                };
+                if !stop {
+                    return Ok(Round::Again);
+                }
+                self.report(head, ReplicaState::Synchronized, position.version, None);
+                Ok(Round::Done(position))
+            }
+        }
+    }
+
+    /// Removes what is left in the staging area once everything is applied.
+    fn sweep(&self) -> Result<(), ReplicateError> {
+        for file in self.replica.incoming().staged()? {
+            self.replica.incoming().discard_staged(&file.name)?;
+        }
+        Ok(())
+    }
+
+    fn fetcher(
+        &self,
+        lineage: Lineage,
+        pond_id: PondId,
+        range: std::ops::RangeInclusive<Version>,
+    ) -> Fetcher<'_> {
+        let excluded = self.excluded.clone();
+        Fetcher::new(self.store, self.replica.incoming(), pond_id, lineage, range, excluded, &self.meter)
+    }
+
+    /// The store has another version of this number than the replica.
+    fn not_ours(&self, position: &Position) -> ReplicateError {
+        let layout = pond_oplog::Layout::new(self.replica.pond());
+        let path = layout.delta_log().join(format::entry_name(position.version));
+        pond_oplog::OpLogError::Diverged { version: position.version, path }.into()
+    }
+
+    fn report(&self, head: &Head, state: ReplicaState, target: Version, first_missing: Option<i64>) {
+        let (bytes_done, bytes_total) = self.meter.bytes();
+        self.replica.report(ReplicaProgress {
+            state,
+            timeline: Some(head.timeline),
+            target_version: Some(target),
+            versions_done: self.versions.0,
+            versions_total: self.versions.1.max(self.versions.0),
+            bytes_done,
+            bytes_total,
+            first_missing_timestamp: first_missing,
+            error: None,
+        });
+    }
+
+    fn failed(&self, error: &ReplicateError) {
+        let state = match error {
+            ReplicateError::Stopped { .. } => return,
+            error if error.is_divergence() => ReplicaState::Diverged,
+            _ => ReplicaState::Failed,
+        };
+        let (bytes_done, bytes_total) = self.meter.bytes();
+        self.replica.report(ReplicaProgress {
+            state,
+            versions_done: self.versions.0,
+            versions_total: self.versions.1.max(self.versions.0),
+            bytes_done,
+            bytes_total,
+            error: Some(error.to_string()),
+            ..ReplicaProgress::default()
+        });
+    }
+}
+
+/// Whose replica it is.
+fn pond_id(replica: &Replica, position: &Position) -> Result<PondId, ReplicateError> {
+    let entry = version_files(replica.pond(), position.version)?.entry;
+    entry_facts(position.version, &entry)?.pond_id.ok_or_else(|| {
+        ReplicateError::Other(format!(
+            "the log entry of version {} does not say whose it is",
+            position.version
+        ))
+    })
+}

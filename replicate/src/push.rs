@@ -1,0 +1,279 @@
+//! Push: what a store does not have yet, bundle, then manifest, then HEAD.
+//!
+//! Only manifests arbitrate. They are put where there is none; what is found there instead is either this pond's own, from a
+//! run whose end was lost, and adopted, or a second writer's, and then nothing more is written. A push that is cut off at
+//! any request is taken up again from what the store says: no state of its own is kept across processes.
+
+mod catch_up;
+mod discover;
+mod packs;
+mod ship;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use pond_oplog::{PondId, Version};
+
+use crate::format::{self, FORMAT, HEAD_KEY, Head};
+use crate::store::Store;
+use crate::{Progress, ReplicateError, timeline};
+
+pub(crate) use catch_up::bundles;
+pub(crate) use ship::adopt;
+
+/// What is pushed, and to where.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) store: Store,
+    /// `$POND`.
+    pub(crate) pond: PathBuf,
+    pub(crate) pond_id: PondId,
+    /// The timeline on which the pond commits.
+    pub(crate) timeline: u64,
+    /// zstd level of bundles.
+    pub(crate) level: i32,
+    /// The newest version that is committed.
+    pub(crate) newest: Arc<dyn Fn() -> Version + Send + Sync>,
+    pub(crate) progress: Arc<dyn Progress>,
+}
+
+/// A store's chain of versions, as far as this pond has confirmed that it is its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    /// The last version.
+    pub(crate) tip: Version,
+    /// BLAKE3 of its manifest.
+    pub(crate) digest: String,
+    /// Where that manifest lies by itself.
+    pub(crate) key: String,
+    /// BLAKE3 of its log entry.
+    pub(crate) entry: String,
+    /// When it was committed.
+    pub(crate) timestamp: i64,
+    /// The base with which the chain begins, and the timeline in whose folder it is.
+    pub(crate) root: (Version, u64),
+    /// The newest base, likewise.
+    pub(crate) newest_base: (Version, u64),
+    /// Bytes of bundles since that one.
+    pub(crate) since_base: u64,
+    /// The first version that lies, or will lie, in this timeline's folder.
+    pub(crate) first: Version,
+}
+
+/// Pushes one pond to one store.
+pub(crate) struct Pusher {
+    pub(crate) source: Source,
+    /// BLAKE3 of the table's schema.
+    pub(crate) schema: String,
+    pub(crate) chain: Chain,
+    /// What was pushed last, for the pack that it will be in.
+    recent: Recent,
+    /// Last versions of ranges that are complete and have no pack yet.
+    unpacked: BTreeSet<u64>,
+    /// Packs above the tip, left by a push that was cut off.
+    orphans: Vec<String>,
+    /// Whether the store's HEAD is older than the chain.
+    head_is_old: bool,
+    /// Whether a higher timeline was looked for since HEAD was last written.
+    head_may_follow: bool,
+    /// When to look again whether a base is due.
+    pub(crate) next_base_check: Version,
+    pub(crate) stop: StopOnDrop,
+}
+
+/// Ends the threads that make bundles when a push is dropped half-way, also while it is still being opened.
+#[derive(Default)]
+pub(crate) struct StopOnDrop(pub(crate) Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Manifests and bundles of the last versions, up to a total.
+#[derive(Default)]
+struct Recent {
+    versions: BTreeMap<u64, Packable>,
+    bytes: usize,
+}
+
+/// A version's manifest and those of its bundles that go into a pack.
+#[derive(Clone)]
+struct Packable {
+    manifest: Bytes,
+    bundles: Vec<(String, Bytes)>,
+}
+
+/// Memory for [`Recent`]. What is not in it is fetched back.
+const RECENT: usize = 32 << 20;
+
+impl Recent {
+    fn add(&mut self, version: Version, packable: Packable) {
+        self.bytes += packable.bytes();
+        self.versions.insert(version.0, packable);
+        while self.bytes > RECENT
+            && let Some((_, packable)) = self.versions.pop_first()
+        {
+            self.bytes -= packable.bytes();
+        }
+    }
+
+    fn get(&self, version: Version) -> Option<Packable> {
+        self.versions.get(&version.0).cloned()
+    }
+
+    fn forget_up_to(&mut self, version: Version) {
+        self.versions = self.versions.split_off(&(version.0 + 1));
+        self.bytes = self.versions.values().map(Packable::bytes).sum();
+    }
+}
+
+impl Packable {
+    fn bytes(&self) -> usize {
+        self.manifest.len() + self.bundles.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
+    }
+}
+
+impl Pusher {
+    /// Finds out what the store has, and begins a chain in one that has none. `pushed` is the version up to which an
+    /// earlier run has pushed.
+    pub(crate) async fn open(source: Source, pushed: Option<Version>) -> Result<Self, ReplicateError> {
+        let pond = source.pond.clone();
+        let schema = blocking(move || Ok(pond_oplog::schema_fingerprint(&pond)?)).await?;
+        let stop = StopOnDrop::default();
+        let found = discover::chain(&source, pushed).await?;
+        let (chain, began) = match found {
+            Some(chain) => (chain, false),
+            None => (crate::base::begin(&source, &schema, &stop.0).await?, true),
+        };
+        let next_base_check = chain.newest_base.0;
+        let mut pusher = Pusher {
+            source,
+            schema,
+            chain,
+            recent: Recent::default(),
+            unpacked: BTreeSet::new(),
+            orphans: Vec::new(),
+            head_is_old: true,
+            head_may_follow: false,
+            next_base_check,
+            stop,
+        };
+        if !began {
+            pusher.sweep().await;
+            pusher.find_missing_packs().await?;
+        }
+        Ok(pusher)
+    }
+
+    /// Removes what a push that was killed left where this one goes on.
+    async fn sweep(&self) {
+        let Chain { tip, .. } = self.chain;
+        let timeline = self.source.timeline;
+        let mut folders = vec![String::new(), format::TIMELINES.to_owned(), format::packs_folder(timeline)];
+        let versions = (tip.0..=tip.0 + format::PACK_VERSIONS).map(Version).map(format::version_folder);
+        folders.extend(versions.map(|folder| format::in_timeline(timeline, &folder)));
+        self.source.store.sweep(folders).await;
+    }
+
+    /// The last version that the store has.
+    pub(crate) fn tip(&self) -> Version {
+        self.chain.tip
+    }
+
+    /// The store.
+    pub(crate) fn place(&self) -> &str {
+        self.source.store.place()
+    }
+
+    /// Ships everything up to the newest version, then what makes restoring cheap: packs and bases.
+    ///
+    /// After an error the pusher must be opened anew.
+    pub(crate) async fn push(&mut self) -> Result<(), ReplicateError> {
+        let newest = (self.source.newest)();
+        if newest > self.chain.tip && self.is_another_place().await? {
+            tracing::warn!(
+                place = self.place(),
+                version = self.chain.tip.0,
+                "the backup store is not the one that was last pushed to; looking what it has"
+            );
+            *self = Pusher::open(self.source.clone(), Some(self.chain.tip)).await?;
+        }
+        self.ship_up_to(newest).await?;
+        self.write_missing_packs().await?;
+        self.write_base_if_due().await
+    }
+
+    /// Ships versions and says so in HEAD.
+    pub(crate) async fn ship_up_to(&mut self, goal: Version) -> Result<(), ReplicateError> {
+        self.catch_up(goal).await?;
+        if self.head_is_old {
+            self.write_head().await?;
+        }
+        Ok(())
+    }
+
+    /// Says in HEAD where the chain is, unless a higher timeline has taken over: HEAD is that one's then.
+    pub(crate) async fn write_head(&mut self) -> Result<(), ReplicateError> {
+        if !std::mem::take(&mut self.head_may_follow) {
+            self.refuse_if_superseded().await?;
+        }
+        let chain = &self.chain;
+        let head = Head {
+            format: FORMAT,
+            pond_id: self.source.pond_id,
+            timeline: self.source.timeline,
+            version: chain.tip.0,
+            manifest: chain.digest.clone(),
+            root: chain.root.0.0,
+            root_timeline: chain.root.1,
+            newest_base: chain.newest_base.0.0,
+            newest_base_timeline: chain.newest_base.1,
+            since_base: chain.since_base,
+            timestamp: chain.timestamp,
+        };
+        self.source.store.put(HEAD_KEY, format::encode(&head)?).await?;
+        self.head_is_old = false;
+        Ok(())
+    }
+
+    /// Whether a directory is not the one in which this chain's tip is: a disk was unmounted, or another one mounted in its
+    /// place, which may have less of the chain. A bucket is not asked, it does not change under its name.
+    async fn is_another_place(&self) -> Result<bool, ReplicateError> {
+        let store = &self.source.store;
+        if !store.is_local() {
+            return Ok(false);
+        }
+        let found = store.get(&self.chain.key).await?;
+        Ok(found.is_none_or(|manifest| format::digest(&manifest) != self.chain.digest))
+    }
+
+    /// A promoted replica's timeline above this pond's ends this pond's writing. Its number need not be the next one: a
+    /// replica that has been promoted before, from another store, goes on from there.
+    async fn refuse_if_superseded(&self) -> Result<(), ReplicateError> {
+        discover::refuse_if_superseded(&self.source, &timeline::numbers(&self.source.store).await?).await
+    }
+}
+
+fn superseded(source: &Source, theirs: u64, fork: Option<Version>) -> ReplicateError {
+    ReplicateError::Superseded { place: source.store.place().to_owned(), ours: source.timeline, theirs, fork }
+}
+
+/// Runs something that reads files or computes on a thread for it.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ReplicateError> + Send + 'static,
+) -> Result<T, ReplicateError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(ReplicateError::Other(format!("a thread of the transfer ended early: {error}"))),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! The factory `remote`: pushes after each commit of a source, pulls on a replica.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pond_oplog::Version;
+use pond_steward::{Factory, FactoryContext, FactoryError, FactoryPond};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::config::{RemoteConfig, Storage};
+use crate::push::{Pusher, Source};
+use crate::store::Store;
+use crate::{NoProgress, Progress, ReplicateError};
+
+/// How often a push asks whether the process wants to end.
+const STOPPING: Duration = Duration::from_millis(50);
+
+/// The factory `remote`.
+///
+/// Several nodes of it may stand side by side, each with a store and a watermark of its own.
+pub struct Remote {
+    /// Begun with the first run, so that a program may still fork before.
+    runtime: OnceLock<Runtime>,
+    /// What is known of each node's store, by its path. Dropped after a failure: the store knows best.
+    pushers: Mutex<HashMap<String, Kept>>,
+    /// The store that each node pulls from.
+    stores: Mutex<HashMap<String, (RemoteConfig, Store)>>,
+    progress: Arc<dyn Progress>,
+}
+
+struct Kept {
+    config: RemoteConfig,
+    timeline: u64,
+    pusher: Pusher,
+}
+
+impl Default for Remote {
+    fn default() -> Self {
+        Remote::with_progress(Arc::new(NoProgress))
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Remote")
+    }
+}
+
+impl Remote {
+    /// One that tells of long pushes.
+    pub fn with_progress(progress: Arc<dyn Progress>) -> Self {
+        Remote { runtime: OnceLock::new(), pushers: Mutex::default(), stores: Mutex::default(), progress }
+    }
+
+    fn runtime(&self) -> Result<&Runtime, ReplicateError> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime);
+        }
+        let runtime = runtime()?;
+        Ok(self.runtime.get_or_init(|| runtime))
+    }
+
+    fn push(&self, context: &FactoryContext<'_>) -> Result<String, ReplicateError> {
+        let config = RemoteConfig::parse(context.configuration)?;
+        refuse_inside(&config, context.pond)?;
+        let timeline = context.pond.oplog().position().timeline;
+        let runtime = self.runtime()?;
+        // Dropped unless it comes to its end, and with it what it believes of the store.
+        let kept = self.pushers.lock().remove(context.path);
+        let kept = kept.filter(|kept| kept.config == config && kept.timeline == timeline);
+        let mut pusher = match kept {
+            Some(kept) => kept.pusher,
+            None => {
+                let source = self.source(&config, context, timeline)?;
+                let opening = Pusher::open(source, pushed(context));
+                let opened = runtime.block_on(unless_stopping(context.pond, opening));
+                opened
+                    .unwrap_or_else(|| Err(ReplicateError::Stopped { at: "of the last run".to_owned() }))
+                    .map_err(|error| superseded(context.pond, error))?
+            }
+        };
+        let before = pusher.tip();
+        let result = runtime.block_on(unless_stopping(context.pond, pusher.push()));
+        result
+            .unwrap_or_else(|| Err(ReplicateError::Stopped { at: pusher.tip().to_string() }))
+            .map_err(|error| superseded(context.pond, error))?;
+        let (tip, place) = (pusher.tip(), pusher.place().to_owned());
+        self.pushers.lock().insert(context.path.to_owned(), Kept { config, timeline, pusher });
+        Ok(match tip.0 - before.0 {
+            0 => format!("{place} is at version {tip}"),
+            1 => format!("pushed version {tip} to {place}"),
+            _ => format!("pushed versions {} to {tip} to {place}", before.next()),
+        })
+    }
+
+    fn pull(&self, context: &FactoryContext<'_>) -> Result<String, ReplicateError> {
+        let replica = context.replica.ok_or_else(|| {
+            ReplicateError::Other("a source does not pull; `pond promote` makes a source of a replica".into())
+        })?;
+        let config = RemoteConfig::parse(context.configuration)?;
+        let known = self.stores.lock().remove(context.path).filter(|(known, _)| *known == config);
+        let store = match known {
+            Some((_, store)) => store,
+            None => Store::open(&config)?,
+        };
+        let pulled = crate::pull::run(self.runtime()?, &store, replica)?;
+        // Kept with its connections; after a failure the next run makes new ones.
+        self.stores.lock().insert(context.path.to_owned(), (config, store));
+        Ok(pulled)
+    }
+
+    fn source(
+        &self,
+        config: &RemoteConfig,
+        context: &FactoryContext<'_>,
+        timeline: u64,
+    ) -> Result<Source, ReplicateError> {
+        let oplog = context.pond.oplog().clone();
+        Ok(Source {
+            store: Store::open(config)?,
+            pond: context.pond.path().to_owned(),
+            pond_id: oplog.identity().pond_id,
+            timeline,
+            level: config.compression_level,
+            newest: Arc::new(move || oplog.position().version),
+            progress: self.progress.clone(),
+        })
+    }
+}
+
+impl Factory for Remote {
+    fn name(&self) -> &str {
+        "remote"
+    }
+
+    fn description(&self) -> &str {
+        "ships each commit to a backup store, and follows it on a replica (storage_type: local or s3)"
+    }
+
+    fn validate(&self, configuration: &[u8]) -> Result<(), FactoryError> {
+        RemoteConfig::check(configuration).map(drop).map_err(ReplicateError::into_factory_error)
+    }
+
+    fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError> {
+        let result = match context.mode {
+            "push" => self.push(context),
+            "pull" => self.pull(context),
+            other => Err(ReplicateError::Other(format!(
+                "a remote has no mode {other:?}; say `pond control set factory_mode:remote push` on a source, `… pull` on a \
+                 replica"
+            ))),
+        };
+        result.map_err(ReplicateError::into_factory_error)
+    }
+
+    fn probe(&self, configuration: &[u8]) -> Result<(), FactoryError> {
+        let probe = || {
+            let config = RemoteConfig::parse(configuration)?;
+            Store::create_place(&config)?;
+            let store = Store::open(&config)?;
+            Ok(self.runtime()?.block_on(store.probe())?)
+        };
+        probe().map_err(ReplicateError::into_factory_error)
+    }
+
+    fn interval(&self, configuration: &[u8]) -> Result<Option<Duration>, FactoryError> {
+        let config = RemoteConfig::parse(configuration).map_err(ReplicateError::into_factory_error)?;
+        Ok(Some(config.sync_interval))
+    }
+}
+
+/// A runtime for transfers. A store on a local disk blocks its threads, so there are more of them than cores.
+pub(crate) fn runtime() -> Result<Runtime, ReplicateError> {
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get()) + 2;
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("pond-remote")
+        .enable_all()
+        .build()
+        .map_err(ReplicateError::io("start the threads of a transfer"))
+}
+
+/// The version up to which earlier runs have pushed, as the Steward remembers.
+fn pushed(context: &FactoryContext<'_>) -> Option<Version> {
+    match &context.commits {
+        Some(owed) => owed.start().0.checked_sub(1).map(Version),
+        None => Some(context.pond.oplog().position().version),
+    }
+}
+
+/// Does this, unless the process wants to end before: none then. What was under way is taken up again by the next run.
+async fn unless_stopping<T>(pond: &FactoryPond, work: impl Future<Output = T>) -> Option<T> {
+    let stopping = async {
+        while !pond.stopping() {
+            tokio::time::sleep(STOPPING).await;
+        }
+    };
+    tokio::select! {
+        result = work => Some(result),
+        () = stopping => None,
+    }
+}
+
+/// Where a promoted replica makes history now, this pond makes no more.
+fn superseded(pond: &FactoryPond, error: ReplicateError) -> ReplicateError {
+    if let ReplicateError::Superseded { .. } = &error
+        && let Err(unsaved) = pond.refuse_writes(&error.to_string())
+    {
+        tracing::error!(error = %unsaved, "that the pond takes no more writes could not be written down");
+    }
+    error
+}
+
+/// A backup within what it backs up helps nobody.
+fn refuse_inside(config: &RemoteConfig, pond: &FactoryPond) -> Result<(), ReplicateError> {
+    match &config.storage {
+        Storage::Local { path } if path.starts_with(pond.path()) => Err(ReplicateError::Configuration(
+            FactoryError::new(format!("path: {} is inside the pond's own directory", path.display())),
+        )),
+        _ => Ok(()),
+    }
+}

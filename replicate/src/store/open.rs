@@ -1,0 +1,94 @@
+//! From a configuration to a store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use pond_oplog::DurableStore;
+
+use super::Store;
+use crate::config::{RemoteConfig, S3Config, Storage};
+use crate::error::StoreErrorKind;
+use crate::{ReplicateError, StoreError};
+
+/// A directory's objects are read in pieces, since each is in memory as a whole.
+const LOCAL_PIECE: u64 = 8 << 20;
+
+/// A server that does not take the connection by then is not there.
+const CONNECT: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// The store of a configuration. Nothing is asked of an S3 server yet; a directory must be there.
+    pub fn open(config: &RemoteConfig) -> Result<Store, ReplicateError> {
+        match &config.storage {
+            Storage::Local { path } => {
+                let place = path.display().to_string();
+                let store = Store::new(Arc::new(DurableStore::new(path)), place, "");
+                if !path.is_dir() {
+                    return Err(store.no_such_place(std::io::ErrorKind::NotFound.into()).into());
+                }
+                Ok(Store { piece: LOCAL_PIECE, directory: Some(path.as_path().into()), ..store })
+            }
+            Storage::S3(config) => open_s3(config),
+        }
+    }
+
+    /// Makes the directory of a configuration where only its last component is missing. A store elsewhere has no such thing.
+    pub fn create_place(config: &RemoteConfig) -> Result<(), ReplicateError> {
+        let Storage::Local { path } = &config.storage else { return Ok(()) };
+        match std::fs::create_dir(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                let store = Store::new(Arc::new(DurableStore::new(path)), path.display().to_string(), "");
+                Err(store.no_such_place(error).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn no_such_place(&self, error: std::io::Error) -> StoreError {
+        let kind = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => StoreErrorKind::Denied,
+            _ => StoreErrorKind::NoSuchPlace,
+        };
+        self.failure("open", "", kind, Box::new(error))
+    }
+}
+
+fn open_s3(config: &S3Config) -> Result<Store, ReplicateError> {
+    let place = match &config.endpoint {
+        Some(endpoint) => format!("s3://{} at {endpoint}", config.bucket),
+        None => format!("s3://{}", config.bucket),
+    };
+    // Retries are the wrapper's, so that there is one place for them; the time that a request may take as well.
+    let retry = RetryConfig { max_retries: 0, retry_timeout: CONNECT, backoff: BackoffConfig::default() };
+    let client = ClientOptions::new()
+        .with_allow_http(config.allow_http)
+        .with_connect_timeout(CONNECT)
+        .with_timeout_disabled();
+    let builder = match &config.credentials {
+        Some((key, secret)) => {
+            AmazonS3Builder::new().with_access_key_id(key).with_secret_access_key(secret.reveal())
+        }
+        None => AmazonS3Builder::from_env(),
+    };
+    let mut builder = builder
+        .with_bucket_name(&config.bucket)
+        .with_region(&config.region)
+        .with_virtual_hosted_style_request(false)
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_client_options(client)
+        .with_retry(retry);
+    if let Some(endpoint) = &config.endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    let inner = builder.build().map_err(|source| StoreError {
+        place: place.clone(),
+        key: config.prefix.clone(),
+        operation: "open",
+        kind: StoreErrorKind::Refused,
+        advice: "check endpoint, region and credentials",
+        source: Box::new(source),
+    })?;
+    Ok(Store::new(Arc::new(inner), place, &config.prefix))
+}

@@ -1,0 +1,93 @@
+//! Timelines: who makes history, and since when.
+
+use pond_oplog::{PondId, Version};
+use uuid::Uuid;
+
+use crate::ReplicateError;
+use crate::format::{self, FORMAT, TIMELINES, Timeline, timeline_key};
+use crate::store::{PutIfAbsent, Store};
+
+/// The version up to which a timeline is its parent's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fork {
+    /// The parent's number.
+    pub(crate) parent: u64,
+    /// The last version that both have.
+    pub(crate) version: Version,
+    /// BLAKE3 of its manifest.
+    pub(crate) manifest: String,
+}
+
+/// Reads a timeline; none if nobody has begun it.
+pub(crate) async fn load(
+    store: &Store,
+    pond_id: PondId,
+    timeline: u64,
+) -> Result<Option<Timeline>, ReplicateError> {
+    let key = timeline_key(timeline);
+    match store.get(&key).await? {
+        Some(bytes) => check(store, pond_id, timeline, &bytes).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Numbers of the timelines in the store, ascending.
+pub(crate) async fn numbers(store: &Store) -> Result<Vec<u64>, ReplicateError> {
+    let listed = store.list(TIMELINES).await?;
+    let number = |key: &str| key.rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
+    let mut numbers: Vec<u64> = listed.iter().filter_map(|object| number(&object.key)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// What came of claiming a timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// It is ours.
+    Ours(Timeline),
+    /// Somebody was first.
+    Taken(Timeline),
+}
+
+/// Begins a timeline: `fork` says where, none for one that begins with the pond.
+pub(crate) async fn claim(
+    store: &Store,
+    pond_id: PondId,
+    timeline: u64,
+    fork: Option<Fork>,
+) -> Result<Claim, ReplicateError> {
+    let (parent, fork_version, fork_manifest) = match fork {
+        Some(fork) => (Some(fork.parent), Some(fork.version.0), Some(fork.manifest)),
+        None => (None, None, None),
+    };
+    let id = Uuid::new_v4();
+    let ours = Timeline { format: FORMAT, pond_id, timeline, id, parent, fork_version, fork_manifest };
+    match store.put_if_absent(&timeline_key(timeline), format::encode(&ours)?).await? {
+        PutIfAbsent::Created => Ok(Claim::Ours(ours)),
+        PutIfAbsent::Exists(bytes) => {
+            let found = check(store, pond_id, timeline, &bytes)?;
+            // The answer to our own put may have been lost.
+            Ok(if found.id == id { Claim::Ours(found) } else { Claim::Taken(found) })
+        }
+    }
+}
+
+fn check(store: &Store, pond_id: PondId, timeline: u64, bytes: &[u8]) -> Result<Timeline, ReplicateError> {
+    let key = timeline_key(timeline);
+    let found: Timeline = format::decode(&key, bytes)?;
+    if found.pond_id != pond_id {
+        return Err(ReplicateError::ForeignPond {
+            place: store.place().to_owned(),
+            found: found.pond_id,
+            ours: pond_id,
+        });
+    }
+    let forked = (found.parent.is_some(), found.fork_version.is_some(), found.fork_manifest.is_some());
+    if found.timeline != timeline
+        || !matches!(forked, (true, true, true) | (false, false, false))
+        || found.parent.is_some_and(|parent| parent >= timeline)
+    {
+        return Err(ReplicateError::Corrupt { key, version: None, why: "it contradicts itself".into() });
+    }
+    Ok(found)
+}
