@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use pond_tests::Random;
+use pond_tests::command::run_within;
 use pond_tests::processes::signal;
 use pond_tests::s3::S3Server;
 use pond_tests::scale::scaled;
@@ -30,7 +31,8 @@ fn a_long_history_needs_few_requests_and_may_be_cut_off() {
         commits.commit();
     };
     (0..versions).for_each(&mut write);
-    pair.source.sync();
+    // The server takes some forty manifests a second, and one has to be there before the next is put.
+    run_within(pair.source.command().arg("sync"), Duration::from_secs(120 + versions / 10)).success();
 
     proxy.forget();
     let mut command = pair.replica.command();

@@ -110,8 +110,10 @@ fn a_remote_that_is_added_late_gets_all_that_was_and_holds_up_no_other() {
         replica.pond(["init", "--from-backup", configuration]);
         assert_identical(&pair.source, &replica);
     }
-    let objects = objects(&second).len() as u64;
-    assert!(objects < VERSIONS / 2, "{objects} objects: the past was not packed");
+    // Manifests lie by themselves, each put where none is; what they name need not.
+    let is_bundle = |key: &&PathBuf| key.to_string_lossy().contains("bundle-");
+    let bundles = objects(&second).iter().filter(is_bundle).count() as u64;
+    assert!(bundles < VERSIONS / 2, "{bundles} bundles by themselves: the past was not packed");
     pair.source.umount();
 }
 
