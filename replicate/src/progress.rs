@@ -9,9 +9,7 @@ pub trait Progress: Send + Sync {
     fn advance(&self, bytes: u64);
 
     /// It turned out that so many bytes more belong to it: the total that [`begin`](Self::begin) was told grows.
-    fn expect(&self, more_bytes: u64) {
-        let _ = more_bytes;
-    }
+    fn expect(&self, _more_bytes: u64) {}
 
     /// It is done, or has failed.
     fn end(&self);

@@ -30,8 +30,9 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         std::thread::Builder::new()
             .name("fetch".into())
             .spawn_scoped(self.scope, move || {
-                // Nobody waits for it any more where this fails.
-                let _ = sender.send(work());
+                if sender.send(work()).is_err() {
+                    tracing::debug!("nobody waits any more for what a thread has unpacked");
+                }
             })
             .map_err(ReplicateError::io("start a thread"))?;
         receiver.await.map_err(|_| ReplicateError::Other("a thread that unpacked a backup panicked".into()))

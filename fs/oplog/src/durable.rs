@@ -24,7 +24,7 @@ pub enum Existing {
 const TEMPORARY: &str = ".tmp";
 
 /// Whether a file of this name is one that was being written.
-pub(crate) fn is_temporary(name: &str) -> bool {
+pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(TEMPORARY)
 }
 

@@ -36,7 +36,7 @@ mod sweep;
 mod table;
 
 pub use delta::{checkpoint_name, entry_name};
-pub use durable::{Existing, write_durably};
+pub use durable::{Existing, is_temporary, write_durably};
 pub use error::OpLogError;
 pub use export::{
     EntryFacts, FileRef, LiveFiles, VersionFiles, checkpoint_bytes, entry_facts, live_files,

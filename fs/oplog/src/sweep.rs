@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::delta::Log;
 use crate::snapshot::commit_info;
-use crate::{OpLog, OpLogError, TxnSeq, Version, data_file, durable};
+use crate::{OpLog, OpLogError, TxnSeq, Version, data_file, durable, staging};
 
 /// What a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,17 +67,14 @@ impl SweepReport {
 
 /// The plain files in a directory: names and paths.
 fn files(directory: &Path) -> Result<Vec<(String, PathBuf)>, OpLogError> {
-    let listing = |error| OpLogError::io("list", directory)(error);
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).map_err(listing)? {
-        let entry = entry.map_err(listing)?;
-        if entry.file_type().map_err(listing)?.is_file()
-            && let Ok(name) = entry.file_name().into_string()
-        {
-            found.push((name, entry.path()));
-        }
-    }
-    Ok(found)
+    let names = staging::names(directory)?;
+    Ok(names
+        .into_iter()
+        .map(|name| {
+            let path = directory.join(&name);
+            (name, path)
+        })
+        .collect())
 }
 
 /// Which transactions were committed, and which files by them: read from the log as far as it is asked.

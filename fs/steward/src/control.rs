@@ -19,7 +19,7 @@ use crate::{Role, StewardError};
 pub(crate) const ROLE_KEY: &str = "factory_mode:remote";
 
 /// The setting that holds the configuration of the store that a replica follows.
-pub(crate) const REMOTE_CONFIG_KEY: &str = "remote_config";
+pub const REMOTE_CONFIG_KEY: &str = "remote_config";
 
 /// The setting that says on which timeline a promoted pond commits.
 pub(crate) const TIMELINE_KEY: &str = "timeline";

@@ -28,8 +28,7 @@ pub trait Factory: Send + Sync + 'static {
     fn validate(&self, configuration: &[u8]) -> Result<(), FactoryError>;
 
     /// Tries out what a valid configuration leads to (a store, say), before a node is made with it.
-    fn probe(&self, configuration: &[u8]) -> Result<(), FactoryError> {
-        let _ = configuration;
+    fn probe(&self, _configuration: &[u8]) -> Result<(), FactoryError> {
         Ok(())
     }
 
@@ -45,8 +44,7 @@ pub trait Factory: Send + Sync + 'static {
     }
 
     /// How often a replica runs it to bring versions in; `None` if only when it is asked to.
-    fn interval(&self, configuration: &[u8]) -> Result<Option<Duration>, FactoryError> {
-        let _ = configuration;
+    fn interval(&self, _configuration: &[u8]) -> Result<Option<Duration>, FactoryError> {
         Ok(None)
     }
 }

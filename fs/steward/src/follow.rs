@@ -139,9 +139,6 @@ impl Follower {
         {
             self.replica.failed(reason.to_string());
         }
-        if result.is_ok() {
-            self.checkpoint();
-        }
         let mut schedule = self.schedule.lock();
         schedule.due = match result {
             Ok(()) => {
@@ -156,23 +153,6 @@ impl Follower {
         drop(schedule);
         // Somebody else may have pulled while the thread was waiting.
         self.wanted.notify_all();
-    }
-
-    /// Opening takes longer without it; the next one makes up for one that fails.
-    fn checkpoint(&self) {
-        // On a thread of its own, since whoever pulls may run async tasks, and the libraries below may panic.
-        let made = std::thread::scope(|scope| {
-            std::thread::Builder::new()
-                .name("pond-checkpoint".to_owned())
-                .spawn_scoped(scope, || self.replica.incoming().checkpoint_if_due())
-                .map(|thread| thread.join())
-        });
-        match made {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "could not make a checkpoint"),
-            Ok(Err(_)) => tracing::error!("making a checkpoint panicked"),
-            Err(error) => tracing::warn!(%error, "could not start a thread for a checkpoint"),
-        }
     }
 
     fn interval(&self, node: &FactoryNode) -> Result<Option<Duration>, FactoryError> {

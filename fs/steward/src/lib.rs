@@ -36,7 +36,7 @@ mod status;
 mod steward;
 mod threads;
 
-pub use control::role;
+pub use control::{REMOTE_CONFIG_KEY, role};
 pub use error::{FactoryError, StewardError};
 pub use exec_log::ExecLog;
 pub use factory::{Factory, FactoryContext, REMOTE, Registry};

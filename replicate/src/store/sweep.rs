@@ -35,7 +35,7 @@ fn sweep(folder: &Path) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        if !name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(".tmp")) {
+        if !name.to_str().is_some_and(pond_oplog::is_temporary) {
             continue;
         }
         let metadata = match entry.metadata() {

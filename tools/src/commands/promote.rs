@@ -6,9 +6,6 @@ use super::Context;
 use crate::error::{During, Failure, Result};
 use crate::target::State;
 
-/// The setting in which a replica keeps the configuration of its backup store.
-const REMOTE_CONFIG: &str = "remote_config";
-
 /// Makes a replica writable, on a timeline of its own.
 pub fn promote(context: &mut Context) -> Result {
     const WHAT: &str = "cannot promote the pond";
@@ -21,7 +18,7 @@ pub fn promote(context: &mut Context) -> Result {
     }
     let steward = context.pond.open()?;
     let promoted = (|| {
-        let setting = steward.control_get(Some(REMOTE_CONFIG)).into_iter().next();
+        let setting = steward.control_get(Some(pond_steward::REMOTE_CONFIG_KEY)).into_iter().next();
         let (_, configuration) = setting.ok_or_else(|| {
             Failure::new(WHAT, "it is not a replica that was made from a backup store")
                 .next("a pond that was made with `pond init` is writable already")
