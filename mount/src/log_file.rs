@@ -33,7 +33,11 @@ pub(crate) fn redirect(pond: &Path, mountpoint: &Path, read_only: bool) -> Resul
         true => open_in_state(mountpoint)?,
     };
     let failed = |error| MountError::io("write the log", &path, error);
-    log.write_all(&early_output().map_err(failed)?).map_err(failed)?;
+    match log.write_all(&early_output().map_err(failed)?) {
+        // What does not fit is not logged; a full disk must not keep anybody from mounting and removing files.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {}
+        written => written.map_err(failed)?,
+    }
     for standard in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
         // SAFETY: both descriptors are open.
         if unsafe { libc::dup2(log.as_raw_fd(), standard) } == -1 {

@@ -46,7 +46,7 @@ pub(crate) async fn begin(
 }
 
 /// The oldest version that the pond holds: 0 unless older ones were left out or cleaned away.
-fn oldest(pond: &Path) -> Result<Version, ReplicateError> {
+pub(crate) fn oldest(pond: &Path) -> Result<Version, ReplicateError> {
     match pond_oplog::live_files(pond, Version(0)) {
         Ok(_) => Ok(Version(0)),
         Err(OpLogError::NoSuchVersion { first, .. }) => Ok(first),

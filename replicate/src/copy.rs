@@ -18,16 +18,16 @@ use crate::ReplicateError;
 use crate::fetch::{Fetched, FetchedBase, Fetcher};
 use crate::format::{Head, Manifest};
 use crate::meter::Meter;
-use crate::plan::{Packs, WORTH_PACKS, plan};
+use crate::plan::{Pack, Packs, WORTH_PACKS, plan};
 use crate::staged_pack::StagedPack;
 use crate::workers::Workers;
 
 /// Units that are fetched at once; what they have in memory is bounded elsewhere.
-const UNITS: usize = 16;
+pub(crate) const UNITS: usize = 16;
 /// Units that wait to be applied.
 const WAITING: usize = 16;
 /// Threads that unpack.
-const THREADS: usize = 8;
+pub(crate) const THREADS: usize = 8;
 /// Packs whose versions wait. More cost memory, fewer requests: one is made for so many.
 const WAITING_PACKS: usize = 4;
 /// Versions that are applied together, when so many are at hand.
@@ -132,11 +132,12 @@ impl Copy<'_> {
     where
         'e: 's,
     {
-        let packs = match last.0 - first.0 + 1 >= WORTH_PACKS {
+        let packs = match last.0 - first.0 + 1 >= WORTH_PACKS || self.fetcher.has_staged_packs()? {
             true => self.fetcher.packs().await?,
             false => Packs::default(),
         };
-        let units = plan(&packs, self.fetcher.lineage(), first, last);
+        let is_staged = |pack: &Pack| self.fetcher.is_staged(pack);
+        let units = plan(&packs, self.fetcher.lineage(), first, last, &is_staged);
         let bytes = units.iter().filter_map(|unit| unit.pack.as_ref()).map(|pack| pack.length).sum();
         self.meter.begin(&format!("versions {first} to {last}"), bytes);
         // After a failure nothing more is begun, and what is under way comes to its end: what it has is not fetched again.
@@ -307,7 +308,7 @@ impl Chain<'_> {
             return Link::Beyond;
         }
         let at_head = next.version().0 == self.head.version;
-        if next.manifest.parent.as_ref() != Some(&self.tip) {
+        if !next.of_base && next.manifest.parent.as_ref() != Some(&self.tip) {
             let parent = next.manifest.parent.as_deref().unwrap_or("nothing");
             let why =
                 format!("it builds on {parent}, and the manifest before it has the digest {}", self.tip);
@@ -319,11 +320,11 @@ impl Chain<'_> {
         }
         self.tip = next.digest.clone();
         match next.pack {
-            None => {
+            None if !next.of_base => {
                 self.confirm();
                 self.sure.push(next);
             }
-            Some(_) => self.waiting.push(next),
+            _ => self.waiting.push(next),
         }
         if at_head {
             self.confirm();
@@ -357,7 +358,8 @@ impl FetchedBase {
     }
 }
 
-fn incoming_version(fetched: &Fetched) -> IncomingVersion {
+/// What the log takes in.
+pub(crate) fn incoming_version(fetched: &Fetched) -> IncomingVersion {
     let files = |manifest: &Manifest| {
         manifest.files.iter().map(|file| FileRef { name: file.name.clone(), length: file.length }).collect()
     };

@@ -2,6 +2,7 @@
 
 use pond_oplog::{OpLogError, PondId, Version};
 use pond_steward::{FactoryError, StewardError};
+use uuid::Uuid;
 
 /// What a store did not do.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +104,20 @@ pub enum ReplicateError {
         /// The store.
         place: String,
     },
+    /// A version that should be in the store is missing, and only from a later base on the history is whole again.
+    #[error(
+        "version {version} is missing from {place}, and a replica can go on only from the base of version {base}; this one \
+         keeps what it has, which the store may not have any more. `pond init --from-backup` makes another one in a new \
+         directory, whose history begins at version {base}"
+    )]
+    OnlyFromBase {
+        /// The version.
+        version: Version,
+        /// The version of the newest base.
+        base: Version,
+        /// The store.
+        place: String,
+    },
     /// The store holds another pond.
     #[error(
         "{place} holds the backup of another pond ({found}; this one is {ours}): give each pond a place of its own"
@@ -146,6 +161,25 @@ pub enum ReplicateError {
         theirs: u64,
         /// The last version that both have.
         fork: Option<Version>,
+    },
+    /// Two replicas were promoted to the same timeline, each in a store that did not know of the other.
+    #[error(
+        "{place} has timeline {timeline} of another replica, which was promoted to the same number{fork} (its id is {theirs}, \
+         this pond's is {ours}): their histories have diverged, and nothing of this one is pushed there. Keep one of \
+         the two; give this one a remote of its own, or remove its node",
+        fork = fork_text(*.fork)
+    )]
+    ClaimedTwice {
+        /// The store.
+        place: String,
+        /// The timeline that both claimed.
+        timeline: u64,
+        /// The last version that the other one has in common with the timeline before.
+        fork: Option<Version>,
+        /// The id in the store.
+        theirs: Uuid,
+        /// The one under which this pond claimed it.
+        ours: Uuid,
     },
     /// The store is empty, and was not.
     #[error(

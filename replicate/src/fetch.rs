@@ -3,6 +3,7 @@
 //! Requests run on one thread, side by side, and what they bring is hashed, unpacked and written on others. Whatever was
 //! verified is in the staging area: a later run finds it there and does not ask for it again.
 
+mod of_base;
 mod packed;
 
 use std::collections::HashMap;
@@ -44,6 +45,9 @@ pub(crate) struct Fetched {
     pub(crate) entry: Bytes,
     /// The pack that it came from.
     pub(crate) pack: Option<Arc<StagedPack>>,
+    /// Whether it was taken from the base of its version, its own manifest being nowhere: then it is not known on which
+    /// manifest that one builds, only what builds on it.
+    pub(crate) of_base: bool,
 }
 
 impl Fetched {
@@ -122,6 +126,10 @@ impl<'a> Fetcher<'a> {
 
     /// Whether the manifest that lies in the store by itself is that of this version, which came in a pack.
     pub(crate) async fn agrees(&self, fetched: &Fetched) -> Result<bool, ReplicateError> {
+        // A base was put where none was, as a manifest is.
+        if fetched.of_base {
+            return Ok(true);
+        }
         let found = find::single(self.store, &self.lineage, self.pond_id, fetched.version()).await?;
         Ok(found.is_some_and(|(_, digest)| digest == fetched.digest))
     }
@@ -213,7 +221,7 @@ impl<'a> Fetcher<'a> {
             let entry =
                 self.verified(self.entry(workers, found).await, &staged_manifest(timeline, version))?;
             if let Some(entry) = entry {
-                return Ok(Fetched { manifest, digest, entry, pack: None });
+                return Ok(Fetched { manifest, digest, entry, pack: None, of_base: false });
             }
             arbiter = Some(digest);
         }
@@ -238,7 +246,10 @@ impl<'a> Fetcher<'a> {
                 Some(_) => {}
             }
         }
-        Err(self.missing(version))
+        match self.of_base(workers, version).await? {
+            Some(fetched) if arbiter.as_ref().is_none_or(|digest| *digest == fetched.digest) => Ok(fetched),
+            _ => Err(self.missing(version)),
+        }
     }
 
     /// A base.
@@ -267,7 +278,8 @@ impl<'a> Fetcher<'a> {
             None => None,
         };
         let (Some(entry), Some(checkpoint)) = (entry, checkpoint) else { return Err(missing(key)) };
-        Ok(FetchedBase { version: Fetched { manifest, digest, entry, pack: None }, checkpoint })
+        let version = Fetched { manifest, digest, entry, pack: None, of_base: false };
+        Ok(FetchedBase { version, checkpoint })
     }
 
     /// Stages a manifest and everything in its bundles, and gives the log entry; none if a bundle is not there.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use pond_oplog::{At, Position};
-use pond_steward::Replica;
+use pond_oplog::{At, Position, Version};
+use pond_steward::{Replica, ReplicaProgress, ReplicaState};
 
 use crate::config::RemoteConfig;
 use crate::find;
@@ -62,8 +62,50 @@ pub fn init_from_store(
         }
     })?;
     let replica = Replica::init(pond, config)?;
-    let position =
-        Pull::new(&runtime, store, &replica, progress).to(options.at.unwrap_or(At::Tip), options.tip)?;
+    let at = options.at.unwrap_or(At::Tip);
+    let pull = |newest_base| Pull::new(&runtime, store, &replica, progress).to(at, newest_base);
+    // One that was cut off after it began anew goes on from there.
+    let position = match pull(options.tip || replica.status().note.is_some()) {
+        Err(error @ ReplicateError::OnlyFromBase { base, .. }) if is_reached_from(at, base) => {
+            begin_at(&replica, base, &error)?;
+            pull(true)
+        }
+        result => result,
+    }?;
     replica.finish_init()?;
     Ok(position)
+}
+
+/// Whether a history that begins with this base has what is wanted. Of a time that is not known.
+fn is_reached_from(at: At, base: Version) -> bool {
+    match at {
+        At::Tip => true,
+        At::Version(version) => version >= base,
+        At::Timestamp(_) => false,
+    }
+}
+
+/// Gives up what was applied below a version that is missing in the store. Nobody has seen it: the replica is not whole yet,
+/// and a replica that was is never given up.
+fn begin_at(replica: &Replica, base: Version, why: &ReplicateError) -> Result<(), ReplicateError> {
+    let note = match why {
+        ReplicateError::OnlyFromBase { version, place, .. } => format!(
+            "its history begins at the base of version {base}: version {version} is missing from {place}, and with it \
+             what connects the versions before"
+        ),
+        other => other.to_string(),
+    };
+    tracing::warn!(
+        event = "replica_reinitializing",
+        base = base.0,
+        note,
+        "the replica begins anew from a base"
+    );
+    replica.report(ReplicaProgress {
+        state: ReplicaState::Reinitializing,
+        error: Some(note.clone()),
+        ..ReplicaProgress::default()
+    });
+    replica.set_note(&note)?;
+    Ok(replica.incoming().begin_anew()?)
 }

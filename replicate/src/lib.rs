@@ -16,6 +16,7 @@ pub mod format;
 mod init;
 mod lineage;
 mod meter;
+mod older;
 mod pack;
 mod plan;
 mod progress;
@@ -32,6 +33,7 @@ mod workers;
 
 pub use error::{ReplicateError, StoreError};
 pub use init::{InitOptions, init_from_backup, init_from_store};
+pub use older::{Filled, fill_in, fill_in_from_store};
 pub use progress::{NoProgress, Progress};
 pub use promote::{ClaimedTimeline, promote, promote_in_store};
 

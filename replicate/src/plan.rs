@@ -12,6 +12,9 @@ use crate::store::Store;
 /// From so many versions on a pack is fetched, and asked for, rather than single versions.
 pub(crate) const WORTH_PACKS: u64 = 8;
 
+/// What names of packs in the staging area begin with.
+pub(crate) const STAGED_PACK: &str = "pack-";
+
 /// A pack that the store lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pack {
@@ -37,7 +40,7 @@ impl Pack {
 
     /// Its name in the staging area.
     pub(crate) fn staged_name(&self) -> String {
-        format!("pack-{}-{}-{}-{}", self.timeline, self.first, self.last, self.blake3)
+        format!("{STAGED_PACK}{}-{}-{}-{}", self.timeline, self.first, self.last, self.blake3)
     }
 }
 
@@ -101,17 +104,24 @@ pub(crate) struct Unit {
 
 /// What to fetch for the versions from `first` to `last`, in their order.
 ///
-/// A pack is taken where nothing of it is here yet. Of a pack whose beginning was fetched otherwise the rest is fetched as
-/// single versions, since a pack is fetched whole and nothing is to be fetched twice; where a version is not to be had
-/// singly, whoever fetches it falls back to the pack.
-pub(crate) fn plan(packs: &Packs, lineage: &Lineage, first: Version, last: Version) -> Vec<Unit> {
+/// A pack is taken where nothing of it is here yet, or where it is staged: whoever was killed while its versions were applied
+/// has it. Of a pack whose beginning was fetched otherwise the rest is fetched as single versions, since a pack is
+/// fetched whole and nothing is to be fetched twice; where a version is not to be had singly, whoever fetches it
+/// falls back to the pack.
+pub(crate) fn plan(
+    packs: &Packs,
+    lineage: &Lineage,
+    first: Version,
+    last: Version,
+    is_staged: &dyn Fn(&Pack) -> bool,
+) -> Vec<Unit> {
     let mut units = Vec::new();
     let mut next = first;
     while next <= last {
         let worth = |pack: &Arc<Pack>| {
             // The version before the first is that of a base, which was fetched as such.
             let untouched = pack.first >= first || pack.first.next() == first;
-            untouched && pack.last.min(last).0 - next.0 + 1 >= WORTH_PACKS
+            (untouched && pack.last.min(last).0 - next.0 + 1 >= WORTH_PACKS) || is_staged(pack)
         };
         let pack = packs.of(lineage, next).into_iter().find(worth);
         let end = match &pack {
@@ -149,9 +159,18 @@ mod tests {
     }
 
     fn shown(packs: &[(u64, u64)], first: u64, last: u64) -> Vec<(u64, u64, bool)> {
+        shown_with(packs, first, last, &|_| false)
+    }
+
+    fn shown_with(
+        packs: &[(u64, u64)],
+        first: u64,
+        last: u64,
+        is_staged: &dyn Fn(&Pack) -> bool,
+    ) -> Vec<(u64, u64, bool)> {
         let packs = Packs(packs.iter().map(|&(first, last)| pack(first, last)).collect());
         let lineage = lineage();
-        let units = plan(&packs, &lineage, Version(first), Version(last));
+        let units = plan(&packs, &lineage, Version(first), Version(last), is_staged);
         units.iter().map(|unit| (unit.first.0, unit.last.0, unit.pack.is_some())).collect()
     }
 
@@ -175,6 +194,13 @@ mod tests {
         let units = shown(&[(0, 63), (64, 127)], 41, 127);
         assert_eq!(units.len(), 23 + 1);
         assert_eq!(units[23], (64, 127, true));
+    }
+
+    #[test]
+    fn a_pack_that_is_staged_is_taken_wherever_in_it_a_killed_run_has_stopped() {
+        let staged = |pack: &Pack| pack.first == Version(0);
+        assert_eq!(shown_with(&[(0, 63), (64, 127)], 41, 127, &staged), [(41, 63, true), (64, 127, true)]);
+        assert_eq!(shown_with(&[(0, 63)], 62, 63, &staged), [(62, 63, true)]);
     }
 
     #[test]

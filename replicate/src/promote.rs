@@ -90,7 +90,7 @@ pub fn promote_in_store(pond: &Path, store: &Store) -> Result<ClaimedTimeline, R
         let highest = timeline::numbers(store).await?.into_iter().max().unwrap_or_default();
         let next = highest.max(head.timeline).max(position.timeline) + 1;
         let fork = Fork { parent, version, manifest: manifest.clone() };
-        match timeline::claim(store, pond_id, next, Some(fork)).await? {
+        match timeline::claim(store, pond_id, next, Uuid::new_v4(), Some(fork)).await? {
             Claim::Ours(ours) => Ok(ClaimedTimeline {
                 timeline: next,
                 id: ours.id,

@@ -84,8 +84,17 @@ impl<'a> Pull<'a> {
                 return Err(self.meter.stopped());
             }
             let head = self.wait(find::head(self.store))?;
-            if let Round::Done(position) = self.round(&head, at, newest_base)? {
-                return Ok(position);
+            match self.round(&head, at, newest_base) {
+                Ok(Round::Done(position)) => return Ok(position),
+                Ok(Round::Again) => {}
+                Err(ReplicateError::MissingVersion { version, place }) if version.0 < head.newest_base => {
+                    return Err(ReplicateError::OnlyFromBase {
+                        version,
+                        base: Version(head.newest_base),
+                        place,
+                    });
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -438,7 +447,7 @@ impl<'a> Pull<'a> {
 }
 
 /// Whose replica it is.
-fn pond_id(replica: &Replica, position: &Position) -> Result<PondId, ReplicateError> {
+pub(crate) fn pond_id(replica: &Replica, position: &Position) -> Result<PondId, ReplicateError> {
     let entry = version_files(replica.pond(), position.version)?.entry;
     entry_facts(position.version, &entry)?.pond_id.ok_or_else(|| {
         ReplicateError::Other(format!(

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use pond_oplog::{PondId, Version};
+use uuid::Uuid;
 
 use crate::format::{self, FORMAT, HEAD_KEY, Head};
 use crate::store::Store;
@@ -33,6 +34,8 @@ pub(crate) struct Source {
     pub(crate) pond_id: PondId,
     /// The timeline on which the pond commits.
     pub(crate) timeline: u64,
+    /// The id under which it claimed that one, if it was promoted.
+    pub(crate) timeline_id: Option<Uuid>,
     /// zstd level of bundles.
     pub(crate) level: i32,
     /// The newest version that is committed.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pond_oplog::Version;
-use pond_steward::{Factory, FactoryContext, FactoryError, FactoryPond};
+use pond_steward::{Factory, FactoryContext, FactoryError, FactoryPond, TIMELINE_ID_KEY};
 use tokio::runtime::{Builder, Runtime};
+use uuid::Uuid;
 
 use crate::config::{RemoteConfig, Storage};
 use crate::push::{Pusher, Source};
@@ -124,6 +125,7 @@ impl Remote {
             pond: context.pond.path().to_owned(),
             pond_id: oplog.identity().pond_id,
             timeline,
+            timeline_id: timeline_id(context.pond)?,
             level: config.compression_level,
             newest: Arc::new(move || oplog.position().version),
             progress: self.progress.clone(),
@@ -189,6 +191,14 @@ fn pushed(context: &FactoryContext<'_>) -> Option<Version> {
         Some(owed) => owed.start().0.checked_sub(1).map(Version),
         None => Some(context.pond.oplog().position().version),
     }
+}
+
+/// The id under which the pond claimed its timeline; none for one that was never promoted.
+fn timeline_id(pond: &FactoryPond) -> Result<Option<Uuid>, ReplicateError> {
+    let Some(id) = pond.control_get(TIMELINE_ID_KEY) else { return Ok(None) };
+    let unreadable =
+        |error| ReplicateError::Other(format!("the setting {TIMELINE_ID_KEY} is not an id ({id}): {error}"));
+    id.parse().map(Some).map_err(unreadable)
 }
 
 /// Does this, unless the process wants to end before: none then. What was under way is taken up again by the next run.

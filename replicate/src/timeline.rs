@@ -49,18 +49,18 @@ pub(crate) enum Claim {
     Taken(Timeline),
 }
 
-/// Begins a timeline: `fork` says where, none for one that begins with the pond.
+/// Begins a timeline under a random id: `fork` says where, none for one that begins with the pond.
 pub(crate) async fn claim(
     store: &Store,
     pond_id: PondId,
     timeline: u64,
+    id: Uuid,
     fork: Option<Fork>,
 ) -> Result<Claim, ReplicateError> {
     let (parent, fork_version, fork_manifest) = match fork {
         Some(fork) => (Some(fork.parent), Some(fork.version.0), Some(fork.manifest)),
         None => (None, None, None),
     };
-    let id = Uuid::new_v4();
     let ours = Timeline { format: FORMAT, pond_id, timeline, id, parent, fork_version, fork_manifest };
     match store.put_if_absent(&timeline_key(timeline), format::encode(&ours)?).await? {
         PutIfAbsent::Created => Ok(Claim::Ours(ours)),

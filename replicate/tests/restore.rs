@@ -190,6 +190,43 @@ fn one_that_begins_with_the_newest_base_leaves_out_what_came_before() {
             assert_eq!(read(&follower, &name), read(&source, &name));
         }
     }
+    let fill_in = |store: &std::sync::Arc<restore_common::Watched>| {
+        pond_replicate::fill_in_from_store(&replica, &store.open(), &pond_replicate::NoProgress)
+    };
+    let refused = fill_in(&place.store()).unwrap_err();
+    assert!(refused.to_string().contains("in use"), "while it is open: {refused}");
+    follower.close().unwrap();
+
+    // Asked for, the older history comes too; cut off on the way it goes on, and is a replica all the while.
+    let tip = source.position();
+    let store = place.store();
+    let mut cut = 0;
+    let filled = loop {
+        store.fail_after(Some(cut));
+        match fill_in(&store) {
+            Ok(filled) => break filled,
+            Err(error) => assert!(error.to_string().contains("the line is cut"), "{cut}: {error}"),
+        }
+        let whole = open(&replica);
+        assert_eq!(whole.position(), tip);
+        assert_eq!(read(&whole, "file-3"), read(&source, "file-3"));
+        whole.close().unwrap();
+        cut += 7;
+    };
+    assert!(cut > 7, "it was cut off at least twice");
+    assert_eq!((filled.first, filled.before), (Version(0), Version(1_041)));
+    assert_identical(&replica, &place.source);
+    for (key, times) in store.got() {
+        let is_data = key.contains("/bundle-") || key.contains("/packs/");
+        assert!(times == 1 || !is_data, "{key} was got {times} times");
+    }
+    let error = fill_in(&store).unwrap_err();
+    assert!(error.to_string().contains("is a replica already"), "{error}");
+    let whole = open(&replica);
+    commit_up_to(&source, 1_072);
+    source.sync().unwrap();
+    whole.sync().unwrap();
+    assert_eq!(whole.position(), source.position());
 }
 
 /// `cargo test -p pond-replicate --test restore -- --ignored`

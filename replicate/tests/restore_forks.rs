@@ -3,11 +3,14 @@
 mod restore_common;
 
 use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 
-use pond_oplog::{At, OpLogError, Version};
+use pond_oplog::{At, DurableStore, OpLogError, Version};
+use pond_replicate::format::{self, Timeline};
 use pond_replicate::{InitOptions, ReplicateError, promote_in_store};
 use pond_steward::{ReplicaState, replica_status};
-use restore_common::{Place, assert_identical, commit_up_to, history, open, read};
+use restore_common::{Place, Watched, assert_identical, commit_up_to, files, history, open, read};
 
 /// Versions up to this are in the store, and a replica of that version.
 fn push_and_copy(place: &Place, versions: &[(u64, &str)]) {
@@ -38,7 +41,7 @@ fn a_replica_below_the_fork_crosses_over_and_one_above_it_has_diverged() {
     behind.sync().unwrap();
     assert_eq!(behind.position().version, Version(40));
 
-    follower.promote(claimed.timeline).unwrap();
+    follower.promote(claimed.timeline, &claimed.id.to_string()).unwrap();
     follower.close().unwrap();
 
     let heir = open(&heir);
@@ -82,7 +85,7 @@ fn a_fork_within_a_pack_leaves_what_is_below_it_to_be_had() {
     let follower = open(&heir);
     let claimed = promote_in_store(&heir, &place.store().open()).unwrap();
     assert_eq!((claimed.timeline, claimed.fork), (2, Version(40)));
-    follower.promote(claimed.timeline).unwrap();
+    follower.promote(claimed.timeline, &claimed.id.to_string()).unwrap();
     follower.close().unwrap();
     let heir = open(&heir);
     commit_up_to(&heir, 139);
@@ -127,7 +130,7 @@ fn a_head_of_a_lower_timeline_is_refused() {
     let heir = place.replica("heir");
     let follower = open(&heir);
     let claimed = promote_in_store(&heir, &place.store().open()).unwrap();
-    follower.promote(claimed.timeline).unwrap();
+    follower.promote(claimed.timeline, &claimed.id.to_string()).unwrap();
     follower.close().unwrap();
     let heir = open(&heir);
     commit_up_to(&heir, 9);
@@ -158,4 +161,61 @@ fn a_second_promotion_takes_the_next_number_and_a_diverged_pond_is_not_promoted(
     let error = promote_in_store(&place.replica("two"), &store).unwrap_err();
     let diverged = matches!(error, ReplicateError::OpLog(OpLogError::Diverged { version: Version(6), .. }));
     assert!(diverged, "{error}");
+}
+
+/// Two stores that do not know of each other: a replica of each is promoted, and both take the same number.
+#[test]
+fn a_timeline_that_another_replica_claimed_elsewhere_is_not_taken_for_ones_own() {
+    let place = Place::new();
+    push_and_copy(&place, &[(20, "one"), (30, "two")]);
+    let second = place.dir.path().join("second-store");
+    copy(&place.backups, &second);
+    let heirs: Vec<_> = [("one", &place.backups), ("two", &second)]
+        .into_iter()
+        .map(|(name, backups)| {
+            let store = Arc::new(Watched::new(DurableStore::new(backups)));
+            let replica = open(&place.replica(name));
+            let claimed = promote_in_store(&place.replica(name), &store.open()).unwrap();
+            assert_eq!(claimed.timeline, 2);
+            replica.promote(claimed.timeline, &claimed.id.to_string()).unwrap();
+            replica.close().unwrap();
+            open(&place.replica(name))
+        })
+        .collect();
+    // The second's own store, which its node does not name: it has that of its source.
+    let yaml = |backups: &Path| format!("storage_type: local\npath: {}\n", backups.display()).into_bytes();
+    heirs[0].mknod("remote", "/etc/system.d/20-second", &yaml(&second)).unwrap();
+    let before = files(&second);
+    let report = heirs[0].sync().unwrap();
+    let told: Vec<_> =
+        report.factories.iter().map(|factory| (factory.failed, factory.last_message.clone())).collect();
+    assert!(!told[0].0, "its own store goes on: {told:?}");
+    let why = told[1].1.as_deref().unwrap_or_default();
+    assert!(told[1].0 && why.contains("promoted to the same number") && why.contains("diverged"), "{told:?}");
+    assert_eq!(files(&second), before, "nothing was written there");
+    // It is no reason to stop writing: its own store has its history.
+    commit_up_to(&heirs[0], heirs[0].position().version.0 + 1);
+    heirs[0].sync().unwrap();
+
+    // A new, empty store gets the timeline under the id that the pond claimed.
+    let third = place.dir.path().join("third-store");
+    heirs[0].mknod("remote", "/etc/system.d/30-third", &yaml(&third)).unwrap();
+    heirs[0].sync().unwrap();
+    let id = |backups: &Path| {
+        let bytes = fs::read(backups.join("backups/timelines/2.json")).unwrap();
+        format::decode::<Timeline>("2.json", &bytes).unwrap().id
+    };
+    assert_eq!(id(&third), id(&place.backups));
+    assert_ne!(id(&second), id(&place.backups));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&from, &to),
+            false => drop(fs::copy(from, to).unwrap()),
+        }
+    }
 }

@@ -36,22 +36,15 @@ impl Disk {
 
     /// Bytes that root may still write.
     pub fn free(&self) -> u64 {
-        let path = crate::tree::c_path(&self.root);
-        // SAFETY: the path is NUL-terminated and the result is written before it is read.
-        let stat = unsafe {
-            let mut stat = std::mem::zeroed::<libc::statvfs>();
-            assert_eq!(libc::statvfs(path.as_ptr(), &mut stat), 0, "{}", io::Error::last_os_error());
-            stat
-        };
-        stat.f_bfree * stat.f_frsize
+        available(&self.root)
     }
 
     /// Takes all but `spare` bytes with a file that [`Disk::make_room`] removes.
     pub fn fill(&self, spare: u64) {
         let mut file = File::options().create(true).append(true).open(self.filler()).expect("a filler");
-        let mut chunk = vec![0x55; 64 << 10];
+        let mut chunk = vec![0x55; 1 << 20];
         while self.free() > spare {
-            chunk.truncate((self.free() - spare).next_multiple_of(1024).min(64 << 10) as usize);
+            chunk.truncate((self.free() - spare).next_multiple_of(1024).min(1 << 20) as usize);
             match file.write(&chunk).and_then(|_| file.sync_data()) {
                 Ok(()) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => break,
@@ -68,6 +61,20 @@ impl Disk {
     fn filler(&self) -> PathBuf {
         self.root.join("filler")
     }
+}
+
+/// Bytes that may still be written to the filesystem at `path`, as `statfs` tells.
+#[track_caller]
+pub fn available(path: &Path) -> u64 {
+    let c_path = crate::tree::c_path(path);
+    // SAFETY: the path is NUL-terminated and the result is written before it is read.
+    let stat = unsafe {
+        let mut stat = std::mem::zeroed::<libc::statvfs>();
+        let told = libc::statvfs(c_path.as_ptr(), &mut stat);
+        assert_eq!(told, 0, "{}: {}", path.display(), io::Error::last_os_error());
+        stat
+    };
+    stat.f_bavail * stat.f_frsize
 }
 
 impl Drop for Disk {

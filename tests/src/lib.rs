@@ -5,11 +5,13 @@
 //! skips itself quietly. Nothing waits without a bound, and whatever a test leaves behind (mounts, daemons, directories)
 //! goes when its [`TestPond`] is dropped, also in a panic.
 
+pub mod bench;
 pub mod binary;
 pub mod command;
 pub mod content;
 pub mod disk;
 pub mod measure;
+pub mod passthrough;
 pub mod pond;
 pub mod processes;
 pub mod proxy;

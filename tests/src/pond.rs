@@ -64,8 +64,13 @@ impl TestPond {
     /// Puts the pond's directory elsewhere (on a small disk); the mountpoint stays.
     pub fn in_directory(directory: PathBuf) -> Self {
         let mut pond = Self::new();
-        pond.directory = directory;
+        pond.put_in(directory);
         pond
+    }
+
+    /// The same for a pond that nobody has made yet.
+    pub fn put_in(&mut self, directory: PathBuf) {
+        self.directory = directory;
     }
 
     /// Sets a variable in the environment of all its programs from now on, its daemon among them.

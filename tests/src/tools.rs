@@ -36,7 +36,7 @@ pub fn tool(name: &str) -> PathBuf {
 }
 
 /// Searches `$PATH`, where cargo installs to, where the system's tools are, and PostgreSQL's own directory.
-fn find(name: &str) -> Option<PathBuf> {
+pub fn find(name: &str) -> Option<PathBuf> {
     let mut places: Vec<PathBuf> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
     let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     places.push(env::var_os("CARGO_HOME").map_or(home.join(".cargo"), PathBuf::from).join("bin"));

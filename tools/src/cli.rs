@@ -310,6 +310,9 @@ Examples:
 #[derive(Args, Debug)]
 pub struct InitArgs {
     /// Make a replica from the backup store of this configuration, a file on the host; - reads standard input
+    ///
+    /// Run again after it was cut off, it goes on where it stopped. Run on a replica that was made with --tip and is not
+    /// mounted, it fills in the older versions.
     #[arg(long, value_name = "CFG", value_hint = ValueHint::FilePath)]
     pub from_backup: Option<PathBuf>,
 
@@ -331,6 +334,8 @@ pub struct InitArgs {
     pub timestamp: Option<i64>,
 
     /// Start from the newest base, and leave the versions before it out
+    ///
+    /// The same command without --tip fills them in later, while the pond is not mounted.
     #[arg(long, requires = "from_backup")]
     pub tip: bool,
 }

@@ -167,7 +167,12 @@ fn log_to_stderr(format: LogFormat, verbose: u8, serves: bool) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("POND_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that does not fit on a full disk is lost. Its error must not be printed: printing it there would fail as well,
+    // with a panic, and end a daemon that holds what is not yet committed.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => log.json().init(),

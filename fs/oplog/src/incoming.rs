@@ -8,6 +8,9 @@
 //! therefore takes what follows the first missing version out of the log (`quarantine.rs`), and
 //! [`Incoming::position`] moves only after the sync.
 
+mod anew;
+mod prepend;
+
 use std::io;
 use std::path::Path;
 

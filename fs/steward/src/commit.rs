@@ -186,11 +186,12 @@ impl Committer {
                 self.wanted.notify_one();
             }
         }
-        self.fs.dirty_bytes() < self.dirty_limit
+        self.fs.dirty_bytes() < self.dirty_limit && !self.is_tight()
     }
 
     /// Waits until a write may proceed.
     pub(crate) fn wait_for_room(&self) -> Result<(), Error> {
+        self.commit_where_tight();
         let mut ledger = self.ledger.lock();
         loop {
             if self.fs.is_read_only() || ledger.refusal.is_some() || ledger.stop {
@@ -309,13 +310,14 @@ impl Committer {
         let by_factory = Origin { kind: FACTORY_ORIGIN.into(), command: None };
         let origin = if by_factories { &by_factory } else { origin };
         let rows = rows_of(batches);
+        let count = rows.iter().map(|rows| rows.len() as u64).sum();
+        self.keep_back_for(count);
         let mut result = self.log.commit(&rows, cut_lsn, origin);
         if result.as_ref().is_err_and(OpLogError::is_full) && self.give_up_reserve() {
             result = self.log.commit(&rows, cut_lsn, origin);
         }
         match result {
             Ok(committed) => {
-                let count = rows.iter().map(|rows| rows.len() as u64).sum();
                 self.landed(batches, committed, count, origin.clone(), by_factories);
                 Ok(())
             }
@@ -348,6 +350,8 @@ impl Committer {
         if let Err(error) = self.log.release(&committed.position) {
             tracing::warn!(%error, "could not remove journal segments that are no longer needed");
         }
+        // Asks the disk anew, now that those segments are gone.
+        self.log.keep_back(self.reserve.withheld());
         self.restore_reserve();
         let commit = CommitInfo {
             position: committed.position,

@@ -33,9 +33,19 @@ type Lookup<'a> = dyn Fn(&str) -> Result<String, FactoryError> + 'a;
 fn parse_with<T: DeserializeOwned>(configuration: &[u8], lookup: &Lookup<'_>) -> Result<T, FactoryError> {
     let invalid = |error: serde_yaml_ng::Error| FactoryError::new(error.to_string());
     // First as it stands, because these errors know the line.
-    let mut value: Value = serde_yaml_ng::from_slice(configuration).map_err(invalid)?;
+    let mut value: Value = serde_yaml_ng::from_slice(configuration).map_err(unreadable)?;
     substitute(&mut value, lookup)?;
     serde_yaml_ng::from_value(value).map_err(invalid)
+}
+
+/// Any value is a `Value`, but for a number of more than 64 bits, which the error would repeat: it may be a secret.
+fn unreadable(error: serde_yaml_ng::Error) -> FactoryError {
+    let text = error.to_string();
+    if !text.contains("invalid type") && !text.contains("invalid value") {
+        return FactoryError::new(text);
+    }
+    let line = error.location().map_or_else(String::new, |place| format!(" in line {}", place.line()));
+    FactoryError::new(format!("there is a number{line} with too many digits; a text is put in quotes"))
 }
 
 fn substitute(value: &mut Value, lookup: &Lookup<'_>) -> Result<(), FactoryError> {
@@ -98,6 +108,19 @@ mod tests {
         assert_eq!(run, Example { url: format!("https://{home}@host/{home}"), keys: vec![home] });
         let checked: Example = check(text).unwrap();
         assert_eq!(checked.keys, ["${env:HOME}"]);
+    }
+
+    #[test]
+    fn no_error_repeats_a_number_that_may_be_a_secret() {
+        for digits in
+            ["99999999999999999999", "-99999999999999999999", "340282366920938463463374607431768211455"]
+        {
+            for text in [format!("url: {digits}\n"), format!("keys: [{digits}]\n"), format!("{digits}: x\n")]
+            {
+                let error = check::<Example>(text.as_bytes()).unwrap_err().to_string();
+                assert!(!error.contains("9999") && !error.contains("3402"), "{error}");
+            }
+        }
     }
 
     #[test]

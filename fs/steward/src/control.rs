@@ -24,6 +24,10 @@ pub const REMOTE_CONFIG_KEY: &str = "remote_config";
 /// The setting that says on which timeline a promoted pond commits.
 pub(crate) const TIMELINE_KEY: &str = "timeline";
 
+/// The setting with the random id under which a promoted pond claimed its timeline. Two replicas may claim the same
+/// number, each in a store of its own.
+pub const TIMELINE_ID_KEY: &str = "timeline_id";
+
 /// The setting that says why a source takes no writes any more; empty if it does.
 pub(crate) const SUPERSEDED_KEY: &str = "superseded";
 
@@ -186,7 +190,7 @@ impl Control {
                 _ => return Err(bad("it is `push` on a source and `pull` on a replica")),
             }
         }
-        if key == TIMELINE_KEY {
+        if key == TIMELINE_KEY || key == TIMELINE_ID_KEY {
             return Err(bad("`pond promote` sets it, once the timeline is claimed"));
         }
         self.write_settings(&mut table, &[(key, value)])

@@ -96,6 +96,31 @@ pub enum StewardError {
         /// The one that was asked for.
         timeline: u64,
     },
+    /// A promotion of which only the settings were written.
+    #[error(
+        "{path} is a source on timeline {timeline} now, but its first version there could not be committed: {reason}; once \
+         that is mended, the next `pond mount`, or any command on it, commits it",
+        path = path.display()
+    )]
+    PromotedUnfinished {
+        /// The pond.
+        path: PathBuf,
+        /// The timeline that it was promoted to.
+        timeline: u64,
+        /// Why there is no version on it.
+        reason: Box<StewardError>,
+    },
+    /// A remote does not run before a promoted pond has a version on its own timeline.
+    #[error(
+        "{factory} does not run yet: the pond was promoted to timeline {timeline} and has no version on it; the next \
+         `pond mount`, or any command on the unmounted pond, commits that version"
+    )]
+    TimelinePending {
+        /// The factory.
+        factory: String,
+        /// The timeline.
+        timeline: u64,
+    },
     /// A pull was told to stop and did not.
     #[error(
         "a pull of {pond} still runs after {seconds} s; the pond stays locked until this process ends",
@@ -257,6 +282,7 @@ impl StewardError {
             StewardError::LockHeld { .. } => libc::EBUSY,
             StewardError::ReadOnly { .. } => libc::EROFS,
             StewardError::NotCommitted { reason, .. } => reason.errno,
+            StewardError::PromotedUnfinished { reason, .. } => reason.errno(),
             StewardError::Tree { source, .. } => source.errno(),
             StewardError::OpLog(error) => error.errno(),
             StewardError::BadSetting { .. }

@@ -187,8 +187,16 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(interval: std::time::Duration, dirty_limit: u64) -> Self {
+        Self::over(MemoryPersistence::new(), interval, dirty_limit)
+    }
+
+    /// The same over what is given.
+    pub(crate) fn over(
+        persistence: Arc<MemoryPersistence>,
+        interval: std::time::Duration,
+        dirty_limit: u64,
+    ) -> Self {
         let pond = tempfile::tempdir().unwrap();
-        let persistence = MemoryPersistence::new();
         let mut fold = Fold::new();
         fold.push(root_row(Timestamp::now(), 0, 0));
         let fs = Arc::new(TinyFs::new(fold.finish().unwrap(), persistence.clone()));

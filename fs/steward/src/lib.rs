@@ -35,8 +35,9 @@ mod reserve;
 mod status;
 mod steward;
 mod threads;
+mod tight;
 
-pub use control::{REMOTE_CONFIG_KEY, role};
+pub use control::{REMOTE_CONFIG_KEY, TIMELINE_ID_KEY, role};
 pub use error::{FactoryError, StewardError};
 pub use exec_log::ExecLog;
 pub use factory::{Factory, FactoryContext, REMOTE, Registry};

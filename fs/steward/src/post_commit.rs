@@ -124,11 +124,14 @@ impl PostCommit {
     fn mode(&self, factory: &str) -> Option<String> {
         // Until a promoted pond has a version on its own timeline, a push would take it for the pond that it
         // superseded.
-        let pending = || {
-            let timeline = self.control.get(TIMELINE_KEY).and_then(|timeline| timeline.parse::<u64>().ok());
-            timeline.is_some_and(|timeline| self.pond.oplog.position().timeline < timeline)
-        };
-        self.control.factory_mode(factory).filter(|_| factory != REMOTE || !pending())
+        let pending = || factory == REMOTE && self.pending_timeline().is_some();
+        self.control.factory_mode(factory).filter(|_| !pending())
+    }
+
+    /// The timeline that the pond was promoted to, as long as it has no version there.
+    fn pending_timeline(&self) -> Option<u64> {
+        let timeline = self.control.get(TIMELINE_KEY).and_then(|timeline| timeline.parse::<u64>().ok());
+        timeline.filter(|timeline| self.pond.oplog.position().timeline < *timeline)
     }
 
     fn writes(&self, node: &FactoryNode) -> bool {
@@ -144,9 +147,13 @@ impl PostCommit {
     /// Runs a node now.
     pub(crate) fn run_node(&self, node: &FactoryNode, args: &[String]) -> Result<String, StewardError> {
         let _one_at_a_time = self.running.lock();
-        let mode = self
-            .mode(&node.factory)
-            .ok_or_else(|| StewardError::NotOnAReplica { factory: node.factory.clone() })?;
+        let mode = self.mode(&node.factory).ok_or_else(|| {
+            let factory = node.factory.clone();
+            match self.pending_timeline().filter(|_| self.control.role() == Role::Source) {
+                Some(timeline) => StewardError::TimelinePending { factory, timeline },
+                None => StewardError::NotOnAReplica { factory },
+            }
+        })?;
         let work = self.progress.work(node.id, || self.control.watermark(node.id));
         let goal = self.progress.tip().version;
         self.record(Event::PostCommitStarted, node, Some(goal), None);

@@ -7,7 +7,7 @@
 
 use pond_oplog::{Layout, Origin, Position};
 
-use crate::control::{Control, ROLE_KEY, SUPERSEDED_KEY, TIMELINE_KEY};
+use crate::control::{Control, ROLE_KEY, SUPERSEDED_KEY, TIMELINE_ID_KEY, TIMELINE_KEY};
 use crate::ledger::Refusal;
 use crate::open::holds_segments;
 use crate::replica_status::ReplicaStatus;
@@ -20,15 +20,16 @@ const ORIGIN: &str = "promote";
 const PROMOTED: &str = "it was promoted and is a source now: open it again to write to it";
 
 impl Steward {
-    /// Turns this replica into a source on `timeline`, which was claimed for its newest version: its next version,
-    /// without changes and with the origin `promote`, is there when this returns. Following has ended then; the pond
-    /// takes writes once it is closed and opened again.
+    /// Turns this replica into a source on `timeline`, which was claimed for its newest version under the random `id`:
+    /// its next version, without changes and with the origin `promote`, is there when this returns. Following has
+    /// ended then; the pond takes writes once it is closed and opened again.
     ///
     /// # Errors
     ///
     /// [`StewardError::NotAReplica`], [`StewardError::BadTimeline`], [`StewardError::ReadOnly`] if it was opened to be
-    /// read. Where the version could not be committed, the next open does that: it is a source then.
-    pub fn promote(&self, timeline: u64) -> Result<Position, StewardError> {
+    /// read. [`StewardError::PromotedUnfinished`] where the version could not be committed: it is a source then, and
+    /// the next open commits it.
+    pub fn promote(&self, timeline: u64, id: &str) -> Result<Position, StewardError> {
         let mut running = self.running.lock();
         let Some(running) = running.as_mut() else { return Err(self.not_writable()) };
         let Some(follower) = self.follower.as_ref().filter(|_| self.control.role() == Role::Replica) else {
@@ -53,25 +54,31 @@ impl Steward {
         let number = timeline.to_string();
         self.control.set_all(&[
             (TIMELINE_KEY, &number),
+            (TIMELINE_ID_KEY, id),
             (ROLE_KEY, Role::Source.setting()),
             (SUPERSEDED_KEY, ""),
         ])?;
         self.committer.ledger().refusal = Some(Refusal { why: PROMOTED.into(), may_commit: false });
         tracing::info!(event = "promoted", timeline, from = %position.version, "the replica is a source now");
-        // As the next open would.
+        let promoted = self.begin_timeline(timeline).map_err(|reason| {
+            let (path, reason) = (self.pond.clone(), Box::new(reason));
+            StewardError::PromotedUnfinished { path, timeline, reason }
+        })?;
+        self.oplog.advance(promoted.clone());
+        self.post_commit.progress.advanced(&promoted);
+        Ok(promoted)
+    }
+
+    /// Commits the first version on the timeline that was set, as the next open would.
+    fn begin_timeline(&self, timeline: u64) -> Result<Position, StewardError> {
         let control = Control::open(&self.pond, true)?;
         let options = OpenOptions { cache_bytes: 1 << 20, ..OpenOptions::default() };
         let source = Steward::open_source(&self.pond, options, control)?;
         let promoted = source.position();
-        if promoted.timeline != timeline {
-            let why = source.notes.join("; ");
-            return Err(StewardError::ReadOnly {
-                why: format!("the promoted pond is not written to: {why}"),
-            });
+        match promoted.timeline == timeline {
+            true => Ok(promoted),
+            false => Err(StewardError::ReadOnly { why: source.notes.join("; ") }),
         }
-        self.oplog.advance(promoted.clone());
-        self.post_commit.progress.advanced(&promoted);
-        Ok(promoted)
     }
 
     /// From the next commit on a source is on the timeline of its settings.
@@ -149,7 +156,8 @@ mod tests {
         let report = steward.sync().unwrap();
         assert_eq!((report.position.version.0, report.position.timeline), (2, 1));
         assert_eq!((&report.factories[0].mode, report.factories[0].behind), (&None, 1));
-        assert!(steward.run("/etc/system.d/1", &[]).is_err());
+        let refused = steward.run("/etc/system.d/1", &[]).unwrap_err();
+        assert!(matches!(refused, StewardError::TimelinePending { timeline: 2, .. }), "{refused}");
         steward.close().unwrap();
 
         let steward = Steward::open(pond.path(), options).unwrap();

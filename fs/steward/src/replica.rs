@@ -78,6 +78,12 @@ impl Replica {
         })
     }
 
+    /// With the writer lock, where nobody has the pond open.
+    pub(crate) fn holding(mut self, lock: WriterLock) -> Self {
+        self._lock = Some(lock);
+        self
+    }
+
     /// `$POND`.
     pub fn pond(&self) -> &Path {
         &self.pond
@@ -241,6 +247,19 @@ impl Replica {
             status.clone()
         };
         // What a pull checks the next manifest against; without it, it asks the store for what it had already.
+        self.write(&mut file, status, true)
+    }
+
+    /// Sets what the status says of the replica's history for as long as it lives; durable when this returns, as
+    /// [`set_last_manifest`](Self::set_last_manifest) is.
+    pub fn set_note(&self, note: &str) -> Result<(), StewardError> {
+        let mut file = self.file.lock();
+        let status = {
+            let mut status = self.status.lock();
+            (status.note, status.last_manifest) = (Some(note.to_owned()), None);
+            status.applied_version = self.applied();
+            status.clone()
+        };
         self.write(&mut file, status, true)
     }
 

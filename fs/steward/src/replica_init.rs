@@ -59,6 +59,21 @@ impl Replica {
         init::sync_directory(pond)?;
         Replica::new(pond, incoming, None, Some((marker, lock)))
     }
+
+    /// For giving a replica that is whole what is missing before its oldest version. Holds the writer lock until it is
+    /// dropped; nothing is shown, and the pond may be opened again whatever comes of it.
+    ///
+    /// # Errors
+    ///
+    /// [`StewardError::AlreadyAPond`] for a source, [`StewardError::LockHeld`] while the replica is mounted.
+    pub fn take_up(pond: &Path) -> Result<Replica, StewardError> {
+        let lock = WriterLock::acquire(pond, None)?;
+        if Control::open(pond, false)?.role() == Role::Source {
+            return Err(StewardError::AlreadyAPond { path: pond.to_owned() });
+        }
+        let (incoming, _) = Incoming::open(pond)?;
+        Replica::new(pond, incoming, None, None).map(|replica| replica.holding(lock))
+    }
 }
 
 /// Fails where there is anything but nothing or a replica whose init was cut off.

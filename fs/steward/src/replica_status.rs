@@ -105,6 +105,9 @@ pub struct ReplicaStatus {
     pub error: Option<String>,
     /// The manifest that was last applied, from which the chain goes on.
     pub last_manifest: Option<ManifestMark>,
+    /// What is to be known of its history: where it begins, if versions before that were not to be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// A manifest that was checked and applied.
@@ -152,6 +155,7 @@ impl ReplicaStatus {
             },
             error,
             last_manifest: self.last_manifest.take(),
+            note: self.note.take(),
         };
     }
 

@@ -24,12 +24,12 @@ fn a_promoted_replica_takes_writes_on_its_own_timeline() {
     replica.control_set("factory_mode:exec-log", "pull").unwrap();
     replica.sync().unwrap();
     let fork = replica.position();
-    assert!(matches!(replica.promote(1), Err(StewardError::BadTimeline { current: 1, .. })));
-    let promoted = replica.promote(2).unwrap();
+    assert!(matches!(replica.promote(1, "claimed"), Err(StewardError::BadTimeline { current: 1, .. })));
+    let promoted = replica.promote(2, "claimed").unwrap();
     assert_eq!((promoted.version, promoted.timeline), (fork.version.next(), 2));
     assert_eq!(promoted.cut_lsn, fork.cut_lsn);
     assert_eq!(replica.position(), promoted);
-    assert!(matches!(replica.promote(3), Err(StewardError::NotAReplica { .. })));
+    assert!(matches!(replica.promote(3, "claimed"), Err(StewardError::NotAReplica { .. })));
     // Nothing comes in any more.
     let pulls = remote.pulls.load(Ordering::Relaxed);
     pair.commit("a", b"of the old source");
@@ -68,7 +68,7 @@ fn a_promotion_that_ended_before_its_version_is_taken_up_by_the_next_open() {
     let remote = Remote::new(None);
     let replica = open(&pair.replica, by_asking(&remote));
     let fork = replica.position();
-    replica.promote(7).unwrap();
+    replica.promote(7, "claimed").unwrap();
     replica.close().unwrap();
     // As if the process had ended between the settings and the version.
     let entry = format!("data/_delta_log/{:020}.json", fork.version.0 + 1);
@@ -81,13 +81,37 @@ fn a_promotion_that_ended_before_its_version_is_taken_up_by_the_next_open() {
 }
 
 #[test]
+fn a_promotion_whose_version_cannot_be_committed_says_what_the_pond_is_now() {
+    let pair = Pair::new();
+    let remote = Remote::new(None);
+    let replica = open(&pair.replica, by_asking(&remote));
+    let fork = replica.position();
+    // Something in the way of the next version.
+    let entry = pair.replica.join(format!("data/_delta_log/{:020}.json", fork.version.0 + 1));
+    std::fs::write(&entry, "not an entry").unwrap();
+    let failed = replica.promote(5, "claimed").unwrap_err();
+    assert!(matches!(failed, StewardError::PromotedUnfinished { timeline: 5, .. }), "{failed}");
+    assert!(failed.to_string().contains("is a source on timeline 5 now"), "{failed}");
+    assert_eq!(replica.status().mode, Some(Role::Source));
+    assert_eq!(write(&replica, "x", b"").unwrap_err().errno(), libc::EROFS);
+    replica.close().unwrap();
+
+    std::fs::remove_file(&entry).unwrap();
+    let source = open(&pair.replica, OpenOptions::default());
+    assert_eq!((source.position().version, source.position().timeline), (fork.version.next(), 5));
+    let setting = |key| source.control_get(Some(key)).pop().map(|(_, value)| value);
+    assert_eq!(setting("timeline_id").as_deref(), Some("claimed"));
+    source.close().unwrap();
+}
+
+#[test]
 fn only_a_replica_is_promoted() {
     let place = Place::with_pond();
     let source = place.open();
-    assert!(matches!(source.promote(2), Err(StewardError::NotAReplica { .. })));
+    assert!(matches!(source.promote(2, "claimed"), Err(StewardError::NotAReplica { .. })));
     write(&source, "a", b"x").unwrap();
     source.close().unwrap();
-    assert!(matches!(source.promote(2), Err(StewardError::Closed)));
+    assert!(matches!(source.promote(2, "claimed"), Err(StewardError::Closed)));
 }
 
 #[test]
@@ -110,7 +134,7 @@ fn what_a_promotion_made_is_pushed_when_the_pond_is_closed() {
         Ok(())
     }));
     // At once, and at the latest by the time it is closed.
-    let promoted = replica.promote(2).unwrap();
+    let promoted = replica.promote(2, "claimed").unwrap();
     replica.close().unwrap();
     assert_eq!(pushed.load(Ordering::Relaxed), promoted.version.0);
     assert!(replica.owed().is_empty());
@@ -123,7 +147,7 @@ fn a_replica_follows_across_a_promotion() {
     let second = pair.place.dir.path().join("second");
     init(&second, &pair.replica, pair.source.position().version);
     let promoted = open(&pair.replica, by_asking(&remote));
-    promoted.promote(2).unwrap();
+    promoted.promote(2, "claimed").unwrap();
     promoted.close().unwrap();
     let promoted = open(&pair.replica, remote.options());
     write(&promoted, "a", b"on timeline 2").unwrap();

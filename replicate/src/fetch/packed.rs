@@ -6,7 +6,7 @@ use pond_oplog::Version;
 
 use super::{Fetched, Fetcher};
 use crate::ReplicateError;
-use crate::plan::Pack;
+use crate::plan::{Pack, STAGED_PACK};
 use crate::staged_pack::{self, PackedVersion, StagedPack};
 use crate::verify;
 use crate::workers::Workers;
@@ -60,7 +60,7 @@ impl<'a> Fetcher<'a> {
                 return Err(ReplicateError::Corrupt { key: key(), version, why });
             };
             verify::entry(self.store, &manifest, &entry)?;
-            fetched.push(Fetched { manifest, digest, entry, pack: Some(pack.clone()) });
+            fetched.push(Fetched { manifest, digest, entry, pack: Some(pack.clone()), of_base: false });
         }
         Ok(fetched)
     }
@@ -96,6 +96,16 @@ impl<'a> Fetcher<'a> {
             workers.run(move || StagedPack::open(store, incoming, &wanted, pond_id)).await?.map(Arc::new)
         });
         staged.await.cloned()
+    }
+
+    /// Whether a pack was fetched, by this run or one that was killed.
+    pub(crate) fn is_staged(&self, pack: &Pack) -> bool {
+        self.incoming.is_staged(&pack.staged_name())
+    }
+
+    /// Whether there is any such pack.
+    pub(crate) fn has_staged_packs(&self) -> Result<bool, ReplicateError> {
+        Ok(self.incoming.staged()?.iter().any(|file| file.name.starts_with(STAGED_PACK)))
     }
 
     /// Removes a pack that is no longer needed from the staging area.

@@ -1,6 +1,7 @@
 //! What a store has: its timelines, and where the chain of this pond's stands.
 
 use pond_oplog::Version;
+use uuid::Uuid;
 
 use super::{Chain, Source, superseded};
 use crate::format::{
@@ -69,7 +70,7 @@ async fn own_timeline(
     pushed: Option<Version>,
 ) -> Result<Timeline, ReplicateError> {
     if let Some(timeline) = timeline::load(&source.store, source.pond_id, source.timeline).await? {
-        return Ok(timeline);
+        return own(source, timeline);
     }
     let fork = match numbers.last() {
         // The store of a pond from before it was promoted: this timeline forks from the one there.
@@ -81,9 +82,24 @@ async fn own_timeline(
             _ => None,
         },
     };
-    match timeline::claim(&source.store, source.pond_id, source.timeline, fork).await? {
+    let id = source.timeline_id.unwrap_or_else(Uuid::new_v4);
+    match timeline::claim(&source.store, source.pond_id, source.timeline, id, fork).await? {
         // A copy of this pond may have begun it at the same moment; the manifests tell who goes on.
-        Claim::Ours(timeline) | Claim::Taken(timeline) => Ok(timeline),
+        Claim::Ours(timeline) | Claim::Taken(timeline) => own(source, timeline),
+    }
+}
+
+/// Refuses a timeline of this pond's number that another promoted replica has claimed.
+fn own(source: &Source, found: Timeline) -> Result<Timeline, ReplicateError> {
+    match source.timeline_id {
+        Some(ours) if ours != found.id => Err(ReplicateError::ClaimedTwice {
+            place: source.store.place().to_owned(),
+            timeline: found.timeline,
+            fork: found.fork_version.map(Version),
+            theirs: found.id,
+            ours,
+        }),
+        _ => Ok(found),
     }
 }
 

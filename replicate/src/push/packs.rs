@@ -1,14 +1,17 @@
 //! Packs of what was shipped one by one. They only make restoring cheaper: what cannot be packed stays as it is.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use pond_oplog::Version;
 
 use super::discover::own_key;
 use super::{Packable, Pusher};
 use crate::ReplicateError;
+use crate::find::packed_manifest;
 use crate::format::{
-    self, BundleRef, Manifest, PACKED_BUNDLE, manifest_key, pack_end, packs_folder, parse_pack_key,
-    version_folder,
+    self, BundleRef, Manifest, PACK_VERSIONS, PACKED_BUNDLE, manifest_key, pack_end, packs_folder,
+    parse_pack_key, version_folder,
 };
 use crate::pack::{Pack, PackIndex, PackWriter, load_index};
 
@@ -21,22 +24,57 @@ enum Older {
 impl Pusher {
     /// Finds the ranges that a push which was cut off has left without a pack, and packs that it left without versions.
     pub(super) async fn find_missing_packs(&mut self) -> Result<(), ReplicateError> {
-        let mut packed = std::collections::HashSet::new();
+        let mut packed: HashMap<u64, Vec<(String, u64)>> = HashMap::new();
         for object in self.source.store.list(&packs_folder(self.source.timeline)).await? {
             match parse_pack_key(&object.key) {
-                Some((_, last, _)) if last <= self.chain.tip => drop(packed.insert(last.0)),
+                Some((_, last, _)) if last <= self.chain.tip => {
+                    packed.entry(last.0).or_default().push((object.key, object.length));
+                }
                 Some(_) => self.orphans.push(object.key),
                 None => {}
             }
         }
+        // A second writer that lost may have left a pack. It did so not long ago, so that one range is looked at.
+        let tip = self.chain.tip.0;
+        if let Some(newest) = tip.checked_sub((tip + 1) % PACK_VERSIONS)
+            && let Some(packs) = packed.get(&newest)
+            && !self.has_ours(packs, Version(newest)).await?
+        {
+            packed.remove(&newest);
+        }
         let mut end = pack_end(self.chain.first);
         while end <= self.chain.tip {
-            if !packed.contains(&end.0) && self.range_start(end) < end {
+            if !packed.contains_key(&end.0) && self.range_start(end) < end {
                 self.unpacked.insert(end.0);
             }
             end = pack_end(end.next());
         }
         Ok(())
+    }
+
+    /// Whether one of these packs, which end with that version, is of this chain.
+    async fn has_ours(&self, packs: &[(String, u64)], end: Version) -> Result<bool, ReplicateError> {
+        let store = &self.source.store;
+        let Some(manifest) = store.get(&manifest_key(self.source.timeline, end)).await? else {
+            // It is nowhere but in a pack.
+            return Ok(true);
+        };
+        let digest = format::digest(&manifest);
+        for (key, length) in packs {
+            match load_index(store, key, *length).await {
+                Ok(index) => {
+                    let its = index.find(&packed_manifest(end));
+                    if its.is_some_and(|its| its.blake3 == digest) {
+                        return Ok(true);
+                    }
+                }
+                Err(error @ (ReplicateError::Corrupt { .. } | ReplicateError::TooNew { .. })) => {
+                    tracing::warn!(%error, place = store.place(), "a pack is passed over");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
     }
 
     /// Packs what is complete and has no pack.

@@ -92,6 +92,7 @@ impl TestPond {
             pond: self.path.clone(),
             pond_id: oplog.identity().pond_id,
             timeline: oplog.position().timeline,
+            timeline_id: None,
             level: 1,
             newest: Arc::new(move || oplog.position().version),
             progress: Arc::new(NoProgress),
@@ -260,6 +261,8 @@ pub(crate) struct Faulty {
     inner: Arc<InMemory>,
     plan: Arc<Mutex<Plan>>,
     killed: Arc<tokio::sync::Notify>,
+    /// Uploads in parts that were taken back.
+    pub(crate) aborted: Arc<std::sync::atomic::AtomicUsize>,
     /// Whether conditional puts are taken for plain ones.
     pub(crate) ignores_conditions: bool,
 }
@@ -282,6 +285,7 @@ impl Faulty {
             inner: Arc::default(),
             plan: Arc::default(),
             killed: Arc::default(),
+            aborted: Arc::default(),
             ignores_conditions: false,
         }
     }
@@ -461,6 +465,7 @@ impl MultipartUpload for FaultyUpload {
     }
 
     async fn abort(&mut self) -> Result<()> {
+        self.store.aborted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         self.inner.abort().await
     }
 }

@@ -1,4 +1,5 @@
 use pond_oplog::Version;
+use uuid::Uuid;
 
 use super::testing::{FAULTS, Fault, Faulty, KILLS, TestPond, assert_complete};
 use super::{Pusher, Source};
@@ -290,6 +291,40 @@ fn a_pack_that_was_cut_off_gives_its_bundles_to_the_one_that_is_made_later() {
 }
 
 #[test]
+fn the_pack_of_a_writer_that_lost_does_not_stand_for_ones_own() {
+    let one = TestPond::with_versions(DIVERGED);
+    let two = one.copy();
+    two.write("only here", b"");
+    two.commit_up_to(70);
+    let packed = async |store: &Store| {
+        let keys = keys(store).await;
+        keys.into_iter().filter(|key| key.ends_with(".pack")).collect::<Vec<_>>()
+    };
+    block_on(async {
+        let elsewhere = Faulty::new().store(0);
+        push(two.source(&elsewhere), None).await.unwrap();
+        let theirs = packed(&elsewhere).await.remove(0);
+        // Shipped version by version, so that nothing needs the pack.
+        let store = Faulty::new().store(0);
+        one.commit_up_to(60);
+        push(one.source(&store), None).await.unwrap();
+        one.commit_up_to(70);
+        push(one.source(&store), None).await.unwrap();
+        let ours = packed(&store).await;
+        store.delete(&ours[0]).await.unwrap();
+        store.put(&theirs, elsewhere.get(&theirs).await.unwrap().unwrap()).await.unwrap();
+
+        for _ in 0..2 {
+            push(one.source(&store), None).await.unwrap();
+            let mut expected = vec![theirs.clone(), ours[0].clone()];
+            expected.sort();
+            assert_eq!(packed(&store).await, expected);
+        }
+        assert_complete(&store, &one, one.tip()).await;
+    });
+}
+
+#[test]
 fn an_old_manifest_that_is_damaged_does_not_stop_the_push_of_new_versions() {
     let pond = TestPond::with_versions(60);
     let store = Faulty::new().store(0);
@@ -391,7 +426,7 @@ fn a_base_does_not_take_head_from_a_higher_timeline_whatever_its_number() {
         pusher.push().await.unwrap();
         let head = store.get(format::HEAD_KEY).await.unwrap();
         let fork = Fork { parent: 1, version: Version(2), manifest: "0".repeat(64) };
-        timeline::claim(&store, pusher.source.pond_id, 5, Some(fork)).await.unwrap();
+        timeline::claim(&store, pusher.source.pond_id, 5, Uuid::new_v4(), Some(fork)).await.unwrap();
         let error = pusher.write_base().await.unwrap_err();
         assert!(matches!(error, ReplicateError::Superseded { theirs: 5, .. }), "{error}");
         assert_eq!(store.get(format::HEAD_KEY).await.unwrap(), head);
@@ -414,7 +449,7 @@ fn a_fork_that_is_not_this_ponds_history_is_refused_also_before_anything_follows
         let manifest = format::digest(&store.get(&key).await.unwrap().unwrap());
         let fork = Fork { parent: 1, version: Version(24), manifest };
         let pond_id = old.source(&store).pond_id;
-        timeline::claim(&store, pond_id, 2, Some(fork)).await.unwrap();
+        timeline::claim(&store, pond_id, 2, Uuid::new_v4(), Some(fork)).await.unwrap();
         // A replica of another store, whose version 24 is another, was promoted to the same number.
         for other in [&left, &right] {
             other.steward.oplog().set_timeline(2);
@@ -490,9 +525,12 @@ fn a_higher_timeline_ends_pushing() {
         let head = store.get(format::HEAD_KEY).await.unwrap();
         let fork = Fork { parent: 1, version: Version(2), manifest: "0".repeat(64) };
         let pond_id = pond.source(&store).pond_id;
-        let claim = timeline::claim(&store, pond_id, 2, Some(fork.clone())).await.unwrap();
+        let claim = timeline::claim(&store, pond_id, 2, Uuid::new_v4(), Some(fork.clone())).await.unwrap();
         assert!(matches!(claim, Claim::Ours(_)));
-        assert!(matches!(timeline::claim(&store, pond_id, 2, Some(fork)).await.unwrap(), Claim::Taken(_)));
+        assert!(matches!(
+            timeline::claim(&store, pond_id, 2, Uuid::new_v4(), Some(fork)).await.unwrap(),
+            Claim::Taken(_)
+        ));
         pond.commit_up_to(5);
         for pushed in [pusher.push().await, push(pond.source(&store), None).await.map(drop)] {
             let error = pushed.unwrap_err();

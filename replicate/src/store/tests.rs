@@ -232,3 +232,38 @@ fn an_error_names_store_key_and_operation_and_says_what_to_check() {
     let store = Store::new(Arc::new(DurableStore::new("/proc/1/nothing")), "proc", "");
     assert!(block_on(store.put("x", Bytes::new())).is_err());
 }
+
+#[test]
+fn an_upload_in_parts_is_taken_back_unless_it_comes_to_its_end() {
+    use std::sync::atomic::Ordering;
+    let file = tempfile::tempfile().unwrap();
+    let length = upload::SINGLE_PUT + 1;
+    file.set_len(length).unwrap();
+    let file = Arc::new(file);
+    // Beginning it, three parts, and the end.
+    for (at, fault, aborted) in [
+        (9, Fault::Unavailable, 0),
+        (0, Fault::Unavailable, 0),
+        (1, Fault::Unavailable, 1),
+        (3, Fault::Unavailable, 1),
+        (4, Fault::Unavailable, 1),
+        // As where the process wants to end.
+        (4, Fault::KilledBefore, 1),
+    ] {
+        let faulty = Faulty::new();
+        faulty.fail(at, 1, fault);
+        block_on(async {
+            let store = faulty.store(0);
+            let sent = faulty.unless_killed(store.put_file("x", file.clone(), length)).await;
+            assert_eq!(matches!(sent, Some(Ok(()))), at == 9, "{at} {fault:?}");
+            for _ in 0..1000 {
+                if faulty.aborted.load(Ordering::SeqCst) >= aborted {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            assert_eq!(faulty.aborted.load(Ordering::SeqCst), aborted, "{at} {fault:?}");
+            assert_eq!(store.length("x").await.unwrap().is_some(), at == 9);
+        });
+    }
+}

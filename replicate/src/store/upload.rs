@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use object_store::{MultipartUpload, PutMultipartOptions, PutPayload};
+use tokio::runtime::Handle;
 
 use super::Store;
 use crate::ReplicateError;
@@ -41,18 +42,33 @@ impl Store {
 
     async fn put_parts(&self, key: &str, file: &Arc<File>, length: u64) -> object_store::Result<()> {
         let location = self.location(key);
-        let mut upload = self.inner.put_multipart_opts(&location, PutMultipartOptions::default()).await?;
-        let result = send(&mut *upload, file, length).await;
-        match result {
-            Ok(()) => upload.complete().await.map(drop),
-            Err(error) => {
-                // The failure that is told is the first one; parts that stay cost room until the store clears them.
-                if let Err(error) = upload.abort().await {
-                    tracing::warn!(key, %error, "the parts of an upload that failed may still lie in the store");
-                }
-                Err(error)
+        let upload = self.inner.put_multipart_opts(&location, PutMultipartOptions::default()).await?;
+        let mut parts = Parts { key: key.to_owned(), upload: Some(upload) };
+        let Some(upload) = &mut parts.upload else { return Ok(()) };
+        send(&mut **upload, file, length).await?;
+        upload.complete().await?;
+        parts.upload = None;
+        Ok(())
+    }
+}
+
+/// An upload whose parts are taken back unless it is completed: where a part or the end fails, where it takes too long, and
+/// where the process wants to end. Only a kill leaves them.
+struct Parts {
+    key: String,
+    upload: Option<Box<dyn MultipartUpload>>,
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        let (Some(mut upload), Ok(runtime)) = (self.upload.take(), Handle::try_current()) else { return };
+        let key = std::mem::take(&mut self.key);
+        // Nobody waits for it: what is told is the failure, and parts that stay only cost room.
+        runtime.spawn(async move {
+            if let Err(error) = upload.abort().await {
+                tracing::warn!(key, %error, "the parts of an upload that failed may still lie in the store");
             }
-        }
+        });
     }
 }
 

@@ -16,7 +16,8 @@ fn rounds() -> u64 {
     scaled("POND_KILL_ROUNDS", 5)
 }
 
-fn random() -> Random {
+/// Moments that a printed seed repeats.
+pub fn random() -> Random {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed: u64 = scaled("POND_KILL_SEED", now.as_nanos() as u64);
     println!("POND_KILL_SEED={seed}");

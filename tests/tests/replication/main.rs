@@ -5,6 +5,7 @@
 //! each), at moments that follow from `POND_KILL_SEED` (default: the time, printed), and `POND_REPLICATE_VERSIONS` is
 //! the length of the history whose restore is counted in requests (default 200).
 
+mod bytes;
 mod checker;
 mod faults;
 mod follower;

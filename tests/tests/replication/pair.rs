@@ -37,6 +37,18 @@ impl Pair {
         Self::in_directory_of(TestPond::with_patience(patience))
     }
 
+    /// With ponds and store in this directory, which may lie in memory: for many versions of which none is about the disk.
+    pub fn in_directory(directory: &Path, patience: Duration) -> Self {
+        let store = directory.join("store");
+        fs::create_dir(&store).unwrap();
+        let yaml = format!("storage_type: local\npath: {}\nsync_interval: 0.1\n", store.display());
+        let mut pair = Self::of(TestPond::with_patience(patience), &yaml);
+        pair.replica = TestPond::with_patience(patience);
+        pair.source.put_in(directory.join("source"));
+        pair.replica.put_in(directory.join("replica"));
+        pair
+    }
+
     fn in_directory_of(source: TestPond) -> Self {
         let store = source.host_directory("store");
         let yaml = format!("storage_type: local\npath: {}\nsync_interval: 0.1\n", store.display());

@@ -1,6 +1,7 @@
 //! A long history needs few requests, also when the restore is killed half-way and the source goes on writing.
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -13,7 +14,72 @@ use pond_tests::s3::S3Server;
 use pond_tests::scale::scaled;
 use pond_tests::wait_until;
 
-use crate::pair::{Commits, Pair};
+use crate::pair::{Commits, Pair, table};
+
+/// The same command without `--tip` fills in what `--tip` left out; not while somebody has the replica mounted.
+#[test]
+fn what_tip_left_out_comes_when_asked_for() {
+    // A second base is due after 1,024 versions that weigh enough.
+    const VERSIONS: u64 = 1_040;
+    let memory = tempfile::Builder::new().prefix("pond-test-").tempdir_in("/dev/shm").unwrap();
+    let pair = Pair::in_directory(memory.path(), Duration::from_secs(300));
+    pair.source.mount_with(&["-o", "commit=3600"]);
+    let mut commits = Commits::of(&pair.source);
+    let mut random = Random::new(9);
+    let mut write = |number: u64| {
+        fs::write(pair.source.path(format!("file-{}", number % 10)), random.bytes(8_000)).unwrap();
+        commits.commit();
+    };
+    (0..VERSIONS).for_each(&mut write);
+    pair.add_remote();
+    run_within(pair.source.command().arg("sync"), Duration::from_secs(180)).success();
+    (0..10).for_each(&mut write);
+    pair.source.sync();
+    let held = |pond: &Path| table(pond).into_keys().filter(|name| name.ends_with(".json")).count() as u64;
+    let replica = &pair.replica;
+    replica.pond(["init", "--from-backup", pair.yaml(), "--tip"]);
+    assert!(held(replica.directory()) < 20);
+    assert!(replica.try_pond(["cat", "/file-1@5"]).failure(1).contains('5'));
+
+    let asked = ["init", "--from-backup", pair.yaml()];
+    replica.mount();
+    let told = replica.try_pond(asked).failure(1);
+    assert!(told.contains("in use") && told.contains("pond umount"), "{told}");
+    pair.commit("while it was refused");
+    pair.wait();
+    let position = replica.position();
+    replica.umount();
+    // Killed on the way it is a replica all the same.
+    let mut command = replica.command();
+    command.args(asked).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut cut_off = command.spawn().unwrap();
+    let before = held(replica.directory());
+    wait_until("it has begun to fill in", Duration::from_secs(120), || {
+        (held(replica.directory()) > before || cut_off.try_wait().unwrap().is_some()).then_some(())
+    });
+    cut_off.kill().ok();
+    cut_off.wait().unwrap();
+    replica.mount();
+    assert_eq!(replica.position(), position);
+    pair.assert_same_trees();
+    replica.umount();
+
+    // It may have come to its end before it was killed.
+    let filled = replica.try_pond(asked);
+    assert!(filled.status.success() || filled.stderr.contains("is a replica already"), "{filled}");
+    pair.assert_identical();
+    let told = replica.try_pond(asked).failure(1);
+    assert!(told.contains("is a replica already"), "{told}");
+    replica.pond(["cat", "/file-1@5"]);
+    replica.mount();
+    assert_eq!(replica.position(), position);
+    pair.commit("and it follows");
+    pair.wait();
+    replica.umount();
+    pair.source.umount();
+    pair.assert_identical();
+    assert!(replica.pond(["init", "--help"]).contains("fills in the older versions"));
+}
 
 #[test]
 fn a_long_history_needs_few_requests_and_may_be_cut_off() {

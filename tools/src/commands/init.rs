@@ -4,7 +4,7 @@ use std::path::Path;
 
 use pond_oplog::{At, Version};
 use pond_replicate::{InitOptions, ReplicateError};
-use pond_steward::Steward;
+use pond_steward::{Steward, StewardError};
 use serde_json::json;
 
 use super::Context;
@@ -41,19 +41,62 @@ fn from_backup(configuration_path: &Path, args: &InitArgs, context: &mut Context
     let progress = Transfers::new("init", context.notices);
     let made = pond_replicate::init_from_backup(&directory, &configuration, &options, &progress);
     pond_replicate::Progress::end(&progress);
+    if let Err(ReplicateError::Steward(StewardError::AlreadyAReplica { .. })) = &made
+        && !options.tip
+        && options.at.is_none()
+    {
+        return fill_in(&configuration, configuration_path, context);
+    }
     let position = made.map_err(|error| failed(&error, configuration_path))?;
     let pond_id = context.pond.open_at(At::Tip)?.status().pond_id;
+    let status = pond_steward::replica_status(&directory)
+        .map_err(|error| Failure::because("cannot read the replica's state", &error))?;
+    let note = status.and_then(|status| status.note);
     context.out.json(&json!({
         "path": directory, "pond_id": pond_id, "mode": "replica",
         "version": position.version, "digest": position.digest,
-        "timestamp": position.timestamp, "timeline": position.timeline,
+        "timestamp": position.timestamp, "timeline": position.timeline, "note": note,
     }))?;
+    if let Some(note) = note {
+        context.out.line(&format!("Not all of its past is there: {note}."))?;
+    }
     context.out.line(&format!(
         "Made the replica {}, at version {} of {}.\n`pond mount MOUNTPOINT` mounts it and follows the source.",
         directory.display(),
         position.version,
         time::local_micros(position.timestamp)
     ))
+}
+
+/// A replica that was begun with `--tip` is asked for once more without it: it gets what it left out.
+fn fill_in(configuration: &[u8], configuration_path: &Path, context: &mut Context) -> Result {
+    let directory = context.pond.directory().to_path_buf();
+    let progress = Transfers::new("init", context.notices);
+    let filled = pond_replicate::fill_in(&directory, configuration, &progress);
+    pond_replicate::Progress::end(&progress);
+    let filled = filled.map_err(|error| match error {
+        // It was whole already.
+        ReplicateError::Steward(StewardError::AlreadyAReplica { .. }) => failed(&error, configuration_path),
+        error => not_filled_in(&error, configuration_path),
+    })?;
+    context.out.json(&json!({
+        "path": directory, "mode": "replica", "first_version": filled.first, "began_before_at": filled.before,
+    }))?;
+    context.out.line(&format!(
+        "The replica {} holds versions from {} on now; it began at version {} before.",
+        directory.display(),
+        filled.first,
+        filled.before
+    ))
+}
+
+fn not_filled_in(error: &ReplicateError, configuration: &Path) -> Failure {
+    const WHAT: &str = "cannot fill in the versions that the replica left out";
+    let again = format!("`pond init --from-backup {}` goes on from there", configuration.display());
+    if interrupt::check().is_err() {
+        return Failure::new(WHAT, "it was interrupted").next(format!("the replica is whole; {again}"));
+    }
+    Failure::because(WHAT, error)
 }
 
 /// What was fetched and verified is kept in any case, so the same command goes on from there.

@@ -12,9 +12,8 @@ pub fn promote(context: &mut Context) -> Result {
     if let State::Mounted(mut daemon) = context.pond.state()? {
         let status = daemon.status()?;
         let mountpoint = status["mountpoint"].as_str().unwrap_or("MOUNTPOINT").to_owned();
-        return Err(Failure::new(WHAT, format!("it is mounted on {mountpoint}")).next(format!(
-            "unmount it first, with `pond umount {mountpoint}`, and mount it again afterwards"
-        )));
+        return Err(Failure::new(WHAT, format!("it is mounted on {mountpoint}"))
+            .next(format!("`pond umount {mountpoint} && pond promote && pond mount {mountpoint}` does it")));
     }
     let steward = context.pond.open()?;
     let promoted = (|| {
@@ -27,7 +26,7 @@ pub fn promote(context: &mut Context) -> Result {
         // promoting again claims the next one.
         let claimed =
             pond_replicate::promote(steward.pond(), configuration.as_bytes()).during(|| WHAT.into())?;
-        let position = steward.promote(claimed.timeline).during(|| WHAT.into())?;
+        let position = steward.promote(claimed.timeline, &claimed.id.to_string()).during(|| WHAT.into())?;
         Ok((claimed, position))
     })();
     let closed = steward.close().during(|| "cannot close the pond".to_owned());

@@ -195,6 +195,7 @@ struct Replica {
     bytes_total: u64,
     lag_ms: u64,
     error: Option<String>,
+    note: Option<String>,
     since: i64,
 }
 
@@ -331,6 +332,9 @@ fn replica_facts(replica: &Replica) -> Vec<(&'static str, String)> {
     }
     if let Some(error) = &replica.error {
         facts.push(("last pull failed", error.clone()));
+    }
+    if let Some(note) = &replica.note {
+        facts.push(("note", note.clone()));
     }
     facts
 }

@@ -495,6 +495,70 @@ fn a_sources_sweep_removes_what_was_staged() {
 }
 
 #[test]
+fn older_versions_are_filled_in_downwards_and_what_is_here_stays_one_run() {
+    let ponds = ponds(9);
+    let incoming = ponds.open();
+    assert_eq!(incoming.oldest().unwrap(), None);
+    let (base, checkpoint) = ponds.base(&incoming, 5);
+    incoming.install_base(base, Some(checkpoint)).unwrap();
+    let position = incoming.apply(&ponds.fetch(&incoming, 6..=9)).unwrap();
+    assert_eq!(incoming.oldest().unwrap(), Some(Version(5)));
+    // Only what comes right before, whole, and of this pond.
+    let refused = incoming.prepend(&ponds.fetch(&incoming, 2..=3)).unwrap_err();
+    assert!(matches!(refused, OpLogError::NotApplicable { version: Version(3), .. }), "{refused}");
+    let mut other = ponds.fetch(&incoming, 4..=4);
+    other[0].files.clear();
+    assert!(matches!(incoming.prepend(&other), Err(OpLogError::NotApplicable { .. })));
+    assert_eq!(incoming.oldest().unwrap(), Some(Version(5)));
+    incoming.prepend(&ponds.fetch(&incoming, 3..=4)).unwrap();
+    drop(incoming);
+
+    // As after a kill: the tip is what it was, and what cannot be read yet is refused.
+    let (incoming, found) = Incoming::open(&ponds.replica).unwrap();
+    assert_eq!((found, incoming.oldest().unwrap()), (Some(position.clone()), Some(Version(3))));
+    assert_eq!(live_files(&ponds.replica, Version(9)).unwrap().position, position);
+    let refused = live_files(&ponds.replica, Version(4)).unwrap_err();
+    assert!(matches!(refused, OpLogError::NoSuchVersion { first: Version(5), .. }), "{refused}");
+    let opened = OpLog::open_read_only(&ponds.replica, At::Tip, &Options::default()).unwrap();
+    assert_eq!(opened.oplog.position(), position);
+
+    incoming.prepend(&ponds.fetch(&incoming, 1..=2)).unwrap();
+    let base = ponds.fetch(&incoming, 0..=0).remove(0);
+    incoming.prepend_base(base, None).unwrap();
+    drop(incoming);
+    ponds.assert_identical(0, 9);
+    for version in 0..=9 {
+        assert_eq!(
+            live_files(&ponds.replica, Version(version)).unwrap().files,
+            live_files(&ponds.source, Version(version)).unwrap().files
+        );
+    }
+}
+
+#[test]
+fn a_history_that_is_filled_in_may_begin_at_an_older_base() {
+    let ponds = ponds(9);
+    let incoming = ponds.open();
+    let (base, checkpoint) = ponds.base(&incoming, 7);
+    incoming.install_base(base, Some(checkpoint)).unwrap();
+    incoming.prepend(&ponds.fetch(&incoming, 4..=6)).unwrap();
+    let (base, checkpoint) = ponds.base(&incoming, 3);
+    assert!(incoming.prepend_base(base.clone(), None).is_err(), "it needs its checkpoint");
+    incoming.prepend_base(base, Some(checkpoint)).unwrap();
+    incoming.apply(&ponds.fetch(&incoming, 8..=9)).unwrap();
+    drop(incoming);
+    assert_eq!(Incoming::open(&ponds.replica).unwrap().1.unwrap().version, Version(9));
+    for version in 3..=9 {
+        assert_eq!(
+            live_files(&ponds.replica, Version(version)).unwrap().files,
+            live_files(&ponds.source, Version(version)).unwrap().files
+        );
+    }
+    let refused = live_files(&ponds.replica, Version(2)).unwrap_err();
+    assert!(matches!(refused, OpLogError::NoSuchVersion { first: Version(3), .. }), "{refused}");
+}
+
+#[test]
 fn after_a_failed_sync_nothing_is_applied_until_it_is_opened_again() {
     let ponds = ponds(2);
     let incoming = ponds.open();

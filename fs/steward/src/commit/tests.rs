@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use pond_tinyfs::{Caller, Make, NodeId, WriteFlags};
+use pond_tinyfs::{Caller, Make, MemoryPersistence, NodeId, WriteFlags};
 
 use super::*;
 use crate::faulty_log::{Fault, Rig};
@@ -149,6 +149,38 @@ fn writers_that_wait_for_room_on_a_full_disk_are_told() {
     assert_eq!(rig.committer.wait_for_room().unwrap_err().errno(), libc::ENOSPC);
     assert_eq!(rig.log.state.lock().attempts, 2);
     rig.committer.commit_now().unwrap();
+    rig.committer.wait_for_room().unwrap();
+}
+
+#[test]
+fn a_write_waits_for_a_commit_before_a_tight_disk_refuses_it() {
+    let rig = Rig::over(MemoryPersistence::with_capacity(8 << 20), NEVER, MUCH);
+    let file = touch(&rig, "a");
+    fill(&rig, file, 3 << 20);
+    assert!(rig.committer.has_room());
+    fill(&rig, touch(&rig, "b"), 2 << 20);
+    // 5 MiB are owed of 8.
+    assert!(!rig.committer.has_room());
+    rig.committer.wait_for_room().unwrap();
+    assert_eq!(rig.log.state.lock().versions, 1);
+    assert!(rig.committer.has_room());
+    // What is left is refused without waiting once nothing is owed, and a commit more would not help.
+    fill(&rig, touch(&rig, "c"), 1 << 20);
+    rig.committer.commit_now().unwrap();
+    let piece = vec![7; 3 << 20];
+    let refused = rig.fs.write(&Caller::root(), file, 0, &piece, WriteFlags::default()).unwrap_err();
+    assert_eq!(refused.errno(), libc::ENOSPC);
+    assert!(rig.committer.has_room());
+}
+
+#[test]
+fn what_unlinked_files_hold_is_not_waited_for() {
+    let rig = Rig::over(MemoryPersistence::with_capacity(8 << 20), NEVER, MUCH);
+    let file = touch(&rig, "a");
+    fill(&rig, file, 6 << 20);
+    rig.fs.unlink(&Caller::root(), NodeId::ROOT, b"a").unwrap();
+    assert_eq!(rig.fs.unlinked_bytes(), 6 << 20, "it is still open");
+    assert!(rig.committer.has_room());
     rig.committer.wait_for_room().unwrap();
 }
 

@@ -5,8 +5,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pond_tests::disk::Disk;
+use pond_tests::disk::{Disk, available};
 use pond_tests::{Random, TestPond, wait_until};
+
+mod fillers;
+mod scene;
 
 /// A pond on a disk of so many MiB.
 fn pond_on(disk: &Disk) -> TestPond {
@@ -119,22 +122,64 @@ fn a_kill_on_a_full_disk_loses_nothing_that_was_promised() {
 }
 
 #[test]
+fn a_pond_is_mounted_again_while_its_disk_is_full() {
+    let disk = Disk::new(64);
+    let pond = pond_on(&disk);
+    pond.mount();
+    let mut filled = fillers::synced_appends(&pond);
+    let (doomed, _) = filled.accepted.pop().unwrap();
+    // Nobody else leaves anything either, not even what the pond held back for itself.
+    disk.fill(0);
+    let mut synced = false;
+    for _ in 0..3 {
+        pond.kill();
+        pond.mount();
+        fillers::assert_unharmed(&filled);
+        // A delete that could not be made durable may be undone by the kill, one that could may not.
+        match fs::remove_file(&doomed) {
+            Ok(()) => assert!(!synced, "a delete that was synced is undone"),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound, "rm on a full disk"),
+        }
+        synced = match File::open(pond.mountpoint()).and_then(|root| root.sync_all()) {
+            Ok(()) => true,
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => synced,
+            Err(error) => panic!("fsync of a directory on a full disk: {error}"),
+        };
+    }
+    disk.make_room();
+    pond.sync();
+    pond.remount();
+    fillers::assert_unharmed(&filled);
+    assert_eq!(fs::read_dir(pond.mountpoint()).unwrap().count(), filled.accepted.len());
+    pond.umount();
+}
+
+#[test]
 fn statfs_tells_how_much_room_there_is() {
     let disk = Disk::new(96);
     let pond = pond_on(&disk);
     pond.mount();
-    let free = |path: &std::path::Path| {
-        let told =
-            pond_tests::succeed(std::process::Command::new("stat").args(["-f", "-c", "%a %S"]).arg(path));
-        let numbers: Vec<u64> = told.split_whitespace().map(|number| number.parse().unwrap()).collect();
-        numbers[0] * numbers[1]
-    };
-    let (before, host) = (free(pond.mountpoint()), free(disk.path()));
+    let (before, host) = (available(pond.mountpoint()), disk.free());
     assert!(before <= host, "the pond promises {before} bytes of {host}");
     assert!(before > host / 2, "the pond offers only {before} bytes of {host}");
     fs::write(pond.path("file"), Random::new(1).bytes(20 << 20)).unwrap();
     pond.sync();
-    let after = free(pond.mountpoint());
+    let after = available(pond.mountpoint());
     assert!(after < before - (16 << 20), "20 MiB took {} bytes", before - after);
     pond.umount();
+}
+
+#[test]
+fn dd_fills_the_disk() {
+    scene::play("dd", fillers::dd);
+}
+
+#[test]
+fn many_small_files_fill_the_disk() {
+    scene::play("small files", |pond, _| fillers::small_files(pond));
+}
+
+#[test]
+fn synced_appends_fill_the_disk() {
+    scene::play("synced appends", |pond, _| fillers::synced_appends(pond));
 }

@@ -1,0 +1,39 @@
+//! A disk with little room left, where what is free and what is owed no longer say whether a write fits.
+//!
+//! What a commit is writing counts twice, on the disk and in memory, and so does what the journal holds. Only a commit tells
+//! how much is left, so a write waits for one as soon as more is owed than half of what is free: the commits before ENOSPC
+//! grow smaller by halves, and few are needed.
+
+use crate::commit::Committer;
+
+/// What a commit needs beside its rows, bytes: the log entry, and the ends of its data files.
+const COMMIT_OVERHEAD: u64 = 64 << 10;
+
+/// What a row needs beside its content, bytes.
+const ROW_OVERHEAD: u64 = 256;
+
+impl Committer {
+    /// Whether a write might be refused for which there is room.
+    pub(crate) fn is_tight(&self) -> bool {
+        // A commit does not store what unlinked files hold.
+        let owed = self.fs.dirty_bytes().saturating_sub(self.fs.unlinked_bytes());
+        owed > self.log.space().available / 2
+    }
+
+    /// Where it is tight, waits for a commit; whether there is room the tree knows afterwards. While commits fail nothing
+    /// is waited for.
+    pub(crate) fn commit_where_tight(&self) {
+        if self.is_tight()
+            && self.ledger().failure.is_none()
+            && let Err(error) = self.commit_now()
+        {
+            tracing::debug!(%error, "a commit on a tight disk failed");
+        }
+    }
+
+    /// Keeps writers away from what a commit of so many rows needs beside their content, which the tree counts as owed.
+    /// Holds until the commit has landed.
+    pub(crate) fn keep_back_for(&self, rows: u64) {
+        self.log.keep_back(self.reserve.withheld() + COMMIT_OVERHEAD + rows * ROW_OVERHEAD);
+    }
+}
