@@ -126,7 +126,7 @@ fn no_verified_byte_is_fetched_twice_after_a_kill() {
     pair.source.mount_with(&["-o", "commit=3600"]);
     let mut commits = Commits::of(&pair.source);
     let mut write = |number: u64, random: &mut Random| {
-        let length = if number % 5 == 0 { 1_000_000 } else { 20_000 };
+        let length = if number.is_multiple_of(5) { 1_000_000 } else { 20_000 };
         fs::write(pair.source.path(format!("file-{}", number % 20)), random.bytes(length)).unwrap();
         commits.commit();
     };
