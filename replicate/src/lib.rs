@@ -23,6 +23,7 @@ mod promote;
 mod pull;
 mod push;
 mod remote;
+mod restore;
 mod staged_pack;
 pub mod store;
 mod timeline;
@@ -36,3 +37,4 @@ pub use progress::{NoProgress, Progress};
 pub use promote::{ClaimedTimeline, promote, promote_in_store};
 
 pub use remote::Remote;
+pub use restore::Backup;

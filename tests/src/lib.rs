@@ -11,6 +11,7 @@ pub mod content;
 pub mod disk;
 pub mod measure;
 pub mod pond;
+pub mod postgres;
 pub mod processes;
 pub mod proxy;
 pub mod s3;

@@ -167,7 +167,12 @@ fn log_to_stderr(format: LogFormat, verbose: u8, serves: bool) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("POND_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A daemon's log may lie on the disk that fails: that it cannot be written must not end the daemon, as saying so on
+    // standard error, which is the same file, would.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => log.json().init(),
