@@ -24,6 +24,7 @@ mod promote;
 mod pull;
 mod push;
 mod remote;
+mod restore;
 mod staged_pack;
 pub mod store;
 mod timeline;
@@ -38,3 +39,4 @@ pub use progress::{NoProgress, Progress};
 pub use promote::{ClaimedTimeline, promote, promote_in_store};
 
 pub use remote::Remote;
+pub use restore::Backup;

@@ -13,6 +13,7 @@ pub mod disk;
 pub mod measure;
 pub mod passthrough;
 pub mod pond;
+pub mod postgres;
 pub mod processes;
 pub mod proxy;
 pub mod s3;

@@ -244,6 +244,11 @@ impl TestPond {
         self.json(["status"]).pop().expect("status prints an object")
     }
 
+    /// Every process that carries this test's mark.
+    pub fn processes(&self) -> Vec<i32> {
+        processes::marked(self.base.path())
+    }
+
     /// The end of the daemon's log.
     pub fn log(&self) -> String {
         let text = fs::read_to_string(self.directory.join("log")).unwrap_or_default();

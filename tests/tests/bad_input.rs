@@ -43,6 +43,14 @@ fn pond_with_history() -> TestPond {
     pond
 }
 
+/// A log entry that was changed, with the digest that it must carry then.
+fn resealed(entry: &str) -> String {
+    const MEMBER: &str = "\"digest\":\"";
+    let at = entry.find(MEMBER).unwrap() + MEMBER.len();
+    let with = |digest: &str| [&entry[..at], digest, &entry[at + 64..]].concat();
+    with(blake3::hash(with(&"0".repeat(64)).as_bytes()).to_hex().as_str())
+}
+
 /// Log entries of the table, ascending.
 fn log_entries(pond: &TestPond) -> Vec<PathBuf> {
     let names = fs::read_dir(pond.directory().join("data/_delta_log")).unwrap();
@@ -112,8 +120,8 @@ fn a_pond_of_a_newer_format_is_not_touched() {
         move |bytes: &mut Vec<u8>| {
             let text = String::from_utf8(bytes.clone()).unwrap();
             let old = text.split(&format!("\"{name}\":\"")).nth(1).expect(name).split('"').next().unwrap();
-            *bytes =
-                text.replace(&format!("\"{name}\":\"{old}\""), &format!("\"{name}\":\"999\"")).into_bytes();
+            let changed = text.replace(&format!("\"{name}\":\"{old}\""), &format!("\"{name}\":\"999\""));
+            *bytes = resealed(&changed).into_bytes();
         }
     };
     damaged(&pond, entry, raised("pond.minReader"), &["999", "newer"]);

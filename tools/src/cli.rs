@@ -298,6 +298,24 @@ Example:
   pond --pond /srv/replica mount /mnt/pond")]
     Promote,
 
+    /// Check everything: files, rows, journal, settings
+    ///
+    /// Reads every byte of the pond and compares it with the digests in its history: log entries, checkpoints, data files and
+    /// each extent in them, the journal, the control table; and whether the rows make a tree. Names what is damaged or missing
+    /// with the paths and versions that it concerns. Works on a mounted pond too, beside its daemon. Exits with 1 if
+    /// anything is damaged or missing.
+    ///
+    /// With --repair it does what can be done without losing anything, on a pond that is not mounted: data files and log
+    /// entries come back from the pond's remote if it has one, checkpoints are made anew. What was damaged is kept beside it
+    /// as NAME.damaged-TIME.
+    #[command(after_long_help = "\
+Examples:
+  pond fsck
+  pond fsck --json | jq -r 'select(.event == \"finding\") | .file'
+  pond umount /mnt/pond && pond fsck --repair
+  pond fsck --repair --from-backup remote.yaml      where the damage hides which remote there is")]
+    Fsck(FsckArgs),
+
     /// Print a script that completes pond's commands in a shell
     #[command(after_long_help = "\
 Examples:
@@ -338,6 +356,18 @@ pub struct InitArgs {
     /// The same command without --tip fills them in later, while the pond is not mounted.
     #[arg(long, requires = "from_backup")]
     pub tip: bool,
+}
+
+/// `pond fsck`
+#[derive(Args, Debug)]
+pub struct FsckArgs {
+    /// Repair what can be repaired without losing anything
+    #[arg(long)]
+    pub repair: bool,
+
+    /// Take files from the backup store of this configuration, a file on the host; - reads standard input
+    #[arg(long, value_name = "CFG", requires = "repair", value_hint = ValueHint::FilePath)]
+    pub from_backup: Option<PathBuf>,
 }
 
 /// `pond mount`

@@ -5,6 +5,7 @@ mod completions;
 mod control;
 mod copy;
 mod factories;
+mod fsck;
 mod history;
 mod init;
 mod list;
@@ -53,6 +54,7 @@ pub fn run(command: Command, context: &mut Context) -> Result {
         Command::Run(args) => factories::run(args, context),
         Command::Factories => factories::list(context),
         Command::Control(args) => control::control(args, context),
+        Command::Fsck(args) => fsck::fsck(&args, context),
         Command::Promote => promote::promote(context),
         Command::Completions(args) => completions::completions(&args, context),
     }

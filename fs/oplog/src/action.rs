@@ -64,6 +64,9 @@ pub(crate) struct CommitInfo {
     pub(crate) cut_lsn: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) origin: Option<Origin>,
+    /// Digest of the entry that holds it: `delta.rs` fills it in and checks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) digest: Option<String>,
 }
 
 /// Names of the metrics in [`CommitInfo::operation_metrics`], as Delta's own writers use them.

@@ -20,7 +20,7 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::statistics::Statistics;
 use parquet::file::writer::SerializedFileWriter;
@@ -54,24 +54,30 @@ pub(crate) const DIGEST_TAG: &str = "pond.digest";
 /// to be trusted before the footprint is known.
 pub(crate) const FOOTER_TAG: &str = "pond.footer";
 
+/// Tag of an `add` action: BLAKE3-256 of the whole file, for whoever checks all of it. What readers read is covered by
+/// the two others and by the extents' own digests.
+pub(crate) const FILE_TAG: &str = "pond.file";
+
 /// What a log entry says of the bytes of a data file, as lowercase hex.
 #[derive(Debug, Clone)]
 pub(crate) struct Digests {
     pub(crate) footer: String,
     pub(crate) footprint: String,
+    pub(crate) file: String,
 }
 
 impl Digests {
-    /// Those in the tags of `add`; none where it has not both.
+    /// Those in the tags of `add`; none where it has not all.
     pub(crate) fn of(add: &Add) -> Option<Self> {
         let tag = |name: &str| add.tags.as_ref()?.get(name)?.clone();
-        Some(Digests { footer: tag(FOOTER_TAG)?, footprint: tag(DIGEST_TAG)? })
+        Some(Digests { footer: tag(FOOTER_TAG)?, footprint: tag(DIGEST_TAG)?, file: tag(FILE_TAG)? })
     }
 
     fn into_tags(self) -> BTreeMap<String, Option<String>> {
         BTreeMap::from([
             (FOOTER_TAG.to_string(), Some(self.footer)),
             (DIGEST_TAG.to_string(), Some(self.footprint)),
+            (FILE_TAG.to_string(), Some(self.file)),
         ])
     }
 }
@@ -435,6 +441,14 @@ pub(crate) fn footer_length(tail: &[u8; TAIL]) -> Option<u64> {
     (magic == *b"PAR1").then(|| u64::from(u32::from_le_bytes([a, b, c, d])) + TAIL as u64)
 }
 
+/// Digests of a file as it is now. Its footer is not verified: Parquet's reader may panic.
+pub(crate) fn digests_of(path: &Path) -> io::Result<Digests> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).map_err(io::Error::other)?;
+    digests(&file, size, &metadata)
+}
+
 fn digests(file: &File, size: u64, metadata: &ParquetMetaData) -> io::Result<Digests> {
     let mut tail = [0; TAIL];
     file.read_exact_at(&mut tail, size.saturating_sub(TAIL as u64))?;
@@ -444,7 +458,14 @@ fn digests(file: &File, size: u64, metadata: &ParquetMetaData) -> io::Result<Dig
     Ok(Digests {
         footer: digest(file, std::iter::once(footer..size))?,
         footprint: digest(file, footprint(metadata))?,
+        file: file_digest(file, size)?,
     })
+}
+
+/// BLAKE3-256 of the first `size` bytes of a file.
+pub(crate) fn file_digest(file: &File, size: u64) -> io::Result<String> {
+    const PIECE: u64 = 1 << 20;
+    digest(file, (0..size.div_ceil(PIECE)).map(|i| i * PIECE..size.min((i + 1) * PIECE)))
 }
 
 fn digest(file: &File, ranges: impl IntoIterator<Item = Range<u64>>) -> io::Result<String> {

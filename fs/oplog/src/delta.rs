@@ -1,5 +1,8 @@
 //! The Delta log as files: entries by version, written put-if-absent, read and understood.
 //!
+//! An entry proves itself: its `commitInfo` has a member `digest`, the BLAKE3-256 of the entry's bytes with the 64 digits of
+//! this member replaced by `0`. Nothing that does not match it is understood.
+//!
 //! An entry costs the same at any version: one file is written, nothing is replayed. Which
 //! files are live at a version is `snapshot.rs`'s business.
 
@@ -75,6 +78,11 @@ impl Log {
     /// Where a version's checkpoint lies.
     pub(crate) fn checkpoint_path(&self, version: Version) -> PathBuf {
         self.directory().join(checkpoint_name(version))
+    }
+
+    /// Where the digest of a version's checkpoint lies.
+    pub(crate) fn checkpoint_digest_path(&self, version: Version) -> PathBuf {
+        self.directory().join(checkpoint_digest_name(version))
     }
 
     /// Makes the directories of a table where there are none; the table's parent must exist.
@@ -187,14 +195,55 @@ pub fn checkpoint_name(version: Version) -> String {
     format!("{:020}.checkpoint.parquet", version.0)
 }
 
-/// The bytes of an entry: one JSON object a line.
+/// Name of a checkpoint's digest. Other Delta readers skip what does not begin with a version.
+fn checkpoint_digest_name(version: Version) -> String {
+    format!("_pond_checkpoint.{:020}.blake3", version.0)
+}
+
+/// Stands for the digest while it is computed.
+const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The bytes of an entry: one JSON object a line, and its digest in `commitInfo`, which there must be.
 pub(crate) fn encode(actions: &[Action]) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = Vec::with_capacity(1024 * actions.len());
     for action in actions {
-        serde_json::to_writer(&mut bytes, action)?;
+        match &action.commit_info {
+            Some(info) => {
+                let info = CommitInfo { digest: Some(NO_DIGEST.into()), ..info.clone() };
+                serde_json::to_writer(&mut bytes, &Action::from(info))?;
+            }
+            None => serde_json::to_writer(&mut bytes, action)?,
+        }
         bytes.push(b'\n');
     }
+    let at = digest_place(&bytes, NO_DIGEST)
+        .ok_or_else(|| serde::ser::Error::custom("an entry without commitInfo cannot carry its digest"))?;
+    let digest = blake3::hash(&bytes).to_hex();
+    bytes[at..at + digest.len()].copy_from_slice(digest.as_bytes());
     Ok(bytes)
+}
+
+/// Where the digits of the member `digest` begin. Within a JSON string its quotes would be escaped.
+fn digest_place(bytes: &[u8], digest: &str) -> Option<usize> {
+    const MEMBER: &str = "\"digest\":\"";
+    let member = format!("{MEMBER}{digest}\"");
+    bytes.windows(member.len()).position(|window| window == member.as_bytes()).map(|at| at + MEMBER.len())
+}
+
+/// Checks the bytes of an entry against the digest that it carries.
+fn prove(bytes: &[u8], actions: &[Action]) -> Result<(), String> {
+    let info = actions.iter().find_map(|action| action.commit_info.as_ref());
+    let digest = info
+        .and_then(|info| info.digest.as_ref())
+        .filter(|digest| digest.len() == NO_DIGEST.len())
+        .ok_or("it carries no digest of its own")?;
+    let at = digest_place(bytes, digest).ok_or("it carries no digest of its own")?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&bytes[..at]).update(NO_DIGEST.as_bytes()).update(&bytes[at + digest.len()..]);
+    match hasher.finalize().to_hex().as_str() == digest {
+        true => Ok(()),
+        false => Err("its bytes do not match the digest that it carries".into()),
+    }
 }
 
 fn parse(bytes: &[u8]) -> Result<Entry, String> {
@@ -209,6 +258,7 @@ fn parse(bytes: &[u8]) -> Result<Entry, String> {
         let action = serde_json::from_slice(line).map_err(|error| format!("line {}: {error}", number + 1))?;
         actions.push(action);
     }
+    prove(bytes, &actions)?;
     Ok(Entry { digest: blake3::hash(bytes).to_hex().to_string(), actions })
 }
 
@@ -235,6 +285,25 @@ mod tests {
         assert_eq!(entry.commit_info().unwrap().cut_lsn, Some(7));
         assert_eq!(entry.actions[1].txn, Some(txn));
         assert_eq!(entry.digest, blake3::hash(&bytes).to_hex().as_str());
+    }
+
+    #[test]
+    fn no_flipped_bit_of_an_entry_is_believed() {
+        let (_dir, log) = log();
+        let origin = crate::Origin::command("cp \"digest\":\"0000\"");
+        let info = CommitInfo { timestamp: 5, origin: Some(origin), ..CommitInfo::default() };
+        let txn = Txn { app_id: "x".into(), version: 7, last_updated: None };
+        let bytes = encode(&[info.into(), txn.into()]).unwrap();
+        log.parse(Version(0), &bytes).unwrap();
+        for bit in 0..8 * bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let parsed = log.parse(Version(0), &flipped);
+            assert!(matches!(parsed, Err(OpLogError::CorruptEntry { .. })), "bit {bit} of {parsed:?}");
+        }
+        let longer = [&bytes[..], b"\n"].concat();
+        assert!(matches!(log.parse(Version(0), &longer), Err(OpLogError::CorruptEntry { .. })));
+        assert!(encode(&[Txn { app_id: "x".into(), version: 7, last_updated: None }.into()]).is_err());
     }
 
     #[test]

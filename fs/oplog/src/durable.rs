@@ -3,13 +3,16 @@
 //! Nothing is durable until it is fsync'd, its directory included: `rename` and `link` here give
 //! a file its name only after its bytes were synced, and sync the directory after (or say that they leave it to
 //! the caller, where one sync does for many names). Every write,
-//! sync, rename, link and removal of this crate passes through these functions.
+//! sync, rename, link and removal of this crate passes through these functions, and each is a [`step`] that tests can
+//! record, or fail to survive.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
+
+use crate::recorder::{Step, step};
 
 /// What to do where the name is taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +35,8 @@ pub fn is_temporary(name: &str) -> bool {
 pub(crate) struct DurableFile {
     file: File,
     path: PathBuf,
+    /// Where the next byte goes.
+    position: u64,
     #[cfg(test)]
     fail: std::cell::Cell<bool>,
 }
@@ -48,10 +53,15 @@ impl DurableFile {
     /// Creates a file that must not exist yet; mode 0600.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let file = step(
+            path,
+            || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path),
+            |_| Step::Create { path: path.into() },
+        )?;
         Ok(DurableFile {
             file,
             path: path.to_path_buf(),
+            position: 0,
             #[cfg(test)]
             fail: Default::default(),
         })
@@ -66,7 +76,7 @@ impl DurableFile {
     pub(crate) fn write_all_vectored(&mut self, mut buffers: &mut [IoSlice<'_>]) -> io::Result<()> {
         IoSlice::advance_slices(&mut buffers, 0);
         while !buffers.is_empty() {
-            match self.file.write_vectored(buffers) {
+            match self.write_vectored(buffers) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => IoSlice::advance_slices(&mut buffers, written),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -82,14 +92,18 @@ impl DurableFile {
         if self.fail.take() {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
-        self.file.sync_data()
+        step(&self.path, || self.file.sync_data(), |_| Step::SyncFile { path: self.path.clone() })
     }
 
     /// Drops what lies after `length` and goes on from there; durable.
     pub(crate) fn cut_back(&mut self, length: u64) -> io::Result<()> {
-        self.file.set_len(length)?;
-        self.file.seek(SeekFrom::Start(length))?;
-        self.file.sync_all()
+        step(
+            &self.path,
+            || self.file.set_len(length),
+            |_| Step::Truncate { path: self.path.clone(), length },
+        )?;
+        self.position = self.file.seek(SeekFrom::Start(length))?;
+        step(&self.path, || self.file.sync_all(), |_| Step::SyncFile { path: self.path.clone() })
     }
 
     /// The file itself, for reading back what was written.
@@ -100,7 +114,22 @@ impl DurableFile {
 
 impl Write for DurableFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        let DurableFile { file, path, position, .. } = self;
+        let written = step(
+            path,
+            || file.write_vectored(buffers),
+            |&written| Step::Write {
+                path: path.clone(),
+                offset: *position,
+                bytes: buffers.iter().flat_map(|buffer| buffer.iter().copied()).take(written).collect(),
+            },
+        )?;
+        *position += written as u64;
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -150,9 +179,16 @@ impl Unnamed {
     pub(crate) fn name_unsynced(mut self, target: &Path, existing: Existing) -> io::Result<()> {
         self.sync()?;
         match existing {
-            Existing::Refuse => fs::hard_link(self.file.path(), target)?,
+            Existing::Refuse => {
+                let from = self.file.path();
+                step(
+                    from,
+                    || fs::hard_link(from, target),
+                    |()| Step::Link { from: from.into(), to: target.into() },
+                )?
+            }
             Existing::Replace => {
-                fs::rename(self.file.path(), target)?;
+                rename(self.file.path(), target)?;
                 self.named = true;
             }
         }
@@ -197,26 +233,43 @@ pub(crate) fn write_parts_durably(
     unnamed.name(path, existing)
 }
 
+/// Gives a file new content under a `temporary` name and then its own, without waiting for the disk: after power loss
+/// it may be the old one, the new one, or empty. For what can be found out again.
+pub fn replace_unsynced(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = step(temporary, || options.open(temporary), |_| Step::Create { path: temporary.into() })?;
+    let told = |_: &()| Step::Write { path: temporary.into(), offset: 0, bytes: bytes.into() };
+    step(temporary, || file.write_all(bytes), told)?;
+    rename(temporary, path)
+}
+
 /// Gives a synced file another name, which is durable once the directory is synced.
-pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    step(from, || fs::rename(from, to), |()| Step::Rename { from: from.into(), to: to.into() })
 }
 
 /// Gives a synced file another name and syncs the directory of the new one.
 pub(crate) fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)?;
+    rename(from, to)?;
     sync_directory(parent(to))
 }
 
 /// Makes the names in a directory durable.
-pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    let opened = File::open(directory)?;
+    step(directory, || opened.sync_all(), |()| Step::SyncDirectory { path: directory.into() })
 }
 
 /// Makes a directory (mode 0700) and its name durable; its parent must exist.
-pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+pub fn create_directory(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().mode(0o700).create(path)?;
+    step(
+        path,
+        || fs::DirBuilder::new().mode(0o700).create(path),
+        |()| Step::MakeDirectory { path: path.into() },
+    )?;
     sync_directory(parent(path))
 }
 
@@ -231,20 +284,35 @@ pub(crate) fn ensure_directory(path: &Path) -> io::Result<()> {
 /// Cuts a file off and makes that durable.
 pub(crate) fn truncate_durably(path: &Path, length: u64) -> io::Result<()> {
     let file = OpenOptions::new().write(true).open(path)?;
-    file.set_len(length)?;
-    file.sync_all()
+    step(path, || file.set_len(length), |()| Step::Truncate { path: path.into(), length })?;
+    step(path, || file.sync_all(), |()| Step::SyncFile { path: path.into() })
 }
 
 /// Removes a file; whether that survives power loss does not matter to any caller.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    fs::remove_file(path)
+pub fn remove(path: &Path) -> io::Result<()> {
+    step(path, || fs::remove_file(path), |()| Step::Remove { path: path.into() })
+}
+
+/// Removes a directory with everything in it.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    step(path, || fs::remove_dir_all(path), |()| Step::RemoveTree { path: path.into() })
+}
+
+/// Makes an empty file (mode 0600), or makes one empty, and syncs it; its name is the caller's to sync.
+pub fn make_empty_file(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let file = step(path, || options.open(path), |_| Step::Create { path: path.into() })?;
+    step(path, || file.sync_all(), |()| Step::SyncFile { path: path.into() })?;
+    Ok(file)
 }
 
 /// Removes files that nothing names, after a failure of which the caller has more to say. The sweep at the next open
 /// removes what this cannot.
 pub(crate) fn discard<'a>(paths: impl Iterator<Item = &'a Path>) {
     for path in paths {
-        if let Err(error) = fs::remove_file(path) {
+        if let Err(error) = remove(path) {
             tracing::warn!(path = %path.display(), %error, "cannot remove a file that is not needed");
         }
     }

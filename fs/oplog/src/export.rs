@@ -3,7 +3,6 @@
 //! Everything here only reads, takes no lock, and may run while commits go on.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -106,14 +105,14 @@ pub fn live_files(pond: &Path, version: Version) -> Result<LiveFiles, OpLogError
 /// read.
 pub fn checkpoint_bytes(pond: &Path, version: Version) -> Result<Bytes, OpLogError> {
     let log = Log::new(&Layout::new(pond).data());
-    let path = log.checkpoint_path(version);
-    if !path.exists() {
-        checkpoint::write(&log, version)?;
+    // Nobody is to learn only from a backup of it that a checkpoint is damaged: a damaged one is made anew.
+    match snapshot::read_checkpoint_bytes(&log, version) {
+        Ok(bytes) => Ok(bytes),
+        Err(_) => {
+            checkpoint::write(&log, version)?;
+            snapshot::read_checkpoint_bytes(&log, version)
+        }
     }
-    let bytes = Bytes::from(fs::read(&path).map_err(OpLogError::io("read", &path))?);
-    // Nobody is to learn only from a backup of it that a checkpoint is damaged.
-    snapshot::parse_checkpoint(&log, version, bytes.clone())?;
-    Ok(bytes)
 }
 
 /// BLAKE3-256 of the table's schema as its metadata holds it, lowercase hex. Costs what loading the table's state

@@ -270,6 +270,17 @@ fn frame_at<'a>(seed: &[u8; DIGEST], segment: &'a [u8], offset: usize) -> Option
     (digest == expected).then_some(Frame { last_lsn, payload, end: offset + FRAME_HEADER + payload.len() })
 }
 
+/// Whether the segment ends before the frame at `offset` does, or with nothing but zeros in it, as a write that power loss
+/// cut off leaves it.
+pub(crate) fn is_cut_off(segment: &[u8], offset: usize) -> bool {
+    let Some(rest) = segment.get(offset..) else { return true };
+    let Some(header) = rest.get(..FRAME_HEADER) else { return true };
+    let mut length = Reader(&header[8..]);
+    let length = length.array().map(u64::from_le_bytes).and_then(|length| usize::try_from(length).ok());
+    length.and_then(|length| length.checked_add(FRAME_HEADER)).is_none_or(|length| length > rest.len())
+        || rest.iter().all(|&byte| byte == 0)
+}
+
 impl ReadHeader {
     /// The frame that begins at `offset` of the segment; none if it is cut off or damaged.
     pub(crate) fn frame<'a>(&self, segment: &'a [u8], offset: usize) -> Option<Frame<'a>> {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::delta::{Entry, Log};
-use crate::durable::{self, Existing};
+use crate::durable;
 use crate::export::{self, EntryFacts};
 use crate::oplog::{FORMAT, ensure_directories, too_new};
 use crate::snapshot;
@@ -214,10 +214,8 @@ impl Incoming {
         self.move_files(&mut state, std::iter::once((version, base.files.as_slice())))?;
         if let Some(checkpoint) = &checkpoint {
             // Before the entry: an entry whose checkpoint is missing would be the end of a history without a
-            // beginning.
-            let path = self.log.checkpoint_path(version);
-            durable::write_durably(&path, checkpoint, Existing::Replace)
-                .map_err(OpLogError::io("write", &path))?;
+            // beginning. And the digest first: a checkpoint without it would not be believed.
+            checkpoint::install(&self.log, version, checkpoint)?;
             *self.checkpoint.lock() = Some(version.0);
         }
         let position = facts.position.clone();

@@ -364,7 +364,12 @@ impl Journal {
         // Also if this one fails: what is left of it must not stand in the way of the next.
         state.next += 1;
         let path = self.directory.join(segment_name(number));
-        let mut file = DurableFile::create(&path).map_err(JournalError::io("create", &path))?;
+        let mut file = DurableFile::create(&path).map_err(|error| {
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                state.next = number;
+            }
+            JournalError::io("create", &path)(error)
+        })?;
         let after_failure = matches!(state.current, Current::Failed(_));
         let header = Header { after_failure, number, pond_id: self.pond_id, base: state.base };
         let (bytes, seed) = header.encode(state.encoder.schema());
@@ -375,6 +380,8 @@ impl Journal {
         if let Err(error) = written {
             // Left behind, it would be a torn segment that others follow.
             durable::remove(&path).map_err(JournalError::io("remove", &path))?;
+            // A number that is passed over would look like a segment that was lost.
+            state.next = number;
             return Err(JournalError::io("write", &path)(error));
         }
         let segment =

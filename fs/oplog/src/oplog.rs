@@ -166,8 +166,13 @@ impl OpLog {
                 blake3::Hash::from_hex(&entry.digest).ok().map(|hash| *hash.as_bytes())
             }
         };
-        let Recovered { rows, segments, notes, damage, foreign } =
-            recovery::recover(&layout.journal(), identity.pond_id, position.cut_lsn, &digest_of)?;
+        let Recovered { rows, segments, notes, damage, foreign } = recovery::recover(
+            &layout.journal(),
+            identity.pond_id,
+            position.cut_lsn,
+            position.version.0,
+            &digest_of,
+        )?;
         let base = base_of(&position);
         let read_only_because = damage.or(foreign);
         let journal = match &read_only_because {
@@ -467,6 +472,7 @@ fn entry(
         txn_seq: Some(next.txn_seq.0),
         cut_lsn: Some(next.cut_lsn.0),
         origin: Some(origin.clone()),
+        digest: None,
     })];
     actions.extend(start);
     actions.push(Action::from(Txn {

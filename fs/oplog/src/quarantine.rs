@@ -29,6 +29,12 @@ pub(crate) fn set_gap_aside(log: &Log) -> Result<Listing, OpLogError> {
         .iter()
         .partition(|&&version| listing.entries[..whole].last().is_some_and(|&newest| version <= newest));
     let mut derived: Vec<_> = beyond.iter().map(|&version| log.checkpoint_path(Version(version))).collect();
+    derived.extend(
+        beyond
+            .iter()
+            .map(|&version| log.checkpoint_digest_path(Version(version)))
+            .filter(|path| path.exists()),
+    );
     let hint = log.directory().join("_last_checkpoint");
     if !derived.is_empty() && hint.exists() {
         derived.push(hint);

@@ -35,12 +35,13 @@ struct Found {
     header: Option<ReadHeader>,
 }
 
-/// Reads the journal in `directory` and returns what lies beyond `cut_lsn`. `digest_of` gives the digest of the log entry of a
+/// Reads the journal in `directory` and returns what lies beyond `cut_lsn`, the cut of version `tip`. `digest_of` gives the digest of the log entry of a
 /// version, if the table has it. Torn tails are set aside as `torn-…`.
 pub(crate) fn recover(
     directory: &Path,
     pond_id: PondId,
     cut_lsn: Lsn,
+    tip: u64,
     digest_of: &dyn Fn(u64) -> Option<[u8; 32]>,
 ) -> Result<Recovered, JournalError> {
     let mut found = Vec::new();
@@ -57,12 +58,23 @@ pub(crate) fn recover(
         found.pop_if(|newest| newest.header.is_none() && !frame::whole_frame_without_header(&newest.bytes));
     let mut rows = BTreeMap::new();
     let mut torn = Vec::new();
+    let mut before: Option<(u64, Lsn)> = None;
     for (i, segment) in found.iter().enumerate() {
+        if let (Some((last, last_lsn)), Some(header)) = (before, &segment.header)
+            && lacks_segment(last, last_lsn, cut_lsn, tip, &header.header)
+        {
+            let path = segment.path.display();
+            recovered.damage = Some(format!("a journal segment between number {last} and {path} is missing"));
+            break;
+        }
         let scanned = scan(segment, cut_lsn, &mut rows)?;
         let may_be_torn = match found.get(i + 1) {
             None => true,
             Some(next) => next.header.as_ref().is_some_and(|next| next.header.after_failure),
         };
+        if let Scanned::Whole(segment) | Scanned::Torn { segment, .. } = &scanned {
+            before = Some((segment.number, segment.last_lsn));
+        }
         match scanned {
             Scanned::Whole(segment) => recovered.segments.push(segment),
             Scanned::Torn { segment, at } if may_be_torn => {
@@ -125,6 +137,15 @@ fn foreign(found: &[Found], digest_of: &dyn Fn(u64) -> Option<[u8; 32]>) -> Opti
             None => Some(format!("the journal segment {path} builds on version {version}, which the table does not have; restore data/, or move the segment out of the journal to go on without its rows")),
         }
     })
+}
+
+/// Whether a segment between this one and the segment `number` before it, whose last operation is `last_lsn`, is missing
+/// although its rows are in no version. Numbers of segments follow each other. A released segment may come back after
+/// power loss without the one after it, which was released too; then a version has come since the later one began.
+pub(crate) fn lacks_segment(number: u64, last_lsn: Lsn, cut_lsn: Lsn, tip: u64, header: &Header) -> bool {
+    let released = last_lsn <= cut_lsn && tip > header.base.version;
+    // One that was begun after a failure holds all that was not in the table.
+    header.number > number + 1 && !header.after_failure && !released
 }
 
 enum Scanned {

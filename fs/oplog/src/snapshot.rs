@@ -1,14 +1,15 @@
 //! What a Delta table is at a version: its files, its identity, its last commit.
 //!
 //! From the newest checkpoint at or below the version and the entries after it, parsed on all
-//! cores. A checkpoint is derived: one that cannot be read is passed over, and noted, as long as the
-//! entries that it stands for are still there.
+//! cores. A checkpoint is derived: one that cannot be read, or that does not match the digest beside it, is passed
+//! over, and noted, as long as the entries that it stands for are still there.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs;
 use std::io;
 
 use arrow::json::LineDelimitedWriter;
+use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;
@@ -31,13 +32,15 @@ pub(crate) struct Snapshot {
     pub(crate) files: BTreeMap<String, Add>,
     /// What was passed over.
     pub(crate) notes: Vec<String>,
+    /// Checkpoints that were.
+    pub(crate) damaged: Vec<Version>,
 }
 
 /// Loads the table as of `at`.
 pub(crate) fn load(log: &Log, at: At) -> Result<Snapshot, OpLogError> {
     let listing = log.list()?;
     let version = resolve(log, &listing, at)?;
-    let mut notes = Vec::new();
+    let (mut notes, mut damaged) = (Vec::new(), Vec::new());
     let mut failure = None;
     let mut base = None;
     let usable = |&&checkpoint: &&u64| checkpoint <= version.0;
@@ -49,6 +52,7 @@ pub(crate) fn load(log: &Log, at: At) -> Result<Snapshot, OpLogError> {
             }
             Err(error) => {
                 notes.push(error.to_string());
+                damaged.push(checkpoint);
                 failure.get_or_insert(error);
             }
         }
@@ -56,7 +60,7 @@ pub(crate) fn load(log: &Log, at: At) -> Result<Snapshot, OpLogError> {
     match (replay(log, base, version, notes), failure) {
         // The entries that would do instead are gone: it is the checkpoint that is missed.
         (Err(OpLogError::MissingEntry { .. }), Some(failure)) => Err(failure),
-        (result, _) => result,
+        (result, _) => result.map(|snapshot| Snapshot { damaged, ..snapshot }),
     }
 }
 
@@ -159,7 +163,7 @@ fn replay(
         Some((checkpoint, actions)) => (checkpoint.0 + 1, actions),
         None => (0, Vec::new()),
     };
-    let mut fold = FoldActions::default();
+    let mut fold = State::default();
     base.into_iter().for_each(|action| fold.push(action));
     let versions: Vec<u64> = (first..=version.0).collect();
     let mut entries = read_entries(log, &versions)?;
@@ -184,18 +188,20 @@ fn replay(
             why: "neither it nor what lies before it has a protocol and metaData".into(),
         });
     };
-    Ok(Snapshot { version, digest, commit_info, protocol, metadata, files: fold.files, notes })
+    let damaged = Vec::new();
+    Ok(Snapshot { version, digest, commit_info, protocol, metadata, files: fold.files, notes, damaged })
 }
 
-#[derive(Default)]
-struct FoldActions {
-    protocol: Option<Protocol>,
-    metadata: Option<Metadata>,
-    files: BTreeMap<String, Add>,
+/// What actions leave behind, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) metadata: Option<Metadata>,
+    pub(crate) files: BTreeMap<String, Add>,
 }
 
-impl FoldActions {
-    fn push(&mut self, action: Action) {
+impl State {
+    pub(crate) fn push(&mut self, action: Action) {
         if let Some(protocol) = action.protocol {
             self.protocol = Some(protocol);
         }
@@ -211,11 +217,31 @@ impl FoldActions {
     }
 }
 
-/// The actions in a checkpoint.
+/// The actions in a checkpoint that matches its digest.
 pub(crate) fn read_checkpoint(log: &Log, version: Version) -> Result<Vec<Action>, OpLogError> {
+    parse_checkpoint(log, version, read_checkpoint_bytes(log, version)?)
+}
+
+/// The bytes of a checkpoint, which match the digest beside it.
+pub(crate) fn read_checkpoint_bytes(log: &Log, version: Version) -> Result<Bytes, OpLogError> {
     let path = log.checkpoint_path(version);
-    let file = File::open(&path).map_err(OpLogError::io("open", &path))?;
-    parse_checkpoint(log, version, file)
+    let bytes = fs::read(&path).map_err(OpLogError::io("read", &path))?;
+    let beside = log.checkpoint_digest_path(version);
+    let corrupt = |why: String| OpLogError::CorruptCheckpoint { version, path: path.clone(), why };
+    let digest = fs::read(&beside).map_err(|error| match error.kind() {
+        // The writer was killed between the two.
+        io::ErrorKind::NotFound => corrupt(format!("{} is missing", beside.display())),
+        _ => OpLogError::io("read", &beside)(error),
+    })?;
+    match digest == checkpoint_digest(&bytes) {
+        true => Ok(bytes.into()),
+        false => Err(corrupt(format!("its bytes do not match the digest in {}", beside.display()))),
+    }
+}
+
+/// What lies beside a checkpoint of these bytes: their BLAKE3-256 as a line of text.
+pub(crate) fn checkpoint_digest(bytes: &[u8]) -> Vec<u8> {
+    format!("{}\n", blake3::hash(bytes).to_hex()).into_bytes()
 }
 
 /// The actions in what is, or is to be, a version's checkpoint.
@@ -227,6 +253,15 @@ pub(crate) fn parse_checkpoint(
     let corrupt =
         |why: String| OpLogError::CorruptCheckpoint { version, path: log.checkpoint_path(version), why };
     data_file::unpanicked(|| decode_checkpoint(checkpoint)).and_then(|decoded| decoded).map_err(corrupt)
+}
+
+/// Rows of a checkpoint, as its footer says.
+pub(crate) fn checkpoint_rows(checkpoint: &Bytes) -> Option<u64> {
+    let rows = || {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(checkpoint.clone()).ok()?;
+        u64::try_from(builder.metadata().file_metadata().num_rows()).ok()
+    };
+    data_file::unpanicked(rows).ok().flatten()
 }
 
 fn decode_checkpoint(file: impl ChunkReader + 'static) -> Result<Vec<Action>, String> {

@@ -30,6 +30,15 @@ pub struct DeltaTable {
     state: Mutex<State>,
 }
 
+/// What can be read of a damaged table.
+pub struct Salvaged {
+    /// Rows of all files that match their digests, in the order of their commits; those of files that were replaced too,
+    /// as long as they are there.
+    pub batches: Vec<RecordBatch>,
+    /// Files, and entries of the log, that cannot be read.
+    pub lost: usize,
+}
+
 struct State {
     version: Version,
     /// Milliseconds since 1970 UTC, of the last commit.
@@ -72,8 +81,16 @@ impl DeltaTable {
         Ok(table)
     }
 
-    /// Opens a table.
+    /// Opens a table to write to.
     pub fn open(directory: &Path) -> Result<DeltaTable, OpLogError> {
+        let table = Self::open_read_only(directory)?;
+        let entries = directory.join("_delta_log");
+        durable::sync_directory(&entries).map_err(OpLogError::io("fsync", &entries))?;
+        Ok(table)
+    }
+
+    /// Opens a table to read from, also where nothing can be written.
+    pub fn open_read_only(directory: &Path) -> Result<DeltaTable, OpLogError> {
         let log = Log::new(directory);
         let snapshot = snapshot::load(&log, At::Tip)?;
         if snapshot.protocol != Protocol::pond() {
@@ -82,8 +99,6 @@ impl DeltaTable {
                 why: "its table was made by another program".into(),
             });
         }
-        let entries = directory.join("_delta_log");
-        durable::sync_directory(&entries).map_err(OpLogError::io("fsync", &entries))?;
         let state = State {
             version: snapshot.version,
             timestamp: snapshot.commit_info.timestamp,
@@ -102,28 +117,42 @@ impl DeltaTable {
         let state = self.state.lock();
         let mut batches = Vec::new();
         for add in state.files.values() {
-            let path = self.log.table().join(&add.path);
-            let corrupt = |why: String| OpLogError::CorruptFile { path: path.clone(), why };
-            let bytes = fs::read(&path).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => {
-                    OpLogError::MissingFile { version: state.version, path: path.clone() }
-                }
-                _ => OpLogError::io("read", &path)(error),
-            })?;
-            if bytes.len() as u64 != add.size {
-                return Err(corrupt(format!("it has {} bytes and the log says {}", bytes.len(), add.size)));
-            }
-            let digest = add.tags.as_ref().and_then(|tags| tags.get(data_file::DIGEST_TAG)?.as_deref());
-            if digest.is_some_and(|digest| digest != blake3::hash(&bytes).to_hex().as_str()) {
-                return Err(corrupt("its bytes do not match the digest in the log".into()));
-            }
-            let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes))
-                .and_then(|builder| builder.build());
-            for batch in reader.map_err(|error| corrupt(error.to_string()))? {
-                batches.push(batch.map_err(|error| corrupt(error.to_string()))?);
-            }
+            batches.extend(read_file(&self.log, add, state.version)?);
         }
         Ok(batches)
+    }
+
+    /// Reads what can be read of a table that does not open, or not whole.
+    pub fn salvage(directory: &Path) -> Result<Salvaged, OpLogError> {
+        let log = Log::new(directory);
+        let listing = log.list()?;
+        let mut lost = 0;
+        let mut files = BTreeMap::new();
+        let entries =
+            listing.entries.iter().map(|&version| log.read(Version(version)).map(|entry| entry.actions));
+        let checkpoints = listing.checkpoints.iter().map(|&at| snapshot::read_checkpoint(&log, Version(at)));
+        for actions in entries.chain(checkpoints) {
+            match actions {
+                Ok(actions) => {
+                    let adds = actions.into_iter().filter_map(|action| action.add);
+                    files.extend(adds.map(|add| (add.path.clone(), add)));
+                }
+                Err(_) => lost += 1,
+            }
+        }
+        let (first, last) = (listing.entries.first(), listing.entries.last());
+        if let (Some(first), Some(last)) = (first, last) {
+            lost += (last - first + 1) as usize - listing.entries.len();
+        }
+        let mut batches = Vec::new();
+        for add in files.values() {
+            let version = Version(listing.entries.last().copied().unwrap_or_default());
+            match read_file(&log, add, version) {
+                Ok(found) => batches.extend(found),
+                Err(_) => lost += 1,
+            }
+        }
+        Ok(Salvaged { batches, lost })
     }
 
     /// Replaces all rows by these in one commit, then removes entries and files that are replaced since an hour.
@@ -233,11 +262,10 @@ impl DeltaTable {
         let before = |version: &&u64| **version < state.version.0;
         let entries =
             listing.entries.iter().filter(before).map(|&version| self.log.entry_path(Version(version)));
-        let checkpoints = listing
-            .checkpoints
-            .iter()
-            .filter(before)
-            .map(|&version| self.log.checkpoint_path(Version(version)));
+        let checkpoints =
+            listing.checkpoints.iter().filter(before).map(|&version| Version(version)).flat_map(|version| {
+                [self.log.checkpoint_path(version), self.log.checkpoint_digest_path(version)]
+            });
         let data = data_files(self.log.table())?;
         let data = data.into_iter().filter(|(name, _)| !state.files.contains_key(name)).map(|(_, path)| path);
         for path in entries.chain(checkpoints).chain(data) {
@@ -247,6 +275,27 @@ impl DeltaTable {
         }
         Ok(())
     }
+}
+
+/// The rows of a live file.
+fn read_file(log: &Log, add: &Add, version: Version) -> Result<Vec<RecordBatch>, OpLogError> {
+    let path = log.table().join(&add.path);
+    let corrupt = |why: String| OpLogError::CorruptFile { path: path.clone(), why };
+    let bytes = fs::read(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => OpLogError::MissingFile { version, path: path.clone() },
+        _ => OpLogError::io("read", &path)(error),
+    })?;
+    if bytes.len() as u64 != add.size {
+        return Err(corrupt(format!("it has {} bytes and the log says {}", bytes.len(), add.size)));
+    }
+    let digest = add.tags.as_ref().and_then(|tags| tags.get(data_file::DIGEST_TAG)?.as_deref());
+    if digest != Some(blake3::hash(&bytes).to_hex().as_str()) {
+        return Err(corrupt("its bytes do not match the digest in the log".into()));
+    }
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).and_then(|builder| builder.build());
+    let batches = reader.map_err(|error| corrupt(error.to_string()))?;
+    batches.map(|batch| batch.map_err(|error| corrupt(error.to_string()))).collect()
 }
 
 trait EqualPaths {

@@ -103,7 +103,10 @@ impl Control {
         if !DeltaTable::exists(&path) {
             return Err(StewardError::ControlMissing { path: pond.to_owned() });
         }
-        let table = DeltaTable::open(&path)?;
+        let table = match writable {
+            true => DeltaTable::open(&path)?,
+            false => DeltaTable::open_read_only(&path)?,
+        };
         let mut settings = BTreeMap::new();
         let mut watermarks = BTreeMap::new();
         for row in read(&path, &table)? {

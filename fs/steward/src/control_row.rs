@@ -186,7 +186,8 @@ pub(crate) fn read(path: &Path, table: &DeltaTable) -> Result<Vec<ControlRow>, S
     Ok(rows)
 }
 
-fn decode(batch: &RecordBatch, rows: &mut Vec<ControlRow>) -> Result<(), String> {
+/// Reads rows as the table has them.
+pub(crate) fn decode(batch: &RecordBatch, rows: &mut Vec<ControlRow>) -> Result<(), String> {
     let column = |name: &str| batch.column_by_name(name).ok_or_else(|| format!("no column {name}"));
     let text = |name: &str| {
         column(name)?.as_string_opt::<i32>().ok_or_else(|| format!("column {name} holds no text"))

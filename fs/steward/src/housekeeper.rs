@@ -1,5 +1,6 @@
 //! Work that must not hold up commits: checkpoints, writing outcomes, measuring disk space.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,8 @@ pub(crate) struct Housekeeper {
     sizes: Mutex<Sizes>,
     /// Whether somebody has looked at the sizes since they were measured.
     looked: AtomicBool,
+    /// Work that failed when it was last tried, and why.
+    troubles: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl Housekeeper {
@@ -56,6 +59,19 @@ impl Housekeeper {
     pub(crate) fn sizes(&self) -> Sizes {
         self.looked.store(true, Ordering::Relaxed);
         *self.sizes.lock()
+    }
+
+    /// Work that failed when it was last tried, a sentence each, for the status: a failing disk may show here first.
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        self.troubles.lock().iter().map(|(work, why)| format!("{work}: {why}")).collect()
+    }
+
+    fn went(&self, work: &'static str, failure: Option<String>) {
+        let mut troubles = self.troubles.lock();
+        match failure {
+            Some(why) => drop(troubles.insert(work, why)),
+            None => drop(troubles.remove(work)),
+        }
     }
 
     /// Measures the disk space of a pond.
@@ -85,20 +101,35 @@ impl Housekeeper {
             if wants.checkpoint {
                 // Opening takes longer without it; the next one makes up for it. It holds no state that a panic of the
                 // libraries below could leave half-changed.
-                match catch_unwind(AssertUnwindSafe(|| oplog.checkpoint())) {
-                    Ok(Ok(version)) => tracing::debug!(%version, "checkpoint"),
-                    Ok(Err(error)) => tracing::warn!(%error, "could not make a checkpoint"),
-                    Err(_) => tracing::error!("making a checkpoint panicked"),
-                }
+                let failure = match catch_unwind(AssertUnwindSafe(|| oplog.checkpoint())) {
+                    Ok(Ok(version)) => {
+                        tracing::debug!(%version, "checkpoint");
+                        None
+                    }
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "could not make a checkpoint");
+                        Some(error.to_string())
+                    }
+                    Err(_) => {
+                        tracing::error!("making a checkpoint panicked");
+                        Some("it panicked".into())
+                    }
+                };
+                self.went("could not make a checkpoint", failure);
             }
             if wants.stop {
                 // The last outcomes are written when the pond is closed.
                 return;
             }
-            if (wants.flush || periodic)
-                && let Err(error) = control.flush()
-            {
-                tracing::warn!(%error, "could not write outcomes to the control table; they are kept and tried again");
+            if wants.flush || periodic {
+                let failure = control.flush().err();
+                if let Some(error) = &failure {
+                    tracing::warn!(%error, "could not write outcomes to the control table; they are kept and tried again");
+                }
+                self.went(
+                    "could not write outcomes to the control table",
+                    failure.map(|error| error.to_string()),
+                );
             }
             if periodic {
                 committer.restore_reserve();

@@ -5,12 +5,12 @@
 //! done is to remove it, both under the writer lock: while it is there, nobody has written to the pond, and `init`
 //! may begin anew.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use pond_oplog::{Layout, OpLog, Origin};
+use pond_oplog::{Layout, OpLog, Origin, durable};
 use pond_tinyfs::{Timestamp, root_row};
 
 use crate::control::{Control, ROLE_KEY};
@@ -59,7 +59,7 @@ impl Marker {
 
     /// Also durably, since what it stands for is.
     pub(crate) fn remove(&self) -> Result<(), StewardError> {
-        fs::remove_file(&self.path).map_err(|error| StewardError::io("remove", &self.path, error))?;
+        durable::remove(&self.path).map_err(|error| StewardError::io("remove", &self.path, error))?;
         sync_directory(self.directory())
     }
 
@@ -114,7 +114,7 @@ pub(crate) fn init(pond: &Path) -> Result<(), StewardError> {
 
     let layout = Layout::new(pond);
     for leftover in [layout.data(), layout.control(), layout.journal(), layout.mirror()] {
-        match fs::remove_dir_all(&leftover) {
+        match durable::remove_tree(&leftover) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(StewardError::io("remove", &leftover, error)),
@@ -134,7 +134,7 @@ pub(crate) fn init(pond: &Path) -> Result<(), StewardError> {
     }
     sync_directory(pond)?;
 
-    fs::remove_file(&marker).map_err(|error| StewardError::io("remove", &marker, error))?;
+    durable::remove(&marker).map_err(|error| StewardError::io("remove", &marker, error))?;
     sync_directory(pond)?;
     changed.iter().try_for_each(|directory| sync_directory(directory))
 }
@@ -215,28 +215,15 @@ pub(crate) fn refuse_other(pond: &Path) -> Result<(), StewardError> {
 }
 
 fn make_file(path: &Path) -> Result<(), StewardError> {
-    fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(|error| StewardError::io("make", path, error))
+    durable::make_empty_file(path).map(drop).map_err(|error| StewardError::io("make", path, error))
 }
 
 pub(crate) fn make_directory(path: &Path) -> Result<(), StewardError> {
-    DirBuilder::new()
-        .mode(0o700)
-        .create(path)
-        .map_err(|error| StewardError::io("make the directory", path, error))?;
-    sync_directory(path)
+    durable::create_directory(path).map_err(|error| StewardError::io("make the directory", path, error))
 }
 
 pub(crate) fn sync_directory(path: &Path) -> Result<(), StewardError> {
-    File::open(path)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|error| StewardError::io("fsync the directory", path, error))
+    durable::sync_directory(path).map_err(|error| StewardError::io("fsync the directory", path, error))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod factory_pond;
 #[cfg(test)]
 mod faulty_log;
 mod follow;
+pub mod fsck;
 mod fsync;
 mod housekeeper;
 mod init;

@@ -1,12 +1,10 @@
 //! How a replica fares: kept in `$POND/replica.json`, so that it can be shown also while nobody has the pond open.
 
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 
-use pond_oplog::Version;
+use pond_oplog::{Version, durable};
 use serde::{Deserialize, Serialize};
 
 use crate::StewardError;
@@ -205,7 +203,7 @@ impl ReplicaStatus {
         let written =
             serde_json::to_vec_pretty(self).map_err(io::Error::from).and_then(|bytes| match durably {
                 true => pond_oplog::write_durably(&path, &bytes, pond_oplog::Existing::Replace),
-                false => replace(&path, &pond.join(TEMPORARY_FILE), &bytes),
+                false => durable::replace_unsynced(&path, &pond.join(TEMPORARY_FILE), &bytes),
             });
         written.map_err(|error| StewardError::io("write", &path, error))
     }
@@ -213,20 +211,12 @@ impl ReplicaStatus {
     /// Removes the file of a pond that is no replica any more.
     pub(crate) fn remove(pond: &Path) -> Result<(), StewardError> {
         let path = pond.join(STATUS_FILE);
-        match std::fs::remove_file(&path) {
+        match durable::remove(&path) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(StewardError::io("remove", &path, error)),
         }
     }
-}
-
-/// Gives a file new content without waiting for the disk.
-fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(temporary)?.write_all(bytes)?;
-    std::fs::rename(temporary, path)
 }
 
 /// How the replica at `pond` fared when it last said so; `None` if it is none. Reads one small file and takes no lock.

@@ -4,12 +4,12 @@
 //! It is a preallocated file that is given up when a commit or an fsync meets ENOSPC and made again once there
 //! is room. While it is given up, its size still counts as taken, so that writers do not eat it.
 
-use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
+use pond_oplog::durable;
 use pond_tinyfs::Space;
 
 /// Largest reserve, bytes.
@@ -59,7 +59,7 @@ impl Reserve {
         if !*held {
             return false;
         }
-        match std::fs::remove_file(&self.path) {
+        match durable::remove(&self.path) {
             Ok(()) => {
                 tracing::warn!(bytes = self.wanted, "the disk is full: gave up the reserve");
                 *held = false;
@@ -85,7 +85,7 @@ impl Reserve {
             Err(error) => {
                 tracing::warn!(path = %self.path.display(), %error, "could not make the reserve");
                 // Half a reserve would be counted twice, as taken blocks and as withheld.
-                if let Err(error) = std::fs::remove_file(&self.path)
+                if let Err(error) = durable::remove(&self.path)
                     && error.kind() != std::io::ErrorKind::NotFound
                 {
                     tracing::warn!(path = %self.path.display(), %error, "could not remove the unfinished reserve");
@@ -101,8 +101,7 @@ impl Reserve {
 }
 
 fn preallocate(path: &Path, bytes: u64) -> std::io::Result<()> {
-    let file: File =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let file = durable::make_empty_file(path)?;
     let length = libc::off_t::try_from(bytes).map_err(|_| std::io::ErrorKind::InvalidInput)?;
     // SAFETY: the descriptor is open for as long as `file` lives.
     if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } != 0 {

@@ -73,7 +73,7 @@ pub struct Status {
     pub factories: Vec<FactoryStatus>,
     /// How a replica that is open to follow fares.
     pub replica: Option<ReplicaStatus>,
-    /// What recovery did when the pond was opened.
+    /// What recovery did when the pond was opened, and work beside the commits that fails.
     pub notes: Vec<String>,
     /// Where the daemon's messages go.
     pub log_path: PathBuf,

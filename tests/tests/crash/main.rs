@@ -4,6 +4,8 @@
 //! `POND_CRASH_ROUNDS` kills in each test (default 20), at moments that follow from `POND_CRASH_SEED` (default: the time,
 //! printed). The books are kept in this process: killing the daemon takes nothing from them.
 
+mod databases;
+mod failpoint;
 mod load;
 mod model;
 

@@ -7,7 +7,7 @@ use pond_tinyfs::{Attributes, DirEntry, FileType, Lsn, NodeId, TinyFs};
 
 use super::*;
 use crate::export::{LiveFiles, VersionFiles};
-use crate::samples::{self, extent, fast_directory, file};
+use crate::samples::{self, extent, fast_directory, file, resealed};
 use crate::{
     At, OpLog, Options, Origin, changes, checkpoint_bytes, checkpoint_name, entry_facts, entry_name, history,
     live_files, version_files,
@@ -114,7 +114,8 @@ fn held(pond: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for directory in [pond.join("data"), pond.join("data/_delta_log")] {
         for name in staging::names(&directory).unwrap() {
-            if !name.ends_with(".checkpoint.parquet") && name != "_last_checkpoint" {
+            let derived = [".checkpoint.parquet", "_last_checkpoint", ".blake3"];
+            if !derived.iter().any(|ending| name.ends_with(ending)) {
                 found.insert(name.clone(), fs::read(directory.join(name)).unwrap());
             }
         }
@@ -384,7 +385,10 @@ fn what_does_not_fit_is_refused_before_anything_is_changed() {
     let changed = |from: &str, to: &str| {
         let text = String::from_utf8(ponds.export(4).entry.to_vec()).unwrap();
         assert!(text.contains(from), "{text}");
-        IncomingVersion { entry: text.replace(from, to).into(), ..ponds.fetch(&incoming, 4..=4).remove(0) }
+        IncomingVersion {
+            entry: resealed(&text.replace(from, to)).into(),
+            ..ponds.fetch(&incoming, 4..=4).remove(0)
+        }
     };
     let pond_id = OpLog::open_read_only(&ponds.source, At::Tip, &Options::default()).unwrap();
     let pond_id = pond_id.oplog.identity().pond_id.to_string();
@@ -446,6 +450,7 @@ fn names_that_lead_elsewhere_are_refused() {
         let quoted = serde_json::to_string(bad).unwrap();
         let text =
             String::from_utf8(hostile.entry.to_vec()).unwrap().replace(&format!("\"{name}\""), &quoted);
+        let text = resealed(&text);
         assert_eq!(entry_facts(Version(1), text.as_bytes()).unwrap().added, hostile.files);
         hostile.entry = text.into();
         assert!(matches!(incoming.apply(&[hostile]), Err(OpLogError::BadName { .. })), "{bad:?}");

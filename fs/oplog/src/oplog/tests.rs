@@ -323,12 +323,20 @@ fn what_is_no_pond_or_a_newer_one_is_refused() {
 
     let pond = pond();
     let first = fs::read_to_string(pond.entry(0)).unwrap();
-    fs::write(pond.entry(0), first.replace("\"pond.minWriter\":\"1\"", "\"pond.minWriter\":\"2\"")).unwrap();
+    fs::write(
+        pond.entry(0),
+        samples::resealed(&first.replace("\"pond.minWriter\":\"1\"", "\"pond.minWriter\":\"2\"")),
+    )
+    .unwrap();
     assert!(matches!(pond.fails(), OpLogError::TooNew { purpose: "write", needed: 2, .. }));
     OpLog::open_read_only(&pond.path, At::Tip, &Options::default()).unwrap();
-    fs::write(pond.entry(0), first.replace("\"pond.minReader\":\"1\"", "\"pond.minReader\":\"7\"")).unwrap();
+    fs::write(
+        pond.entry(0),
+        samples::resealed(&first.replace("\"pond.minReader\":\"1\"", "\"pond.minReader\":\"7\"")),
+    )
+    .unwrap();
     assert!(matches!(pond.fails(), OpLogError::TooNew { purpose: "read", needed: 7, .. }));
-    fs::write(pond.entry(0), first.replace("pond.id", "other.id")).unwrap();
+    fs::write(pond.entry(0), samples::resealed(&first.replace("pond.id", "other.id"))).unwrap();
     assert!(matches!(pond.fails(), OpLogError::NotAPond { .. }));
     fs::write(pond.entry(0), &first[..first.len() / 2]).unwrap();
     assert!(matches!(pond.fails(), OpLogError::CorruptEntry { version: Version(0), .. }));
@@ -365,7 +373,7 @@ fn another_writers_entry_ends_writing_and_drops_nothing() {
     // What was moved away can still be read like any journal.
     let none = |_: u64| Some(base_of(&opened.oplog.position()).digest);
     let recovered =
-        recovery::recover(Path::new(kept), opened.oplog.identity().pond_id, Lsn(1), &none).unwrap();
+        recovery::recover(Path::new(kept), opened.oplog.identity().pond_id, Lsn(1), 0, &none).unwrap();
     assert_eq!(recovered.rows, [file("journaled", 100, 2), rows.clone()].concat());
     assert!(matches!(
         opened.oplog.commit(&[&rows], Lsn(3), &Origin::mount()),
@@ -450,7 +458,7 @@ fn the_sweep_keeps_files_that_only_an_older_version_names() {
     let replaced = pond.data_files()[1].file_name().unwrap().to_str().unwrap().to_string();
     let entry = fs::read_to_string(pond.entry(3)).unwrap();
     let remove = format!("{{\"remove\":{{\"path\":\"{replaced}\",\"dataChange\":false}}}}\n");
-    fs::write(pond.entry(3), entry + &remove).unwrap();
+    fs::write(pond.entry(3), samples::resealed(&(entry + &remove))).unwrap();
     let snapshot = snapshot::load(&Log::new(&pond.path.join("data")), At::Tip).unwrap();
     assert!(!snapshot.files.contains_key(&replaced));
     let log = OpLog::open_read_only(&pond.path, At::Version(Version(0)), &Options::default()).unwrap().oplog;

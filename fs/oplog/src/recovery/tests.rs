@@ -19,7 +19,7 @@ impl Scene {
     }
 
     fn try_recover(&self, cut: u64) -> Result<Recovered, JournalError> {
-        recover(self.dir.path(), self.pond_id, Lsn(cut), &|version| (version == 7).then_some([9; 32]))
+        recover(self.dir.path(), self.pond_id, Lsn(cut), 7, &|version| (version == 7).then_some([9; 32]))
     }
 
     fn recover(&self, cut: u64) -> Recovered {
@@ -194,7 +194,7 @@ fn bytes_that_look_like_a_frame_within_a_torn_one_are_not_taken_for_one() {
 fn a_journal_of_another_pond_or_format_is_refused() {
     let scene = Scene::new();
     three_frames(&scene);
-    let other = recover(scene.dir.path(), PondId::random(), Lsn(0), &|_| Some([9; 32]));
+    let other = recover(scene.dir.path(), PondId::random(), Lsn(0), 7, &|_| Some([9; 32]));
     assert!(matches!(other, Err(JournalError::OtherPond { found, .. }) if found == scene.pond_id));
     let mut bytes = fs::read(scene.segment(1)).unwrap();
     bytes[8] = 2;
@@ -207,7 +207,7 @@ fn a_journal_of_another_history_is_told_apart() {
     let scene = Scene::new();
     three_frames(&scene);
     for digest in [None, Some([8; 32])] {
-        let recovered = recover(scene.dir.path(), scene.pond_id, Lsn(0), &|_| digest).unwrap();
+        let recovered = recover(scene.dir.path(), scene.pond_id, Lsn(0), 7, &|_| digest).unwrap();
         assert!(recovered.foreign.unwrap().contains("version 7"));
         assert!(recovered.rows.is_empty());
     }

@@ -69,7 +69,8 @@ fn a_version_that_only_rewrites_files_has_nothing_to_fold() {
         .unwrap()
         .replace("\"dataChange\":true", "\"dataChange\":false");
     let old = &ponds.export(2).files[0].name;
-    merged.entry = format!("{text}{{\"remove\":{{\"path\":\"{old}\",\"dataChange\":false}}}}\n").into();
+    let removing = format!("{text}{{\"remove\":{{\"path\":\"{old}\",\"dataChange\":false}}}}\n");
+    merged.entry = resealed(&removing).into();
     ponds.fetch(&incoming, 3..=3);
     incoming.apply(&[merged]).unwrap();
     assert_eq!(version_files(&ponds.replica, Version(3)).unwrap().removed, std::slice::from_ref(old));

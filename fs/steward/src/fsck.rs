@@ -1,0 +1,168 @@
+//! `pond fsck`: the check of the history, and what the control table means; repair.
+
+use std::path::Path;
+
+use pond_oplog::fsck::{Finding, Part, Repaired, Report, Restore, Watch};
+use pond_oplog::{DeltaTable, Layout, durable, fsck};
+use serde::Serialize;
+
+use crate::control::{Control, ROLE_KEY};
+use crate::control_row::{Event, decode};
+use crate::lock::WriterLock;
+use crate::{Role, StewardError, init};
+
+/// What a check found.
+#[derive(Clone, Debug, Serialize)]
+pub struct FsckReport {
+    /// The history's, the journal's and the control table's.
+    #[serde(flatten)]
+    pub report: Report,
+    /// Whether nobody else had the pond open for writing, so that journal and leftovers were checked in full.
+    pub exclusive: bool,
+}
+
+/// What a repair did, and what is left.
+#[derive(Clone, Debug, Serialize)]
+pub struct RepairReport {
+    /// What was found before.
+    pub before: Report,
+    /// What was done.
+    #[serde(flatten)]
+    pub repaired: Repaired,
+    /// What a check finds afterwards.
+    pub after: Report,
+}
+
+/// Checks the pond at `pond`. Takes the writer's lock meanwhile if it can be had at once; else it reads beside whoever holds
+/// it. Changes nothing.
+///
+/// # Errors
+///
+/// If there is no pond, or its directories cannot be listed. What is wrong with it is in the report.
+pub fn check(pond: &Path, watch: &dyn Watch) -> Result<FsckReport, StewardError> {
+    init::refuse_unless_pond(pond)?;
+    // On a disk that has become read-only there is no lock to be had, and nobody who writes.
+    let lock = WriterLock::acquire(pond, None).ok();
+    let report = check_locked(pond, lock.is_some(), watch)?;
+    Ok(FsckReport { report, exclusive: lock.is_some() })
+}
+
+fn check_locked(pond: &Path, exclusive: bool, watch: &dyn Watch) -> Result<Report, StewardError> {
+    let mut report = fsck::check(pond, exclusive, watch)?;
+    if let Err(error) = Control::open(pond, false) {
+        report.findings.push(Finding::damage(Part::Control, "control", error.to_string()));
+    }
+    Ok(report)
+}
+
+/// Opens a backup of a pond, of which these are configurations of remotes; none if there is none.
+pub type OpenBackup<'a> =
+    dyn FnMut(&Report, &[Vec<u8>]) -> Result<Option<Box<dyn Restore + 'a>>, String> + 'a;
+
+/// Checks the pond, repairs what can be repaired without losing anything, and checks it again. `open_backup` is called
+/// if something is damaged.
+///
+/// # Errors
+///
+/// [`StewardError::LockHeld`] while somebody has the pond open; and as [`check`].
+pub fn repair(
+    pond: &Path,
+    open_backup: &mut OpenBackup<'_>,
+    watch: &dyn Watch,
+) -> Result<RepairReport, StewardError> {
+    init::refuse_unless_pond(pond)?;
+    let _lock = WriterLock::acquire(pond, None)?;
+    let before = check_locked(pond, true, watch)?;
+    let mut repaired = Repaired::default();
+    let damaged_control = |finding: &Finding| {
+        finding.part == Part::Control
+            || (finding.file.starts_with("control/") && finding.severity == fsck::Severity::Damage)
+    };
+    if before.findings.iter().any(damaged_control) {
+        let restored = restore_settings(pond);
+        let done = restored.as_ref().map_or_else(|_| String::new(), Clone::clone);
+        repaired.note(restored.map(drop), done, "control");
+    }
+    if before.findings.iter().any(|finding| !damaged_control(finding)) {
+        let mut configurations: Vec<Vec<u8>> = Vec::new();
+        if let Ok(control) = Control::open(pond, false)
+            && let Some(configuration) = control.get(crate::REMOTE_CONFIG_KEY)
+        {
+            configurations.push(configuration.into_bytes());
+        }
+        let remotes = before.configurations.iter().filter(|(factory, _)| factory == crate::REMOTE);
+        configurations.extend(remotes.map(|(_, configuration)| configuration.to_vec()));
+        let mut backup = match before.is_clean() {
+            true => None,
+            false => open_backup(&before, &configurations).unwrap_or_else(|why| {
+                repaired.failed.push(format!("the backup: {why}"));
+                None
+            }),
+        };
+        let history =
+            fsck::repair(pond, &before, backup.as_deref_mut().map(|backup| backup as &mut dyn Restore))?;
+        repaired.done.extend(history.done);
+        repaired.failed.extend(history.failed);
+    }
+    let after = check_locked(pond, true, watch)?;
+    Ok(RepairReport { before, repaired, after })
+}
+
+/// Makes the control table anew from those of its files that are whole, the old one kept aside. Says what it did.
+fn restore_settings(pond: &Path) -> Result<String, String> {
+    let path = Layout::new(pond).control();
+    let salvaged = DeltaTable::salvage(&path).map_err(|error| error.to_string())?;
+    let mut settings: Vec<(String, String)> = Vec::new();
+    let mut outcomes = Vec::new();
+    for batch in &salvaged.batches {
+        let mut rows = Vec::new();
+        decode(batch, &mut rows)?;
+        for row in rows {
+            match (row.event, &row.key, &row.value) {
+                (Event::Setting, Some(key), Some(value)) => {
+                    settings.retain(|(known, _)| known != key);
+                    settings.push((key.clone(), value.clone()));
+                }
+                (Event::PostCommitCompleted, ..) => outcomes.push(row),
+                _ => {}
+            }
+        }
+    }
+    let role = settings.iter().find(|(key, _)| key == ROLE_KEY).map(|(_, value)| match value.as_str() {
+        "push" => Role::Source,
+        _ => Role::Replica,
+    });
+    let Some(role) = role else {
+        return Err(
+            "whether the pond is a source or a replica cannot be told from what is left, and taking one for \
+                    the other would fork history: move the directory `control` away and say it with \
+                    `pond control set factory_mode:remote push` (a source) or `… pull` (a replica)"
+                .into(),
+        );
+    };
+    let now = pond_tinyfs::Timestamp::now().0 / 1_000_000_000;
+    let kept = pond.join(format!("control.damaged-{now}"));
+    durable::rename(&path, &kept)
+        .and_then(|()| durable::sync_directory(pond))
+        .map_err(|error| format!("cannot move it to {}: {error}", kept.display()))?;
+    let settings: Vec<(&str, &str)> =
+        settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let made = Control::create(pond, role).and_then(|()| Control::open(pond, true)).and_then(|control| {
+        control.set_all(&settings)?;
+        outcomes.into_iter().for_each(|row| control.record(row));
+        control.close()
+    });
+    made.map_err(|error| error.to_string())?;
+    let lost = match salvaged.lost {
+        0 => String::new(),
+        lost => format!(
+            "; {lost} of its files could not be read, so settings may be missing or older than they were: look at \
+             `pond control`"
+        ),
+    };
+    let count = settings.len();
+    Ok(format!(
+        "made the control table anew with its {count} settings, the old one is {}{lost}",
+        kept.display()
+    ))
+}

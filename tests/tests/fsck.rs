@@ -1,0 +1,229 @@
+//! `pond fsck`: finds and names every flipped bit, leaves a mounted pond alone, and repairs from the backup.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pond_tests::scale::scaled;
+use pond_tests::tree::{self, Also};
+use pond_tests::{Random, TestPond, run};
+use serde_json::Value;
+
+/// What `pond fsck --json` with these arguments printed: its objects, and whether it exited with 0.
+fn fsck(pond: &TestPond, arguments: &[&str]) -> (Vec<Value>, bool) {
+    let ended = run(pond.command().args(["--json", "fsck"]).args(arguments));
+    let success = ended.status.success();
+    assert!(success || ended.status.code() == Some(1), "{ended}");
+    let values = serde_json::Deserializer::from_str(&ended.stdout).into_iter();
+    let values: Vec<Value> =
+        values.collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{error}: {ended}"));
+    (values, success)
+}
+
+fn findings(values: &[Value]) -> Vec<&Value> {
+    values.iter().filter(|value| value["event"] == "finding").collect()
+}
+
+/// Small and large files, in versions, with checkpoints; the last changes only in the journal.
+fn busy_pond() -> (TestPond, BTreeMap<String, Vec<u8>>) {
+    let pond = TestPond::mounted();
+    let mut random = Random::new(8);
+    let mut files = BTreeMap::new();
+    for number in 0..70u8 {
+        let name = format!("file-{number:02}");
+        let content = match number {
+            30 => random.bytes(9 << 20),
+            n if n % 2 == 0 => random.bytes(3000 * usize::from(n)),
+            n => vec![n; 3000 * usize::from(n)],
+        };
+        fs::write(pond.path(&name), &content).unwrap();
+        files.insert(name, content);
+        pond.sync();
+    }
+    // What an fsync promised and no version holds: the daemon is killed before it commits.
+    for number in 70..75u8 {
+        let (name, content) = (format!("file-{number:02}"), random.bytes(5000));
+        let mut file = fs::File::create(pond.path(&name)).unwrap();
+        std::io::Write::write_all(&mut file, &content).unwrap();
+        file.sync_all().unwrap();
+        files.insert(name, content);
+    }
+    pond.kill();
+    (pond, files)
+}
+
+/// Everything whose bytes matter.
+fn kept_files(pond: &Path) -> Vec<PathBuf> {
+    let mut kept = Vec::new();
+    for directory in ["data", "data/_delta_log", "journal", "control", "control/_delta_log"] {
+        for entry in fs::read_dir(pond.join(directory)).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() && entry.metadata().unwrap().len() > 0 {
+                kept.push(Path::new(directory).join(entry.file_name()));
+            }
+        }
+    }
+    kept.sort();
+    kept
+}
+
+#[test]
+fn flipped_bits_are_named_and_never_read_as_if_they_were_right() {
+    let (pond, files) = busy_pond();
+    let kept = kept_files(pond.directory());
+    assert!(kept.iter().any(|path| path.to_string_lossy().contains(".checkpoint.parquet")));
+    let (values, clean) = fsck(&pond, &[]);
+    assert!(clean, "{values:#?}");
+    let mut random = Random::new(u64::from(std::process::id()));
+    for round in 0..scaled("POND_FSCK_FLIPS", 24usize) {
+        let number = |random: &mut Random| u64::from_le_bytes(random.bytes(8).try_into().unwrap()) as usize;
+        let name = &kept[number(&mut random) % kept.len()];
+        let path = pond.directory().join(name);
+        let good = fs::read(&path).unwrap();
+        let bit = number(&mut random) % (8 * good.len());
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, bad).unwrap();
+        let what = format!("round {round}: bit {bit} of {}", name.display());
+        let (values, _) = fsck(&pond, &[]);
+        let base = name.file_name().unwrap().to_str().unwrap();
+        assert!(
+            findings(&values).iter().any(|finding| finding.to_string().contains(base)),
+            "{what} is not named: {values:#?}"
+        );
+        // A reader gets the right bytes or an error.
+        for name in [format!("file-{:02}", number(&mut random) % 70), "file-30".to_owned()] {
+            let target = pond.host("read");
+            let _ = fs::remove_file(&target);
+            let from = format!("/{name}@70");
+            let ended = run(pond.command().args(["copy", &from]).arg(format!("host:{}", target.display())));
+            if ended.status.success() {
+                assert!(fs::read(&target).unwrap() == files[&name], "{what}: wrong bytes of {name}");
+            }
+        }
+        fs::write(&path, good).unwrap();
+    }
+    let (values, clean) = fsck(&pond, &[]);
+    assert!(clean && findings(&values).is_empty(), "{values:#?}");
+    pond.mount();
+    for (name, content) in &files {
+        assert!(fs::read(pond.path(name)).unwrap() == *content, "{name}");
+    }
+}
+
+#[test]
+fn a_mounted_pond_is_checked_without_disturbing_it() {
+    let pond = TestPond::mounted();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut random = Random::new(3);
+            for number in 0.. {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    return number;
+                }
+                let path = pond.path(format!("file-{}", number % 50));
+                fs::write(&path, random.bytes(20_000)).unwrap();
+                fs::File::open(&path).unwrap().sync_all().unwrap();
+                if number % 7 == 0 {
+                    fs::rename(&path, pond.path("renamed")).unwrap();
+                }
+            }
+            unreachable!()
+        });
+        for _ in 0..8 {
+            let (values, clean) = fsck(&pond, &[]);
+            assert!(clean && findings(&values).is_empty(), "{values:#?}");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(writer.join().unwrap() > 10);
+    });
+    let told = pond.try_pond(["fsck", "--repair"]).failure(1);
+    assert!(told.contains("in use"), "{told}");
+    pond.umount();
+    assert!(fsck(&pond, &[]).1);
+}
+
+/// Flips a bit in the middle of a file.
+fn damage(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x20;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn repair_takes_lost_files_from_the_backup() {
+    let pond = TestPond::mounted();
+    let store = pond.host_directory("store");
+    let yaml = pond.host("remote.yaml");
+    fs::write(&yaml, format!("storage_type: local\npath: {}\n", store.display())).unwrap();
+    let yaml = yaml.to_str().unwrap();
+    pond.pond(["mknod", "remote", "/etc/system.d/10-remote", "--config-path", yaml]);
+    let mut random = Random::new(9);
+    for number in 0..70 {
+        fs::write(pond.path(format!("file-{number}")), random.bytes(10_000 + number * 100)).unwrap();
+        pond.sync();
+    }
+    pond.pond(["control", "set", "exec-log:x", "y"]);
+    let before = tree::look_at(pond.mountpoint());
+    pond.umount();
+    assert!(fsck(&pond, &[]).1);
+
+    // Data files of the first version, of one in a pack and of the newest; two entries; a checkpoint; a setting's file.
+    let directory = pond.directory();
+    let data = |version: u64| {
+        let text = fs::read_to_string(directory.join(format!("data/_delta_log/{version:020}.json"))).unwrap();
+        let add = text.lines().find_map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["add"]["path"].as_str().map(str::to_owned)
+        });
+        directory.join("data").join(add.unwrap())
+    };
+    let newest: u64 = pond.json(["log", "-n", "1"])[0]["version"].as_u64().unwrap();
+    let (first, packed, last) = (data(0), data(33), data(newest));
+    let entries = [20, newest].map(|version| directory.join(format!("data/_delta_log/{version:020}.json")));
+    let checkpoint = directory.join(format!("data/_delta_log/{:020}.checkpoint.parquet", 64));
+    damage(&first);
+    fs::remove_file(&packed).unwrap();
+    damage(&last);
+    entries.iter().for_each(|entry| damage(entry));
+    damage(&checkpoint);
+    let mut settings: Vec<PathBuf> = fs::read_dir(directory.join("control"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "parquet"))
+        .collect();
+    settings.sort();
+    damage(settings.last().unwrap());
+
+    let (values, clean) = fsck(&pond, &[]);
+    assert!(!clean);
+    let named = findings(&values).iter().map(|finding| finding["file"].to_string()).collect::<String>();
+    for path in [&first, &packed, &last, &entries[0], &entries[1], &checkpoint, settings.last().unwrap()] {
+        assert!(named.contains(path.file_name().unwrap().to_str().unwrap()), "{}: {named}", path.display());
+    }
+    // The damage hides the remote's node from nobody: its file is whole.
+    let (values, clean) = fsck(&pond, &["--repair"]);
+    assert!(clean, "{values:#?}");
+    let repaired = values.iter().filter(|value| value["event"] == "repaired").count();
+    assert!(repaired >= 6, "{values:#?}");
+    assert!(!directory.join("repair").exists());
+    pond.mount();
+    tree::assert_same("the tree before and after", &before, &tree::look_at(pond.mountpoint()), Also::ALL);
+    pond.umount();
+    assert!(fsck(&pond, &[]).1);
+
+    // Where the remote's own node is lost, the user names the store.
+    let node = (0..newest).map(data).find(|path| {
+        let bytes = fs::read(path).unwrap();
+        bytes.windows(12).any(|window| window == b"storage_type")
+    });
+    fs::remove_file(node.expect("the configuration is in a data file, uncompressed")).unwrap();
+    let (values, clean) = fsck(&pond, &["--repair"]);
+    assert!(!clean, "{values:#?}");
+    let (values, clean) = fsck(&pond, &["--repair", "--from-backup", yaml]);
+    assert!(clean, "{values:#?}");
+    pond.mount();
+    tree::assert_same("the tree before and after", &before, &tree::look_at(pond.mountpoint()), Also::ALL);
+}
