@@ -7,13 +7,12 @@ use std::fs::{self, File, OpenOptions};
 use std::hint::black_box;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pond_tests::TestPond;
-use pond_tests::command::succeed;
 use pond_tests::measure::{median, ratio};
+use pond_tests::passthrough::Passthrough;
 use pond_tests::scale::scaled;
 
 const FILES: usize = 10_000;
@@ -56,38 +55,6 @@ fn round(directory: &Path) -> [Duration; 7] {
     times
 }
 
-/// libfuse's example, compiled from Debian's documentation and mounted; unmounted when dropped.
-struct Passthrough {
-    mountpoint: PathBuf,
-}
-
-impl Passthrough {
-    fn mount(scratch: &Path) -> Self {
-        let source = "/usr/share/doc/libfuse3-dev/examples/passthrough_ll.c";
-        assert!(Path::new(source).exists(), "missing {source}: apt-get install libfuse3-dev");
-        let flags = succeed(Command::new("pkg-config").args(["--cflags", "--libs", "fuse3"]));
-        let program = scratch.join("passthrough_ll");
-        succeed(
-            Command::new("gcc").args(["-O2", "-o"]).arg(&program).arg(source).args(flags.split_whitespace()),
-        );
-        let (backing, mountpoint) = (scratch.join("backing"), scratch.join("passthrough"));
-        fs::create_dir(&backing).expect("scratch is new");
-        fs::create_dir(&mountpoint).expect("scratch is new");
-        let options = format!(
-            "source={},cache=always,timeout=86400,xattr,allow_other,default_permissions",
-            backing.display()
-        );
-        succeed(Command::new(program).args(["-o", &options]).arg(&mountpoint));
-        Passthrough { mountpoint }
-    }
-}
-
-impl Drop for Passthrough {
-    fn drop(&mut self) {
-        succeed(Command::new("umount").arg(&self.mountpoint));
-    }
-}
-
 /// This process, and whatever it starts, on CPU 0 from now on.
 fn pin() {
     // SAFETY: an all-zero set is an empty one, and the pointer is to a live value of the size given.
@@ -106,7 +73,7 @@ fn main() {
     let pond = TestPond::mounted();
     let passthrough = Passthrough::mount(&pond.host_directory("passthrough"));
     let ext4 = pond.host_directory("ext4");
-    let places = [pond.mountpoint(), &passthrough.mountpoint, &ext4];
+    let places = [pond.mountpoint(), passthrough.mountpoint(), &ext4];
     let mut times: [[Vec<Duration>; 7]; 3] = Default::default();
     for _ in 0..scaled("POND_BENCH_ROUNDS", 7) {
         for (place, times) in places.iter().zip(&mut times) {

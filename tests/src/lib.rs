@@ -6,11 +6,14 @@
 //! goes when its [`TestPond`] is dropped, also in a panic.
 
 pub mod binary;
+pub mod cgroup;
 pub mod command;
 pub mod content;
 pub mod disk;
 pub mod measure;
+pub mod passthrough;
 pub mod pond;
+pub mod postgres;
 pub mod processes;
 pub mod proxy;
 pub mod s3;

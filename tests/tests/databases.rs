@@ -3,12 +3,10 @@
 //!
 //! `POND_PGBENCH_SCALE` (default 1) and `POND_PGBENCH_SECONDS` (default 4).
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use pond_tests::command::run_within;
+use pond_tests::postgres::Postgres;
 use pond_tests::scale::scaled;
 use pond_tests::{TestPond, succeed, tools::tool};
 
@@ -67,67 +65,12 @@ fn sqlite_with_a_rollback_journal_keeps_every_transaction() {
     sqlite_survives("DELETE");
 }
 
-/// A PostgreSQL server of the test's own.
-struct Postgres<'a> {
-    pond: &'a TestPond,
-    data: PathBuf,
-    socket: PathBuf,
-}
-
-impl Postgres<'_> {
-    /// A program of PostgreSQL, run as the user postgres.
-    fn program(&self, name: &str) -> Command {
-        let mut command = self.pond.marked("setpriv");
-        command.args(["--reuid", "postgres", "--regid", "postgres", "--init-groups"]).arg(tool(name));
-        command.env("PGHOST", &self.socket).env("PGDATABASE", "postgres").env("PGDATA", &self.data);
-        command.current_dir("/");
-        command
-    }
-
-    fn run(&self, name: &str, arguments: &[&str]) -> String {
-        let finished = run_within(self.program(name).args(arguments), Duration::from_secs(600));
-        if !finished.status.success() {
-            eprintln!("{}", fs::read_to_string(self.socket.join("log")).unwrap_or_default());
-        }
-        finished.success()
-    }
-
-    fn start(&self) {
-        let options = format!("-c listen_addresses= -c unix_socket_directories={}", self.socket.display());
-        let log = self.socket.join("log");
-        self.run(
-            "pg_ctl",
-            &["--wait", "--timeout=300", "--log", log.to_str().unwrap(), "--options", &options, "start"],
-        );
-    }
-
-    fn stop(&self) {
-        self.run("pg_ctl", &["--wait", "--timeout=300", "--mode=fast", "stop"]);
-    }
-
-    /// What the benchmark has done so far, from all its tables.
-    fn figures(&self) -> String {
-        let query = "SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers), \
-                     (SELECT sum(bbalance) FROM pgbench_branches), sum(delta), count(*), md5(string_agg(h::text, '' \
-                     ORDER BY h::text)) FROM pgbench_history h";
-        self.run("psql", &["-At", "-c", query])
-    }
-
-    fn check(&self) {
-        self.run("pg_amcheck", &["--install-missing", "--heapallindexed", "-d", "postgres"]);
-    }
-}
-
 #[test]
 fn postgresql_keeps_every_transaction_and_finds_no_damage() {
     let scale: u64 = scaled("POND_PGBENCH_SCALE", 1);
     let seconds: u64 = scaled("POND_PGBENCH_SECONDS", 4);
     let pond = TestPond::mounted();
-    let postgres = Postgres { pond: &pond, data: pond.path("data"), socket: pond.host_directory("socket") };
-    fs::create_dir(&postgres.data).unwrap();
-    for directory in [&postgres.data, &postgres.socket] {
-        succeed(Command::new("chown").arg("postgres:postgres").arg(directory));
-    }
+    let postgres = Postgres::new(&pond, pond.path("data"), pond.host_directory("socket"));
     postgres.run("initdb", &["--data-checksums", "--auth=trust", "--no-instructions"]);
     postgres.start();
     postgres.run("pgbench", &["--initialize", "--quiet", "--scale", &scale.to_string()]);

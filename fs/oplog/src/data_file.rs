@@ -37,8 +37,8 @@ use crate::{OpLogError, TxnSeq, encode};
 const BULK: usize = 8 << 20;
 /// Most content of one content file.
 const CONTENT_FILE: usize = 1 << 30;
-/// Bounds of an extent row group: the writer holds one per core in memory.
-const ROW_GROUP: Range<usize> = 8 << 20..64 << 20;
+/// Bounds of an extent row group: the writer holds one per core in memory, and two drains may be under way.
+const ROW_GROUP: Range<usize> = 8 << 20..16 << 20;
 /// Most rows of any row group, so that a load can decode one huge commit on all cores.
 const ROW_GROUP_ROWS: usize = 128 << 10;
 /// Content that is turned into Arrow at a time.
@@ -99,10 +99,19 @@ pub(crate) fn plan<'a>(rows: &[&'a [Row]]) -> Vec<Plan<'a>> {
     if !metadata.is_empty() {
         plans.push(Plan { metadata, extents: Vec::new() });
     }
-    for range in runs(&extents, CONTENT_FILE, usize::MAX) {
-        plans.push(Plan { metadata: Vec::new(), extents: extents[range].to_vec() });
-    }
+    plans.extend(content_plans(&extents));
     plans
+}
+
+/// Distributes extents alone over content files.
+pub(crate) fn plan_content(mut extents: Vec<&Row>) -> Vec<Plan<'_>> {
+    extents.sort_unstable_by_key(|row| (row.part, row.node, row.lsn, row.seq));
+    content_plans(&extents)
+}
+
+fn content_plans<'a>(extents: &[&'a Row]) -> Vec<Plan<'a>> {
+    let files = runs(extents, CONTENT_FILE, usize::MAX);
+    files.map(|range| Plan { metadata: Vec::new(), extents: extents[range].to_vec() }).collect()
 }
 
 /// A file that was written and synced in the directory of files being written.
@@ -164,6 +173,13 @@ fn write_to(
     let size = file.file().metadata().map_err(OpLogError::io("stat", path))?.len();
     let digests = digests(file.file(), size, &metadata).map_err(OpLogError::io("read", path))?;
     Ok((size, digests))
+}
+
+/// A data file's name, carrying another transaction.
+pub(crate) fn renamed(name: &str, txn_seq: TxnSeq) -> String {
+    let unique =
+        name.strip_prefix("txn-").and_then(|rest| rest.split_once('-')).map_or(name, |(_, rest)| rest);
+    format!("txn-{:010}-{unique}", txn_seq.0)
 }
 
 /// The transaction that a data file's name carries.

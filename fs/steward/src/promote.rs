@@ -60,7 +60,7 @@ impl Steward {
         tracing::info!(event = "promoted", timeline, from = %position.version, "the replica is a source now");
         // As the next open would.
         let control = Control::open(&self.pond, true)?;
-        let options = OpenOptions { cache_bytes: 1 << 20, ..OpenOptions::default() };
+        let options = OpenOptions { cache_budget: Some(1 << 20), ..OpenOptions::default() };
         let source = Steward::open_source(&self.pond, options, control)?;
         let promoted = source.position();
         if promoted.timeline != timeline {
