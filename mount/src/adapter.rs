@@ -13,6 +13,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ use crate::backing::Backing;
 use crate::coherence::Coherence;
 use crate::convert;
 use crate::mount_point::MAX_REQUEST;
+use crate::readahead::Readahead;
+use crate::readers::Readers;
 use crate::reply::{self, GENERATION, NO_TTL, TTL};
 use crate::virtual_files::{self, Content, VirtualFiles};
 
@@ -45,6 +48,9 @@ const MAX_COPY: u64 = 8 << 20;
 
 /// Longest `fallocate`, bytes, that is answered on the session thread.
 const INLINE_FALLOCATE: u64 = 1 << 20;
+
+/// Extents that one thread decodes ahead of their reader at a time.
+const PREFETCH: usize = 4;
 
 /// What we ask of the kernel, where it can. Not among them: writeback caching, lock forwarding,
 /// `ATOMIC_O_TRUNC`, `DONT_MASK`, `POSIX_ACL`.
@@ -87,6 +93,8 @@ pub(crate) struct Adapter<B> {
     runtime: tokio::runtime::Handle,
     virtual_files: Arc<VirtualFiles>,
     coherence: Arc<Coherence>,
+    readers: Readers,
+    readahead: Readahead,
     /// Whether the kernel takes ENOSYS to `open` and `opendir` for "do not ask again".
     no_open: bool,
     no_opendir: bool,
@@ -95,16 +103,23 @@ pub(crate) struct Adapter<B> {
 }
 
 impl<B: Backing> Adapter<B> {
-    pub(crate) fn new(backing: Arc<B>, runtime: tokio::runtime::Handle, virtual_files: VirtualFiles) -> Self {
-        Adapter {
+    /// Fails if no thread can be started.
+    pub(crate) fn new(
+        backing: Arc<B>,
+        runtime: tokio::runtime::Handle,
+        virtual_files: VirtualFiles,
+    ) -> io::Result<Self> {
+        Ok(Adapter {
             keep_missing: !backing.follows(),
+            readers: Readers::start()?,
+            readahead: Readahead::new(backing.fs().persistence().prefetch_budget()),
             backing,
             runtime,
             virtual_files: Arc::new(virtual_files),
             coherence: Coherence::new(),
             no_open: false,
             no_opendir: false,
-        }
+        })
     }
 
     fn fs(&self) -> &TinyFs {
@@ -140,6 +155,18 @@ impl<B: Backing> Adapter<B> {
     /// Runs on another thread what may wait.
     fn offload(&self, work: impl FnOnce() + Send + 'static) {
         self.runtime.spawn_blocking(move || guarded(work));
+    }
+
+    /// Has the extents in these bytes of a file decoded, in pieces that several threads take up.
+    fn prefetch(&self, id: NodeId, ahead: Range<u64>) {
+        // A file that is gone is not read any more.
+        let Ok(locations) = self.fs().locations(id, ahead.start, ahead.end - ahead.start) else { return };
+        for piece in locations.chunks(PREFETCH) {
+            let (persistence, piece) = (self.fs().persistence().clone(), piece.to_vec());
+            self.readers.prefetch(move || {
+                piece.into_iter().for_each(|location| persistence.prefetch(location));
+            });
+        }
     }
 
     fn look_up_virtual(&self, name: &OsStr, reply: ReplyEntry) {
@@ -459,22 +486,27 @@ impl<B: Backing> Filesystem for Adapter<B> {
                     None => reply.error(Errno::ESTALE),
                 };
             };
-            let plan = match self.fs().read(id, offset, size as usize) {
+            let mut plan = match self.fs().read(id, offset, size as usize) {
                 Ok(plan) => plan,
                 Err(error) => return reply.error(convert::errno(&error)),
             };
             let persistence = self.fs().persistence();
+            let ahead = self.readahead.note(id, offset, plan.len() as u64);
             if let Some(data) = plan.fill_cached(persistence.as_ref()) {
-                return reply.data(&data);
+                reply.data(&data);
+            } else {
+                let persistence = persistence.clone();
+                self.readers.read(move || match plan.fill(persistence.as_ref()) {
+                    Ok(data) => reply.data(&data),
+                    Err(error) => {
+                        tracing::error!(node = %id, offset, %error, "cannot read");
+                        reply.error(Errno::from_i32(error.errno));
+                    }
+                });
             }
-            let persistence = persistence.clone();
-            self.offload(move || match plan.fill(persistence.as_ref()) {
-                Ok(data) => reply.data(&data),
-                Err(error) => {
-                    tracing::error!(node = %id, offset, %error, "cannot read");
-                    reply.error(Errno::from_i32(error.errno));
-                }
-            });
+            if let Some(ahead) = ahead {
+                self.prefetch(id, ahead);
+            }
         });
     }
 
@@ -504,7 +536,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
             let (backing, data) = (self.backing.clone(), data.to_vec());
             self.offload(move || {
                 let written = backing
-                    .wait_for_room()
+                    .wait_for_room(data.len() as u64)
                     .and_then(|()| backing.fs().write(&caller, id, offset, &data, flags));
                 reply::written(reply, written);
             });
@@ -545,7 +577,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
             }
             let backing = self.backing.clone();
             self.offload(move || {
-                let room = if needs_room { backing.wait_for_room() } else { Ok(()) };
+                let room = if needs_room { backing.wait_for_room(0) } else { Ok(()) };
                 let done = room.and_then(|()| backing.fs().fallocate(&caller, id, offset, length, mode));
                 reply::empty(reply, done);
             });
@@ -573,7 +605,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
             let (backing, caller) = (self.backing.clone(), convert::caller(request));
             let length = length.min(MAX_COPY);
             self.offload(move || {
-                let copied = backing.wait_for_room().and_then(|()| {
+                let copied = backing.wait_for_room(length).and_then(|()| {
                     backing.fs().copy_range(&caller, source, source_offset, target, target_offset, length)
                 });
                 reply::written(reply, copied);

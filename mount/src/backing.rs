@@ -21,8 +21,8 @@ pub(crate) trait Backing: Send + Sync + 'static {
     /// Whether a write may go ahead now.
     fn has_room(&self) -> bool;
 
-    /// Waits until a write may go ahead.
-    fn wait_for_room(&self) -> Result<(), Error>;
+    /// Waits until a write of so many bytes may go ahead.
+    fn wait_for_room(&self, bytes: u64) -> Result<(), Error>;
 
     /// What a file in `.pond/` says now. May block.
     fn content(&self, file: Content) -> Vec<u8>;

@@ -210,7 +210,8 @@ fn show(
     let serve = || {
         // SAFETY: neither call can fail.
         let owner = unsafe { VirtualFiles::new(libc::geteuid(), libc::getegid()) };
-        let adapter = Adapter::new(mounted.clone(), runtime.handle().clone(), owner);
+        let adapter = Adapter::new(mounted.clone(), runtime.handle().clone(), owner)
+            .map_err(|error| MountError::io("start the reading threads of", mountpoint, error))?;
         // Before the session, so that the kernel hears of all that changes after its first look.
         let (fs, coherence, follows) = (steward.fs().clone(), adapter.coherence(), mounted.follows);
         steward.watch_changes(Box::new(move |stale| coherence.tell(stale::notes(&fs, stale, follows))));

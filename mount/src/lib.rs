@@ -23,6 +23,8 @@ mod mount_point;
 mod mount_tests;
 mod options;
 mod protocol;
+mod readahead;
+mod readers;
 mod ready;
 mod reply;
 mod server;

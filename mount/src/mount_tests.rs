@@ -56,7 +56,7 @@ impl Backing for Memory {
         self.room.load(Ordering::SeqCst)
     }
 
-    fn wait_for_room(&self) -> Result<(), Error> {
+    fn wait_for_room(&self, _bytes: u64) -> Result<(), Error> {
         self.parked.fetch_add(1, Ordering::SeqCst);
         while !self.has_room() {
             thread::sleep(Duration::from_millis(1));
@@ -104,7 +104,8 @@ impl TestMount {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let options = MountOptions::default();
         let descriptor = mount_point::mount(directory.path(), &root, follows, &options).unwrap();
-        let adapter = Adapter::new(backing.clone(), runtime.handle().clone(), VirtualFiles::new(0, 0));
+        let adapter =
+            Adapter::new(backing.clone(), runtime.handle().clone(), VirtualFiles::new(0, 0)).unwrap();
         let coherence = adapter.coherence();
         let mut mount =
             TestMount { root, backing, coherence, session: None, _runtime: runtime, _directory: directory };

@@ -95,8 +95,8 @@ impl Backing for Mounted {
         self.steward.has_room()
     }
 
-    fn wait_for_room(&self) -> Result<(), Error> {
-        self.steward.wait_for_room()
+    fn wait_for_room(&self, bytes: u64) -> Result<(), Error> {
+        self.steward.wait_to_write(bytes)
     }
 
     fn content(&self, file: Content) -> Vec<u8> {

@@ -1,16 +1,22 @@
-//! What an fsync costs: 4 KiB appends, each with `fdatasync`, on pond and on ext4 in turn, and how many Delta
-//! versions a minute of them makes.
+//! What an fsync costs: 4 KiB appends, each with `fdatasync`, by one writer and by four, and `pgbench`, on pond,
+//! libfuse's `passthrough_ll` on ext4, and ext4 itself, in turn; and how many Delta versions they make meanwhile.
 //!
-//! `cargo bench -p pond-tests --bench fsync_cost`. `POND_BENCH_SECONDS` sets the length of the second part.
+//! `cargo bench -p pond-tests --bench fsync_cost`. `POND_BENCH_ROUNDS` sets the number of rounds, `POND_BENCH_SECONDS`
+//! the length of the run that counts versions, `POND_PGBENCH_SCALE` and `POND_PGBENCH_SECONDS` the size of pgbench
+//! (0 seconds leave it out). Lines are `name value unit`.
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pond_tests::TestPond;
-use pond_tests::measure::{median, ratio};
+use pond_tests::measure::{figure, median, middle};
+use pond_tests::passthrough::Passthrough;
+use pond_tests::postgres::Postgres;
 use pond_tests::scale::scaled;
+
+const PLACES: [&str; 3] = ["pond", "passthrough", "ext4"];
 
 /// Appends for some time and returns what each took.
 fn append(path: &Path, how_long: Duration) -> Vec<Duration> {
@@ -27,22 +33,81 @@ fn append(path: &Path, how_long: Duration) -> Vec<Duration> {
     times
 }
 
-fn main() {
-    let pond = TestPond::mounted();
-    let ext4 = pond.host_directory("ext4");
-    let (mut ours, mut host) = (Vec::new(), Vec::new());
-    for _ in 0..20 {
-        host.extend(append(&ext4.join("file"), Duration::from_millis(500)));
-        ours.extend(append(&pond.path("file"), Duration::from_millis(500)));
-    }
-    let (ours, host) = (median(ours), median(host));
-    println!(
-        "append of 4 KiB with fdatasync, median: pond {ours:.0?}, ext4 {host:.0?}, ratio {:.2}",
-        ratio(ours, host)
-    );
+/// The same by several writers, each to a file of its own.
+fn append_all(directory: &Path, writers: usize, how_long: Duration) -> Vec<Duration> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..writers)
+            .map(|n| scope.spawn(move || append(&directory.join(format!("file-{n}")), how_long)))
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a writer")).collect()
+    })
+}
 
-    let seconds = scaled("POND_BENCH_SECONDS", 60);
+/// Transactions a second, as pgbench tells.
+fn pgbench(postgres: &Postgres<'_>, seconds: u64) -> f64 {
+    postgres.start();
+    let told = postgres.run("pgbench", &["--client=4", "--time", &seconds.to_string()]);
+    postgres.stop();
+    let tps = told.lines().find_map(|line| line.strip_prefix("tps = ")).expect("pgbench tells");
+    tps.split(' ').next().and_then(|tps| tps.parse().ok()).expect("a number")
+}
+
+fn ratios(name: &str, [ours, passed, host]: [f64; 3], unit: &str) {
+    for (place, value) in PLACES.iter().zip([ours, passed, host]) {
+        figure(&format!("{name}_{place}"), value, unit);
+    }
+    figure(&format!("{name}_pond_to_passthrough"), ours / passed, "x");
+}
+
+fn main() {
+    let pond = TestPond::with_patience(Duration::from_secs(4 * 3600));
+    pond.mount();
+    let passthrough = Passthrough::mount(&pond.host_directory("passthrough"));
+    let ext4 = pond.host_directory("ext4");
+    let places = [pond.mountpoint(), passthrough.mountpoint(), &ext4];
+    let rounds = scaled("POND_BENCH_ROUNDS", 10u64);
+    for writers in [1, 4] {
+        let (mut rates, mut latencies): ([Vec<f64>; 3], [Vec<Duration>; 3]) = Default::default();
+        for _ in 0..rounds {
+            for (i, place) in places.iter().enumerate() {
+                let times = append_all(place, writers, Duration::from_secs(1));
+                rates[i].push(times.len() as f64);
+                latencies[i].extend(times);
+            }
+        }
+        ratios(&format!("fsync_{writers}_writers"), rates.map(middle), "1/s");
+        let micros = |latencies| median(latencies).as_secs_f64() * 1e6;
+        ratios(&format!("fsync_{writers}_writers_latency"), latencies.map(micros), "us");
+    }
+
+    let seconds = scaled("POND_BENCH_SECONDS", 20);
     let before = pond.version();
-    let count = append(&pond.path("minute"), Duration::from_secs(seconds)).len();
-    println!("{count} of them in {seconds} s made {} versions", pond.version() - before);
+    append(&pond.path("minute"), Duration::from_secs(seconds));
+    figure("fsync_versions", (pond.version() - before) as f64 / seconds as f64, "1/s");
+
+    let seconds = scaled("POND_PGBENCH_SECONDS", 10u64);
+    if seconds > 0 {
+        let scale = scaled("POND_PGBENCH_SCALE", 5u64).to_string();
+        let servers: Vec<Postgres<'_>> = places
+            .iter()
+            .zip(PLACES)
+            .map(|(place, name)| {
+                let data: PathBuf = place.join("postgres");
+                let server = Postgres::at(&pond, data, pond.host_directory(&format!("socket-{name}")));
+                server.run("initdb", &["--data-checksums", "--auth=trust", "--no-instructions"]);
+                server.start();
+                server.run("pgbench", &["--initialize", "--quiet", "--scale", &scale]);
+                server.stop();
+                server
+            })
+            .collect();
+        let mut rates: [Vec<f64>; 3] = Default::default();
+        let before = pond.version();
+        for _ in 0..rounds.div_ceil(3) {
+            servers.iter().zip(&mut rates).for_each(|(server, rates)| rates.push(pgbench(server, seconds)));
+        }
+        let spent = (rates[0].len() as u64 * seconds) as f64;
+        ratios("pgbench_4_clients", rates.map(middle), "1/s");
+        figure("pgbench_versions", (pond.version() - before) as f64 / spent, "1/s");
+    }
 }

@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod binary;
+pub mod cgroup;
 pub mod command;
 pub mod content;
 pub mod disk;

@@ -14,6 +14,25 @@ pub fn ratio(a: Duration, b: Duration) -> f64 {
     a.as_secs_f64() / b.as_secs_f64()
 }
 
+/// The middle one of numbers; of an even number of them the upper middle.
+pub fn middle(mut figures: Vec<f64>) -> f64 {
+    assert!(!figures.is_empty(), "a middle of nothing");
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// Prints a figure as a line of `name value unit`, for people and programs alike.
+pub fn figure(name: &str, value: f64, unit: &str) {
+    println!("{name:45} {value:12.2} {unit}");
+}
+
+/// Bytes that a process has had written to disks.
+pub fn written_to_disk(pid: i32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).expect("the process runs, and we are root");
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).expect("the kernel counts");
+    line.parse().expect("a number")
+}
+
 /// The resident memory of a process, bytes.
 pub fn resident(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");

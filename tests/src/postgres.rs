@@ -20,7 +20,13 @@ impl<'a> Postgres<'a> {
     /// Makes its directories, in the pond and outside; with nothing in them yet.
     #[track_caller]
     pub fn new(pond: &'a TestPond) -> Self {
-        let postgres = Postgres { pond, data: pond.path("data"), socket: pond.host_directory("socket") };
+        Self::at(pond, pond.path("data"), pond.host_directory("socket"))
+    }
+
+    /// The same with its data in `data`, which is made, and its socket and log in `socket`.
+    #[track_caller]
+    pub fn at(pond: &'a TestPond, data: PathBuf, socket: PathBuf) -> Self {
+        let postgres = Postgres { pond, data, socket };
         fs::create_dir(&postgres.data).unwrap_or_else(|error| panic!("{}: {error}", postgres.data.display()));
         for directory in [&postgres.data, &postgres.socket] {
             succeed(Command::new("chown").arg("postgres:postgres").arg(directory));

@@ -273,12 +273,7 @@ with, where wanted:
     ///
     /// Settings belong to this copy of the pond and are never replicated, as factory_mode:NAME, which says
     /// how the factory NAME runs here. Without an action all settings are listed.
-    #[command(after_long_help = "\
-Examples:
-  pond control
-  pond control get factory_mode:remote
-  pond control set factory_mode:exec-log push
-  pond control --mode sync                as pond sync")]
+    #[command(after_long_help = crate::commands::control_help())]
     Control(ControlArgs),
 
     /// Make a replica writable, on a timeline of its own

@@ -22,6 +22,7 @@ use crate::error::Result;
 use crate::output::{Notices, Output};
 use crate::target::Pond;
 
+pub use control::help as control_help;
 pub use mount::{AS_POND, check_options, describe_unmount, mount as run_mount};
 
 /// What all commands share.

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -37,8 +37,8 @@ use crate::{OpLogError, TxnSeq, encode};
 const BULK: usize = 8 << 20;
 /// Most content of one content file.
 const CONTENT_FILE: usize = 1 << 30;
-/// Bounds of an extent row group: the writer holds one per core in memory.
-const ROW_GROUP: Range<usize> = 8 << 20..64 << 20;
+/// Bounds of an extent row group: the writer holds one per core in memory, and two drains may be under way.
+const ROW_GROUP: Range<usize> = 8 << 20..16 << 20;
 /// Most rows of any row group, so that a load can decode one huge commit on all cores.
 const ROW_GROUP_ROWS: usize = 128 << 10;
 /// Content that is turned into Arrow at a time.
@@ -105,10 +105,19 @@ pub(crate) fn plan<'a>(rows: &[&'a [Row]]) -> Vec<Plan<'a>> {
     if !metadata.is_empty() {
         plans.push(Plan { metadata, extents: Vec::new() });
     }
-    for range in runs(&extents, CONTENT_FILE, usize::MAX) {
-        plans.push(Plan { metadata: Vec::new(), extents: extents[range].to_vec() });
-    }
+    plans.extend(content_plans(&extents));
     plans
+}
+
+/// Distributes extents alone over content files.
+pub(crate) fn plan_content(mut extents: Vec<&Row>) -> Vec<Plan<'_>> {
+    extents.sort_unstable_by_key(|row| (row.part, row.node, row.lsn, row.seq));
+    content_plans(&extents)
+}
+
+fn content_plans<'a>(extents: &[&'a Row]) -> Vec<Plan<'a>> {
+    let files = runs(extents, CONTENT_FILE, usize::MAX);
+    files.map(|range| Plan { metadata: Vec::new(), extents: extents[range].to_vec() }).collect()
 }
 
 /// A file that was written and synced in the directory of files being written.
@@ -164,12 +173,39 @@ fn write_to(
     threads: usize,
 ) -> Result<(u64, Digests), OpLogError> {
     let mut file = DurableFile::create(path).map_err(OpLogError::io("create", path))?;
+    let mut hashing = Hashing { file: &mut file, hasher: blake3::Hasher::new() };
     let metadata =
-        encode_file(&mut file, plan, txn_seq, threads).map_err(|error| parquet_error(path, error))?;
+        encode_file(&mut hashing, plan, txn_seq, threads).map_err(|error| parquet_error(path, error))?;
+    let whole = hashing.hasher.finalize().to_hex().to_string();
     file.sync().map_err(OpLogError::io("fsync", path))?;
     let size = file.file().metadata().map_err(OpLogError::io("stat", path))?.len();
-    let digests = digests(file.file(), size, &metadata).map_err(OpLogError::io("read", path))?;
+    let digests = digests(file.file(), size, &metadata, whole).map_err(OpLogError::io("read", path))?;
     Ok((size, digests))
+}
+
+/// A file that is hashed as it is written: read again, it would be whatever became of it.
+struct Hashing<'a> {
+    file: &'a mut DurableFile,
+    hasher: blake3::Hasher,
+}
+
+impl Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// A data file's name, carrying another transaction.
+pub(crate) fn renamed(name: &str, txn_seq: TxnSeq) -> String {
+    let unique =
+        name.strip_prefix("txn-").and_then(|rest| rest.split_once('-')).map_or(name, |(_, rest)| rest);
+    format!("txn-{:010}-{unique}", txn_seq.0)
 }
 
 /// The transaction that a data file's name carries.
@@ -203,7 +239,7 @@ pub(crate) fn parquet_error(path: &Path, error: ParquetError) -> OpLogError {
 }
 
 fn encode_file(
-    file: &mut DurableFile,
+    file: &mut Hashing<'_>,
     plan: &Plan<'_>,
     txn_seq: TxnSeq,
     threads: usize,
@@ -446,10 +482,10 @@ pub(crate) fn digests_of(path: &Path) -> io::Result<Digests> {
     let file = File::open(path)?;
     let size = file.metadata()?.len();
     let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).map_err(io::Error::other)?;
-    digests(&file, size, &metadata)
+    digests(&file, size, &metadata, file_digest(&file, size)?)
 }
 
-fn digests(file: &File, size: u64, metadata: &ParquetMetaData) -> io::Result<Digests> {
+fn digests(file: &File, size: u64, metadata: &ParquetMetaData, whole: String) -> io::Result<Digests> {
     let mut tail = [0; TAIL];
     file.read_exact_at(&mut tail, size.saturating_sub(TAIL as u64))?;
     let footer = footer_length(&tail)
@@ -458,7 +494,7 @@ fn digests(file: &File, size: u64, metadata: &ParquetMetaData) -> io::Result<Dig
     Ok(Digests {
         footer: digest(file, std::iter::once(footer..size))?,
         footprint: digest(file, footprint(metadata))?,
-        file: file_digest(file, size)?,
+        file: whole,
     })
 }
 

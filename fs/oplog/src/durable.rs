@@ -67,6 +67,37 @@ impl DurableFile {
         })
     }
 
+    /// Opens a file that is there, to be overwritten from its beginning; its blocks are used again.
+    pub(crate) fn reuse(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(DurableFile {
+            file,
+            path: path.to_path_buf(),
+            position: 0,
+            #[cfg(test)]
+            fail: Default::default(),
+        })
+    }
+
+    /// Goes on writing from here.
+    pub(crate) fn seek_to(&mut self, offset: u64) -> io::Result<()> {
+        self.position = self.file.seek(SeekFrom::Start(offset))?;
+        Ok(())
+    }
+
+    /// Gives the file another name, which is durable once the directory is synced.
+    pub(crate) fn rename(&mut self, to: &Path) -> io::Result<()> {
+        rename(&self.path, to)?;
+        self.path = to.to_path_buf();
+        Ok(())
+    }
+
+    /// Drops what lies after `length`, which is durable with the next sync.
+    pub(crate) fn truncate(&mut self, length: u64) -> io::Result<()> {
+        let told = |_: &()| Step::Truncate { path: self.path.clone(), length };
+        step(&self.path, || self.file.set_len(length), told)
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -43,7 +43,9 @@ impl OpLog {
                 // Files that only hold old rows anew say nothing new. The rows' old places stay readable: a file
                 // that a version removes stays on disk, and nobody here forgets its number.
                 let Some(add) = action.add.filter(|add| add.data_change) else { continue };
-                let file = *ahead.entry(add.path.clone()).or_insert_with(|| self.files().add(&add.path));
+                let file = *ahead
+                    .entry(add.path.clone())
+                    .or_insert_with(|| self.files().add(&add.path, Digests::of(&add).as_ref()));
                 sources.push(Source {
                     file,
                     path: self.log().table().join(&add.path),

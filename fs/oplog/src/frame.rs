@@ -72,7 +72,10 @@ impl Header {
         let mut bytes = Vec::with_capacity(FIXED + schema.len() + DIGEST);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
-        bytes.extend_from_slice(&if self.after_failure { AFTER_FAILURE } else { 0 }.to_le_bytes());
+        // The other bits say nothing: they make no two headers alike, so that frames which a reused file held before
+        // are never taken for this segment's.
+        let random = uuid::Uuid::new_v4().as_u128() as u32 & !AFTER_FAILURE;
+        bytes.extend_from_slice(&(random | if self.after_failure { AFTER_FAILURE } else { 0 }).to_le_bytes());
         bytes.extend_from_slice(&self.number.to_le_bytes());
         bytes.extend_from_slice(self.pond_id.as_bytes());
         bytes.extend_from_slice(&self.base.version.to_le_bytes());

@@ -15,6 +15,12 @@
 //! returns; a new segment's name is synced first. Taking a cut ends the segment, and a segment goes once a
 //! durable log entry covers all its lsns.
 //!
+//! A segment that is no longer needed is kept as `spare` and the next one is written over it: an fdatasync that changes
+//! neither size nor blocks takes half as long. What is left of the old frames behind the new ones has another
+//! digest to begin with and is never taken for a frame; 8 zero bytes after the last frame say that it ends there. The spare
+//! loses its old name before it is overwritten, and gets the new one after its new header is synced. A segment
+//! that ends is cut to its frames, so only the newest has anything behind them.
+//!
 //! **A torn frame is legal only where nothing after it can have been promised**: at the tail of the newest
 //! segment, or before a segment that was begun because this one failed (flag `AFTER_FAILURE`), whose first
 //! frame holds again whatever was not yet in the table. Anything else is damage.
@@ -29,6 +35,15 @@ use pond_tinyfs::{Lsn, Row};
 use crate::durable::{self, DurableFile, Existing};
 use crate::frame::{Base, FrameEncoder, Header, Payload};
 use crate::{PondId, Position};
+
+/// Name of a segment that is no longer needed and will be overwritten.
+const SPARE: &str = "spare";
+
+/// Larger segments are not kept as spares, bytes.
+const LARGEST_SPARE: u64 = 16 << 20;
+
+/// Zero bytes that say that no frame follows.
+pub(crate) const TERMINATOR: usize = 8;
 
 /// Why rows could not be journaled.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +169,8 @@ struct State {
     next: u64,
     /// Where the table stood when a segment that begins now begins.
     base: Base,
+    /// Whether there is a spare.
+    spare: bool,
     encoder: FrameEncoder,
 }
 
@@ -161,7 +178,13 @@ enum Current {
     /// The next append begins a segment.
     None,
     /// Takes frames.
-    Open { file: DurableFile, segment: Segment, seed: [u8; 32] },
+    Open {
+        file: DurableFile,
+        segment: Segment,
+        seed: [u8; 32],
+        /// Length of the file: behind the frames there may be what it held before.
+        length: u64,
+    },
     /// Failed: what no commit holds must be appended again.
     Failed(Segment),
     /// Takes nothing any more.
@@ -178,7 +201,8 @@ impl Journal {
     ) -> Result<Self, JournalError> {
         let next = ended.iter().map(|segment| segment.number + 1).max().unwrap_or(1);
         let encoder = FrameEncoder::new().map_err(|why| JournalError::Encode { why })?;
-        let state = State { ended, current: Current::None, next, base, encoder };
+        let spare = directory.join(SPARE).exists();
+        let state = State { ended, current: Current::None, next, base, spare, encoder };
         Ok(Journal { directory: directory.to_path_buf(), pond_id, state: Mutex::new(state) })
     }
 
@@ -231,7 +255,7 @@ impl Journal {
 
     fn end(&self, state: &mut State) -> Result<(), JournalError> {
         match std::mem::replace(&mut state.current, Current::None) {
-            Current::Open { file, segment, .. } => match file.sync() {
+            Current::Open { mut file, segment, length, .. } => match end_of(&mut file, &segment, length) {
                 Ok(()) => {
                     state.ended.push(segment);
                     Ok(())
@@ -258,10 +282,18 @@ impl Journal {
             if oldest.last_lsn > position.cut_lsn {
                 break;
             }
-            durable::remove(&oldest.path).map_err(JournalError::io("remove", &oldest.path))?;
+            let failed = oldest.failed;
+            // What failed is not to be trusted with anything new.
+            if state.spare || failed || oldest.bytes > LARGEST_SPARE {
+                durable::remove(&oldest.path).map_err(JournalError::io("remove", &oldest.path))?;
+            } else {
+                let spare = self.directory.join(SPARE);
+                durable::rename(&oldest.path, &spare).map_err(JournalError::io("move", &oldest.path))?;
+                state.spare = true;
+            }
             // A whole segment that comes back after power loss holds nothing that is replayed. A torn one must not
             // outlive the one after it, which says that it may be torn.
-            if oldest.failed {
+            if failed {
                 durable::sync_directory(&self.directory)
                     .map_err(JournalError::io("fsync", &self.directory))?;
             }
@@ -325,13 +357,19 @@ impl Journal {
         if !matches!(state.current, Current::Open { .. }) {
             self.begin(state)?;
         }
-        let Current::Open { file, segment, seed } = &mut state.current else { return Ok(()) };
+        let Current::Open { file, segment, seed, length } = &mut state.current else { return Ok(()) };
         let header = payload.frame_header(seed, segment.bytes);
-        let mut pieces: Vec<IoSlice<'_>> =
-            std::iter::once(&header[..]).chain(payload.pieces()).map(IoSlice::new).collect();
-        let failure = match file.write_all_vectored(&mut pieces) {
+        let end = segment.bytes + payload.frame_length();
+        let mut pieces: Vec<IoSlice<'_>> = std::iter::once(&header[..])
+            .chain(payload.pieces())
+            .chain([terminator(end, *length)])
+            .map(IoSlice::new)
+            .collect();
+        let written = file.seek_to(segment.bytes).and_then(|()| file.write_all_vectored(&mut pieces));
+        let failure = match written {
             Ok(()) => match file.sync() {
                 Ok(()) => {
+                    *length = end.max(*length);
                     segment.bytes += payload.frame_length();
                     segment.frames += 1;
                     segment.last_lsn = segment.last_lsn.max(payload.last_lsn);
@@ -342,7 +380,10 @@ impl Journal {
             Err(error) => {
                 let failure = JournalError::io("write", &segment.path)(error);
                 match file.cut_back(segment.bytes) {
-                    Ok(()) => return Err(failure),
+                    Ok(()) => {
+                        *length = segment.bytes;
+                        return Err(failure);
+                    }
                     Err(error) => {
                         tracing::error!(path = %segment.path.display(), %error, "cannot take a write back")
                     }
@@ -364,34 +405,69 @@ impl Journal {
         // Also if this one fails: what is left of it must not stand in the way of the next.
         state.next += 1;
         let path = self.directory.join(segment_name(number));
-        let mut file = DurableFile::create(&path).map_err(|error| {
-            if error.kind() != io::ErrorKind::AlreadyExists {
+        let (mut file, length) = self.new_file(state, &path).inspect_err(|error| {
+            // A number that is passed over would look like a segment that was lost.
+            let taken = io::ErrorKind::AlreadyExists;
+            if !matches!(error, JournalError::Io { source, .. } if source.kind() == taken) {
                 state.next = number;
             }
-            JournalError::io("create", &path)(error)
         })?;
         let after_failure = matches!(state.current, Current::Failed(_));
         let header = Header { after_failure, number, pond_id: self.pond_id, base: state.base };
         let (bytes, seed) = header.encode(state.encoder.schema());
+        let end = terminator(bytes.len() as u64, length);
         let written = file
-            .write_all_vectored(&mut [IoSlice::new(&bytes)])
+            .write_all_vectored(&mut [IoSlice::new(&bytes), IoSlice::new(end)])
             .and_then(|()| file.sync())
+            .and_then(|()| if file.path() == path { Ok(()) } else { file.rename(&path) })
             .and_then(|()| durable::sync_directory(&self.directory));
         if let Err(error) = written {
             // Left behind, it would be a torn segment that others follow.
-            durable::remove(&path).map_err(JournalError::io("remove", &path))?;
+            let left = file.path();
+            durable::remove(left).map_err(JournalError::io("remove", left))?;
             // A number that is passed over would look like a segment that was lost.
             state.next = number;
             return Err(JournalError::io("write", &path)(error));
         }
+        let length = length.max(bytes.len() as u64);
         let segment =
             Segment { number, path, last_lsn: Lsn(0), frames: 0, bytes: bytes.len() as u64, failed: false };
-        let before = std::mem::replace(&mut state.current, Current::Open { file, segment, seed });
+        let before = std::mem::replace(&mut state.current, Current::Open { file, segment, seed, length });
         if let Current::Failed(segment) = before {
             state.ended.push(segment);
         }
         Ok(())
     }
+}
+
+impl Journal {
+    /// A file for the segment at `path`, and its length: the spare, still under its name, or a new one.
+    fn new_file(&self, state: &mut State, path: &Path) -> Result<(DurableFile, u64), JournalError> {
+        let spare = self.directory.join(SPARE);
+        if std::mem::take(&mut state.spare) {
+            // Were its old name to come back after power loss, there would be a segment with another one's frames.
+            durable::sync_directory(&self.directory).map_err(JournalError::io("fsync", &self.directory))?;
+            match DurableFile::reuse(&spare).and_then(|file| Ok((file.file().metadata()?.len(), file))) {
+                Ok((length, file)) => return Ok((file, length)),
+                Err(error) => tracing::warn!(path = %spare.display(), %error, "cannot use the spare segment"),
+            }
+        }
+        let file = DurableFile::create(path).map_err(JournalError::io("create", path))?;
+        Ok((file, 0))
+    }
+}
+
+/// What a frame, or a header, is followed by that ends here in a file of this length: where old bytes follow, zeros.
+fn terminator(end: u64, length: u64) -> &'static [u8] {
+    &[0; TERMINATOR][..length.saturating_sub(end).min(TERMINATOR as u64) as usize]
+}
+
+/// Cuts a segment to its frames and syncs it.
+fn end_of(file: &mut DurableFile, segment: &Segment, length: u64) -> io::Result<()> {
+    if length > segment.bytes {
+        file.truncate(segment.bytes)?;
+    }
+    file.sync()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod content;
 mod data_file;
 mod decode;
 mod delta;
+mod drain;
 pub mod durable;
 mod encode;
 mod entries;
@@ -21,6 +22,8 @@ mod journal;
 mod layout;
 mod load;
 mod oplog;
+mod page;
+mod page_index;
 mod placing;
 mod position;
 mod quarantine;
@@ -38,6 +41,7 @@ mod sweep;
 mod table;
 
 pub use delta::{checkpoint_name, entry_name};
+pub use drain::Drained;
 pub use durable::{Existing, is_temporary, write_durably};
 pub use error::OpLogError;
 pub use export::{

@@ -14,10 +14,11 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use pond_tinyfs::{Fold, Location, Lsn, PersistenceLayer, Placed, Record, Row, Space, StorageError, Tree};
 
-use crate::action::{Action, CommitInfo, Metadata, Protocol, Txn, metric};
+use crate::action::{Action, Add, CommitInfo, Metadata, Protocol, Txn, metric};
 use crate::content::DataFiles;
 use crate::data_file::{self, Digests, Written};
 use crate::delta::{self, Log, Put};
+use crate::drain::Drained;
 use crate::journal::base_of;
 use crate::load::{self, Source};
 use crate::recovery::{self, Recovered};
@@ -138,7 +139,7 @@ impl OpLog {
         let rows = [root];
         let written = write_files(&layout, &[&rows], txn_seq, now)?;
         let next = Next { version: Version(0), timestamp: now, txn_seq, cut_lsn, timeline: 1 };
-        let bytes = entry(&next, pond_id, origin, start, &written)
+        let bytes = entry(&next, pond_id, origin, start, &written, (&[], 0))
             .map_err(|error| OpLogError::Encode { path: layout.delta_log(), why: error.to_string() })?;
         match log.put(Version(0), &bytes)? {
             Put::Done => Ok(()),
@@ -216,7 +217,7 @@ impl OpLog {
             .files
             .values()
             .map(|add| Source {
-                file: files.add(&add.path),
+                file: files.add(&add.path, Digests::of(add).as_ref()),
                 path: log.table().join(&add.path),
                 size: add.size,
                 digests: Digests::of(add),
@@ -281,6 +282,17 @@ impl OpLog {
     /// journal and these rows were moved aside; and [`OpLogError::Unconfirmed`], when syncing the entry failed.
     /// Both end writing for good.
     pub fn commit(&self, rows: &[&[Row]], cut_lsn: Lsn, origin: &Origin) -> Result<Committed, OpLogError> {
+        self.commit_drained(rows, &[], cut_lsn, origin)
+    }
+
+    /// A [`commit`](Self::commit) that also names files which [`drain`](Self::drain) wrote. After an error they are as good as before.
+    pub fn commit_drained(
+        &self,
+        rows: &[&[Row]],
+        drained: &[&Drained],
+        cut_lsn: Lsn,
+        origin: &Origin,
+    ) -> Result<Committed, OpLogError> {
         let mut open = self.commit.lock();
         if let Err(why) = &*open {
             return Err(OpLogError::ReadOnly { path: self.log.table().to_path_buf(), why: why.clone() });
@@ -296,8 +308,14 @@ impl OpLog {
             return Err(OpLogError::Encode { path: self.log.table().to_path_buf(), why });
         }
         let next = Next::after(&last, cut_lsn, self.timeline());
+        let named = self.name_drained(drained, next.txn_seq)?;
         let written = write_files(&self.layout, rows, next.txn_seq, next.timestamp)?;
-        let put = entry(&next, self.identity.pond_id, origin, Vec::new(), &written)
+        if written.is_empty() && !named.is_empty() {
+            let data = self.layout.data();
+            durable::sync_directory(&data).map_err(OpLogError::io("fsync", &data))?;
+        }
+        let drained_rows: u64 = drained.iter().map(|drained| drained.rows()).sum();
+        let put = entry(&next, self.identity.pond_id, origin, Vec::new(), &written, (&named, drained_rows))
             .map_err(|error| OpLogError::Encode {
                 path: self.log.entry_path(next.version),
                 why: error.to_string(),
@@ -309,7 +327,11 @@ impl OpLog {
             Ok((Put::SomeoneElse, _)) => {
                 let why = format!("another writer made version {}", next.version);
                 *open = Err(why.clone());
-                let kept = match self.journal.orphan(rows, &why) {
+                let kept = self.journal.orphan(rows, &why).and_then(|kept| {
+                    self.orphan_drained(drained, &kept)?;
+                    Ok(kept)
+                });
+                let kept = match kept {
                     Ok(kept) => kept.display().to_string(),
                     Err(error) => format!("the journal, which could not be moved ({error})"),
                 };
@@ -326,23 +348,13 @@ impl OpLog {
         };
         let mut placed = Vec::new();
         for file in &written {
-            let number = self.files.add(&file.add.path);
-            placed.extend(file.extents.iter().filter_map(|&(row, extent)| match &extent.record {
-                Record::Extent(record) => Some(Placed {
-                    node: extent.node,
-                    lsn: extent.lsn,
-                    seq: extent.seq,
-                    offset: record.offset,
-                    length: record.length,
-                    location: Location { file: number, row },
-                }),
-                _ => None,
-            }));
+            placed.extend(placed_in(file, self.files.add(&file.add.path, Digests::of(&file.add).as_ref())));
         }
         let position = next.position(&bytes);
         *self.position.write() = position.clone();
-        let bytes = written.iter().map(|file| file.add.size).sum();
-        Ok(Committed { position, placed, files: written.len() as u32, bytes })
+        let adds = written.iter().map(|file| &file.add).chain(&named);
+        let bytes = adds.map(|add| add.size).sum();
+        Ok(Committed { position, placed, files: (written.len() + named.len()) as u32, bytes })
     }
 
     /// Writes a checkpoint of the current version. Commits may go on meanwhile. Call it from a thread that runs no
@@ -359,6 +371,11 @@ impl OpLog {
 
     pub(crate) fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// Has the space that is left measured anew: some was just taken.
+    pub(crate) fn refresh_space(&self) {
+        self.space.refresh();
     }
 
     pub(crate) fn set_position(&self, position: Position) {
@@ -395,6 +412,16 @@ impl PersistenceLayer for OpLog {
 
     fn read_cached(&self, location: Location, skip: u32, length: u32) -> Option<Bytes> {
         self.files.cached(location, skip, length)
+    }
+
+    fn prefetch(&self, location: Location) {
+        if !Spills::holds(location) {
+            self.files.prefetch(location);
+        }
+    }
+
+    fn prefetch_budget(&self) -> u64 {
+        self.files.cache_bytes() / 4
     }
 
     fn space(&self) -> Space {
@@ -448,18 +475,35 @@ impl Next {
     }
 }
 
-/// The bytes of the log entry that adds these files.
+/// Where the extents of a file lie that has this number.
+pub(crate) fn placed_in(file: &Written<'_>, number: u32) -> impl Iterator<Item = Placed> {
+    file.extents.iter().filter_map(move |&(row, extent)| match &extent.record {
+        Record::Extent(record) => Some(Placed {
+            node: extent.node,
+            lsn: extent.lsn,
+            seq: extent.seq,
+            offset: record.offset,
+            length: record.length,
+            location: Location { file: number, row },
+        }),
+        _ => None,
+    })
+}
+
+/// The bytes of the log entry that adds these files, and these drained ones with so many rows.
 fn entry(
     next: &Next,
     pond_id: PondId,
     origin: &Origin,
     start: Vec<Action>,
     written: &[Written<'_>],
+    (drained, drained_rows): (&[Add], u64),
 ) -> Result<Vec<u8>, serde_json::Error> {
+    let adds = || written.iter().map(|file| &file.add).chain(drained);
     let metrics = [
-        (metric::ROWS, written.iter().map(|file| file.rows).sum()),
-        (metric::FILES, written.len() as u64),
-        (metric::BYTES, written.iter().map(|file| file.add.size).sum()),
+        (metric::ROWS, written.iter().map(|file| file.rows).sum::<u64>() + drained_rows),
+        (metric::FILES, adds().count() as u64),
+        (metric::BYTES, adds().map(|add| add.size).sum()),
     ];
     let mut actions = vec![Action::from(CommitInfo {
         timestamp: next.timestamp,
@@ -480,7 +524,7 @@ fn entry(
         version: next.cut_lsn.0 as i64,
         last_updated: Some(next.timestamp),
     }));
-    actions.extend(written.iter().map(|file| Action::from(file.add.clone())));
+    actions.extend(adds().cloned().map(Action::from));
     delta::encode(&actions)
 }
 

@@ -9,7 +9,7 @@ use pond_tinyfs::{Lsn, Row};
 use crate::PondId;
 use crate::durable::{self, Existing};
 use crate::frame::{self, BadHeader, Base, FORMAT, Header, ReadHeader};
-use crate::journal::{self, JournalError, Segment};
+use crate::journal::{self, JournalError, Segment, TERMINATOR};
 
 /// What the journal held.
 #[derive(Debug, Default)]
@@ -220,7 +220,8 @@ fn set_aside(directory: &Path, segment: &Path, at: usize) -> Result<Option<Strin
     let bytes = fs::read(segment).map_err(JournalError::io("read", segment))?;
     let tail = bytes.get(at..).unwrap_or_default();
     let Some(stem) = segment.file_stem().and_then(|stem| stem.to_str()) else { return Ok(None) };
-    if tail.is_empty() {
+    // Zeros say that no frame was begun here; what follows them is what the file held before.
+    if tail.iter().take(TERMINATOR).all(|byte| *byte == 0) {
         return Ok(None);
     }
     let kept = directory.join(format!("torn-{stem}-{at}"));

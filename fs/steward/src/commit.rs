@@ -1,27 +1,22 @@
 //! The committer: every commit interval, and whenever somebody asks, it turns what has changed into one version.
 //!
-//! A commit is a cut, a journal rotation, and one Delta commit of all batches in the ledger. The cut is taken under
-//! the ledger's mutex; all I/O happens outside it, while reads, writes and fsyncs go on. A commit that fails leaves
+//! A commit is a cut, a journal rotation, and one Delta commit of all batches in the ledger, and of the files into which
+//! the content of some was drained (`drain.rs`). The cut is taken under the ledger's mutex; all I/O happens outside it, while reads, writes and fsyncs go on. A commit that fails leaves
 //! the ledger as it is, tells those who wait, and is tried again, at growing intervals. Nothing else commits.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use pond_oplog::{CommitInfo, Committed, OpLogError, Origin, Position, TxnSeq, Version};
-use pond_tinyfs::{Errno, Error, Lsn, NodeId, Row, Space, StorageError, TinyFs};
+use pond_oplog::{CommitInfo, Committed, Drained, OpLogError, Origin, Position, TxnSeq, Version};
+use pond_tinyfs::{Lsn, NodeId, Row, Space, StorageError, TinyFs};
 
 use crate::StewardError;
 use crate::commit_log::{CommitLog, for_waiters};
 use crate::end_process::EndProcessOnPanic;
 use crate::ledger::{Batch, Ledger, Refusal, rows_of};
 use crate::reserve::Reserve;
-
-/// So many content bytes not yet in any cut start a commit before its time.
-const EARLY_COMMIT: u64 = 64 << 20;
-
-/// So many bytes of unlinked files that are still open may stay in memory.
-const MOST_UNLINKED: u64 = 16 << 20;
+use crate::room::Room;
 
 /// The longest time between two attempts of a commit that keeps failing.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -49,7 +44,8 @@ pub(crate) struct Parts {
     pub(crate) observer: Arc<dyn CommitObserver>,
     pub(crate) origin: Origin,
     pub(crate) interval: Duration,
-    pub(crate) dirty_limit: u64,
+    /// Bytes of content accepted and not yet stored, and of what storing it takes.
+    pub(crate) dirty_budget: u64,
 }
 
 /// The committer. One thread [`run`](Self::run)s it; any may ask it.
@@ -60,17 +56,19 @@ pub(crate) struct Committer {
     observer: Arc<dyn CommitObserver>,
     origin: Origin,
     interval: Duration,
-    dirty_limit: u64,
-    ledger: Mutex<Ledger>,
+    pub(crate) room: Room,
+    pub(crate) ledger: Mutex<Ledger>,
     /// Wakes the committer's thread.
-    wanted: Condvar,
-    /// Wakes those who wait for a commit to end.
-    ended: Condvar,
+    pub(crate) wanted: Condvar,
+    /// Wakes the drainers.
+    pub(crate) drain_wanted: Condvar,
+    /// Wakes those who wait for a commit or a drain to end.
+    pub(crate) ended: Condvar,
 }
 
 impl Committer {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { fs, log, reserve, observer, origin, interval, dirty_limit } = parts;
+        let Parts { fs, log, reserve, observer, origin, interval, dirty_budget } = parts;
         log.keep_back(reserve.withheld());
         Committer {
             fs,
@@ -79,9 +77,10 @@ impl Committer {
             observer,
             origin,
             interval,
-            dirty_limit,
+            room: Room::new(dirty_budget),
             ledger: Mutex::default(),
             wanted: Condvar::new(),
+            drain_wanted: Condvar::new(),
             ended: Condvar::new(),
         }
     }
@@ -102,7 +101,7 @@ impl Committer {
         let last = self.log.position();
         let txn_seq = last.txn_seq.next();
         self.observer.started(txn_seq);
-        match self.log.commit(&[], last.cut_lsn, origin) {
+        match self.log.commit(&[], &[], last.cut_lsn, origin) {
             Ok(committed) => {
                 self.landed(&[], committed, 0, origin.clone(), false);
                 Ok(self.log.position())
@@ -147,10 +146,11 @@ impl Committer {
         }
     }
 
-    /// Ends the committer's thread; what is uncommitted stays so.
+    /// Ends the committer's thread and the drainers'; what is uncommitted stays so.
     pub(crate) fn stop(&self) {
         self.ledger.lock().stop = true;
         self.wanted.notify_all();
+        self.drain_wanted.notify_all();
         self.ended.notify_all();
     }
 
@@ -174,44 +174,6 @@ impl Committer {
         }
         let reason = ledger.failure.clone().unwrap_or_else(|| for_waiters(&"no commit succeeded", libc::EIO));
         Err(StewardError::NotCommitted { txn_seq: self.log.position().txn_seq.next(), reason })
-    }
-
-    /// Whether a write may proceed now. Wakes the committer early when much has piled up.
-    pub(crate) fn has_room(&self) -> bool {
-        if self.fs.uncut_bytes() >= EARLY_COMMIT {
-            let mut ledger = self.ledger.lock();
-            // Not while the disk is full: each write would then start a commit that cannot succeed.
-            if !ledger.requested && ledger.failure.is_none() {
-                ledger.requested = true;
-                self.wanted.notify_one();
-            }
-        }
-        self.fs.dirty_bytes() < self.dirty_limit && !self.is_tight()
-    }
-
-    /// Waits until a write may proceed.
-    pub(crate) fn wait_for_room(&self) -> Result<(), Error> {
-        self.commit_where_tight();
-        let mut ledger = self.ledger.lock();
-        loop {
-            if self.fs.is_read_only() || ledger.refusal.is_some() || ledger.stop {
-                return Err(Errno::ROFS.into());
-            }
-            if self.fs.dirty_bytes() < self.dirty_limit {
-                return Ok(());
-            }
-            let resting = ledger.retry_at.is_some_and(|retry_at| Instant::now() < retry_at);
-            if let (true, Some(failure)) = (resting, &ledger.failure) {
-                return Err(failure.clone().into());
-            }
-            let attempt = ledger.attempts_started + 1;
-            ledger.requested = true;
-            self.wanted.notify_one();
-            while ledger.attempts_ended < attempt && !ledger.stop && self.fs.dirty_bytes() >= self.dirty_limit
-            {
-                self.ended.wait(&mut ledger);
-            }
-        }
     }
 
     /// Makes a change on a factory's behalf that no cut splits. Commits that hold nothing else do not start writing
@@ -260,17 +222,18 @@ impl Committer {
 
     /// One commit of everything so far. One at a time: the committer's thread calls it, and recovery before that.
     fn attempt(&self, origin: &Origin) -> Result<(), StorageError> {
-        if self.fs.unlinked_bytes() >= MOST_UNLINKED
-            && let Err(error) = self.fs.spill()
-        {
-            tracing::warn!(%error, "what unlinked files hold stays in memory");
-        }
+        self.spill_unlinked();
         let (attempt, batches, refusal) = {
             let mut ledger = self.ledger.lock();
             ledger.requested = false;
             ledger.attempts_started += 1;
             ledger.take_cut(&self.fs);
-            (ledger.attempts_started, ledger.uncommitted(), ledger.refusal.clone())
+            let attempt = ledger.attempts_started;
+            let last = ledger.last_number();
+            while ledger.draining(last) > 0 {
+                self.ended.wait(&mut ledger);
+            }
+            (attempt, ledger.uncommitted(last), ledger.refusal.clone())
         };
         let result = match (batches.last(), refusal) {
             (None, _) => Ok(()),
@@ -310,36 +273,44 @@ impl Committer {
         let by_factory = Origin { kind: FACTORY_ORIGIN.into(), command: None };
         let origin = if by_factories { &by_factory } else { origin };
         let rows = rows_of(batches);
-        let count = rows.iter().map(|rows| rows.len() as u64).sum();
+        let drained: Vec<&Drained> =
+            batches.iter().filter_map(Batch::drained).flat_map(|content| &content.files).collect();
+        let count = rows.iter().map(|rows| rows.len() as u64).sum::<u64>();
         self.keep_back_for(count);
-        let mut result = self.log.commit(&rows, cut_lsn, origin);
+        let mut result = self.log.commit(&rows, &drained, cut_lsn, origin);
         if result.as_ref().is_err_and(OpLogError::is_full) && self.give_up_reserve() {
-            result = self.log.commit(&rows, cut_lsn, origin);
+            result = self.log.commit(&rows, &drained, cut_lsn, origin);
         }
         match result {
             Ok(committed) => {
+                let drained: u64 = drained.iter().map(|drained| drained.rows()).sum();
+                let count = count + drained;
                 self.landed(batches, committed, count, origin.clone(), by_factories);
                 Ok(())
             }
             Err(error) => {
-                let for_waiters = for_waiters(&error, error.errno());
-                if let OpLogError::SomeoneElse { .. }
-                | OpLogError::Unconfirmed { .. }
-                | OpLogError::ReadOnly { .. } = error
-                {
-                    self.refuse_writes(&error.to_string(), false);
-                } else if error.is_full() {
-                    tracing::warn!(%error, "the disk is full; changes stay in memory until there is room");
-                } else {
-                    let why = format!(
-                        "{error}; what is not yet committed is kept and tried again, mount anew once it is repaired"
-                    );
-                    self.refuse_writes(&why, true);
-                }
+                let for_waiters = self.could_not_store(&error);
                 self.observer.failed(txn_seq, &for_waiters);
                 Err(for_waiters)
             }
         }
+    }
+
+    /// Draws the consequences of an error of the log; what those see who wait.
+    pub(crate) fn could_not_store(&self, error: &OpLogError) -> StorageError {
+        if let OpLogError::SomeoneElse { .. } | OpLogError::Unconfirmed { .. } | OpLogError::ReadOnly { .. } =
+            error
+        {
+            self.refuse_writes(&error.to_string(), false);
+        } else if error.is_full() {
+            tracing::warn!(%error, "the disk is full; changes stay in memory until there is room");
+        } else {
+            let why = format!(
+                "{error}; what is not yet committed is kept and tried again, mount anew once it is repaired"
+            );
+            self.refuse_writes(&why, true);
+        }
+        for_waiters(error, error.errno())
     }
 
     fn landed(&self, batches: &[Batch], committed: Committed, rows: u64, origin: Origin, by_factories: bool) {

@@ -1,13 +1,21 @@
 //! What the Steward asks of the log when it commits and journals. A trait, so that tests can make each step
 //! fail; [`OpLog`] is the real one.
 
-use pond_oplog::{Committed, JournalError, OpLog, OpLogError, Origin, Position};
-use pond_tinyfs::{Lsn, PersistenceLayer, Row, Space, StorageError};
+use pond_oplog::{Committed, Drained, JournalError, OpLog, OpLogError, Origin, Position};
+use pond_tinyfs::{Lsn, PersistenceLayer, Placed, Row, Space, StorageError};
 
 /// The log as the committer and the journal thread see it.
 pub(crate) trait CommitLog: Send + Sync + 'static {
-    /// One Delta commit of these rows.
-    fn commit(&self, rows: &[&[Row]], cut_lsn: Lsn, origin: &Origin) -> Result<Committed, OpLogError>;
+    /// One Delta commit of these rows and drained files.
+    fn commit(
+        &self,
+        rows: &[&[Row]],
+        drained: &[&Drained],
+        cut_lsn: Lsn,
+        origin: &Origin,
+    ) -> Result<Committed, OpLogError>;
+    /// Writes the content of these rows into files for a commit to come; where it lies now.
+    fn drain(&self, rows: &[Row]) -> Result<(Vec<Drained>, Vec<Placed>), OpLogError>;
     /// The newest version.
     fn position(&self) -> Position;
     /// Appends a frame to the journal and makes it durable.
@@ -27,8 +35,18 @@ pub(crate) trait CommitLog: Send + Sync + 'static {
 }
 
 impl CommitLog for OpLog {
-    fn commit(&self, rows: &[&[Row]], cut_lsn: Lsn, origin: &Origin) -> Result<Committed, OpLogError> {
-        OpLog::commit(self, rows, cut_lsn, origin)
+    fn commit(
+        &self,
+        rows: &[&[Row]],
+        drained: &[&Drained],
+        cut_lsn: Lsn,
+        origin: &Origin,
+    ) -> Result<Committed, OpLogError> {
+        OpLog::commit_drained(self, rows, drained, cut_lsn, origin)
+    }
+
+    fn drain(&self, rows: &[Row]) -> Result<(Vec<Drained>, Vec<Placed>), OpLogError> {
+        OpLog::drain(self, rows)
     }
 
     fn position(&self) -> Position {

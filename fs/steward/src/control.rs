@@ -13,7 +13,7 @@ use pond_oplog::{DeltaTable, Layout, OpLogError, Version};
 use pond_tinyfs::NodeId;
 
 use crate::control_row::{ControlRow, Event, encode, now, read, schema};
-use crate::{Role, StewardError};
+use crate::{Role, StewardError, settings};
 
 /// The setting that says what the pond is: `push` for a source, `pull` for a replica.
 pub(crate) const ROLE_KEY: &str = "factory_mode:remote";
@@ -180,6 +180,7 @@ impl Control {
         if key.is_empty() || key.chars().any(|c| c.is_control() || c.is_whitespace() || c == '=') {
             return Err(bad("a name is not empty and has no spaces and no `=`"));
         }
+        settings::check(key, value).map_err(bad)?;
         // Before looking at the role, which must still be the same when the setting is written.
         let mut table = self.table.lock();
         if key == ROLE_KEY {

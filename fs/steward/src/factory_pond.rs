@@ -119,7 +119,7 @@ impl FactoryPond {
         let parts = paths::parts(path)?;
         let failed = |action, source| StewardError::Tree { action, path: path.to_owned(), source };
         if !self.committer.has_room() {
-            self.committer.wait_for_room().map_err(|error| failed("write", error))?;
+            self.committer.wait_for_room(0).map_err(|error| failed("write", error))?;
         }
         let mut stale = Vec::new();
         let result = self.committer.change_by_factory(|fs, nodes| {

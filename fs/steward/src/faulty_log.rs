@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
-use pond_oplog::{Committed, JournalError, OpLogError, Origin, Position, TxnSeq, Version};
+use pond_oplog::{Committed, Drained, JournalError, OpLogError, Origin, Position, TxnSeq, Version};
 use pond_tinyfs::{
-    Fold, Lsn, MemoryPersistence, PersistenceLayer, Row, Space, StorageError, Timestamp, TinyFs, root_row,
+    Fold, Lsn, MemoryPersistence, PersistenceLayer, Placed, Record, Row, Space, StorageError, Timestamp,
+    TinyFs, Tree, root_row,
 };
 
 use crate::commit::{CommitObserver, Committer, Parts};
 use crate::commit_log::CommitLog;
+use crate::drain::{DRAINERS, placed_rows};
 use crate::fsync::Fsync;
 use crate::reserve::Reserve;
 
@@ -32,8 +34,17 @@ pub(crate) struct State {
     pub(crate) attempts: u64,
     pub(crate) commit_faults: VecDeque<Fault>,
     pub(crate) journal_faults: VecDeque<Fault>,
+    pub(crate) drain_faults: VecDeque<Fault>,
+    /// The rows in versions, but for their bytes.
+    rows: Vec<Row>,
+    /// Rows whose content was drained and that no version holds yet.
+    pub(crate) drained: Vec<Row>,
+    pub(crate) drains: u64,
     /// Faults of the journal do not meet the new segment after a failure.
     pub(crate) restarts_succeed: bool,
+    /// Drains wait while this is set.
+    pub(crate) hold_drains: bool,
+    pub(crate) draining: u64,
     /// Commits wait while this is set.
     pub(crate) hold: bool,
     pub(crate) committing: bool,
@@ -82,8 +93,48 @@ impl FaultyLog {
     }
 }
 
+impl FaultyLog {
+    /// The tree of the newest version.
+    pub(crate) fn committed_tree(&self) -> Tree {
+        let mut fold = Fold::new();
+        fold.push(root_row(Timestamp(0), 0, 0));
+        self.state.lock().rows.iter().for_each(|row| fold.push(row.clone()));
+        fold.finish().unwrap()
+    }
+}
+
 impl CommitLog for FaultyLog {
-    fn commit(&self, rows: &[&[Row]], cut_lsn: Lsn, _: &Origin) -> Result<Committed, OpLogError> {
+    fn drain(&self, rows: &[Row]) -> Result<(Vec<Drained>, Vec<Placed>), OpLogError> {
+        let mut state = self.state.lock();
+        state.draining += 1;
+        self.changed.notify_all();
+        while state.hold_drains {
+            self.changed.wait(&mut state);
+        }
+        state.draining -= 1;
+        if let Some(Fault::Errno(errno)) = state.drain_faults.pop_front() {
+            return Err(OpLogError::Io {
+                action: "write",
+                path: "data/_inflight/txn-1.parquet".into(),
+                source: io::Error::from_raw_os_error(errno),
+            });
+        }
+        let extents: Vec<Row> =
+            rows.iter().filter(|row| matches!(row.record, Record::Extent(_))).cloned().collect();
+        let placed = self.persistence.store(&extents);
+        state.drained.extend(placed_rows(&extents, placed.clone()).1);
+        state.drains += 1;
+        // The files are not needed to read: `placed` says where the bytes are.
+        Ok((Vec::new(), placed))
+    }
+
+    fn commit(
+        &self,
+        rows: &[&[Row]],
+        _: &[&Drained],
+        cut_lsn: Lsn,
+        _: &Origin,
+    ) -> Result<Committed, OpLogError> {
         let mut state = self.state.lock();
         state.attempts += 1;
         state.committing = true;
@@ -108,12 +159,20 @@ impl CommitLog for FaultyLog {
             None => {}
         }
         let last = state.committed.last().copied();
-        let new = names(rows);
+        let mut new = names(rows);
+        assert!(new.is_sorted(), "{new:?}");
+        let drained: Vec<Row> = state.drained.extract_if(.., |row| row.lsn <= cut_lsn).collect();
+        new.extend(names(&[&drained]));
+        new.sort_unstable();
+        assert!(new.windows(2).all(|pair| pair[0] != pair[1]), "a row is in a version twice");
         assert!(new.is_sorted() && new.first().copied() > last, "{new:?} after {last:?}");
         state.committed.extend(new);
         state.versions += 1;
         let position = Position { cut_lsn, ..position(state.versions) };
-        let placed = rows.iter().flat_map(|rows| self.persistence.store(rows)).collect();
+        let placed: Vec<Placed> = rows.iter().flat_map(|rows| self.persistence.store(rows)).collect();
+        state.rows.extend(drained);
+        let (metadata, extents) = placed_rows(&rows.concat(), placed.clone());
+        state.rows.extend(metadata.into_iter().chain(extents));
         Ok(Committed { position, placed, files: 1, bytes: 1 })
     }
 
@@ -186,15 +245,15 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    pub(crate) fn new(interval: std::time::Duration, dirty_limit: u64) -> Self {
-        Self::over(MemoryPersistence::new(), interval, dirty_limit)
+    pub(crate) fn new(interval: std::time::Duration, dirty_budget: u64) -> Self {
+        Self::over(MemoryPersistence::new(), interval, dirty_budget)
     }
 
     /// The same over what is given.
     pub(crate) fn over(
         persistence: Arc<MemoryPersistence>,
         interval: std::time::Duration,
-        dirty_limit: u64,
+        dirty_budget: u64,
     ) -> Self {
         let pond = tempfile::tempdir().unwrap();
         let mut fold = Fold::new();
@@ -210,12 +269,16 @@ impl Rig {
             observer: told.clone(),
             origin: Origin::mount(),
             interval,
-            dirty_limit,
+            dirty_budget,
         }));
         let fsync = Arc::new(Fsync::new(committer.clone()));
         let (for_commits, for_fsyncs) = (committer.clone(), fsync.clone());
-        let threads =
+        let mut threads =
             vec![std::thread::spawn(move || for_commits.run()), std::thread::spawn(move || for_fsyncs.run())];
+        for _ in 0..DRAINERS {
+            let committer = committer.clone();
+            threads.push(std::thread::spawn(move || committer.run_drains()));
+        }
         Rig { fs, log, committer, fsync, told, threads, pond }
     }
 
@@ -227,6 +290,12 @@ impl Rig {
 
     pub(crate) fn has_reserve(&self) -> bool {
         self.pond.path().join("reserve").exists()
+    }
+
+    /// Lets drains stop before they write, and start again.
+    pub(crate) fn hold_drains(&self, hold: bool) {
+        self.log.state.lock().hold_drains = hold;
+        self.log.changed.notify_all();
     }
 
     /// Lets commits stop before they land, and start again.
@@ -247,6 +316,7 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         self.hold_commits(false);
+        self.hold_drains(false);
         self.fsync.stop();
         self.committer.stop();
         for thread in self.threads.drain(..) {

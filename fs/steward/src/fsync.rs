@@ -13,6 +13,7 @@ use pond_tinyfs::{Error, StorageError};
 use crate::StewardError;
 use crate::commit::Committer;
 use crate::commit_log::for_waiters;
+use crate::drain::read_back;
 use crate::end_process::EndProcessOnPanic;
 use crate::ledger::{Batch, rows_of};
 
@@ -98,34 +99,41 @@ impl Fsync {
                 return Ok(());
             }
             let may_commit = ledger.refusal.as_ref().is_none_or(|refusal| refusal.may_commit);
-            (ledger.uncommitted(), ledger.unjournaled(), may_commit)
+            (ledger.uncommitted(u64::MAX), ledger.unjournaled(), may_commit)
         };
         // After a failure the old segment is not to be trusted: a new one begins with all uncommitted rows.
         let batches = if committer.log.must_restart() { uncommitted } else { unjournaled };
         let content: u64 = batches.iter().map(|batch| batch.bytes).sum();
-        if may_commit && content > largest_frame {
+        // No frame names a content file.
+        if may_commit && (content > largest_frame || batches.iter().any(Batch::leaves_memory)) {
             return match committer.commit_now() {
                 Ok(_) => Ok(()),
                 Err(StewardError::NotCommitted { reason, .. }) => Err(reason),
                 Err(error) => Err(for_waiters(&error, error.errno())),
             };
         }
-        let journaled = self.write(batches).map_err(|error| self.failed(&error))?;
+        let journaled = self.write(batches)?;
         committer.ledger().journaled(&journaled);
         Ok(())
     }
 
     /// Writes a frame, into a new segment where the old one has failed; the batches that it holds.
-    fn write(&self, mut batches: Vec<Batch>) -> Result<Vec<Batch>, JournalError> {
+    fn write(&self, mut batches: Vec<Batch>) -> Result<Vec<Batch>, StorageError> {
         let log = &self.committer.log;
         loop {
             let restart = log.must_restart();
             if restart {
                 // All of them, also if the segment has failed only just now.
-                batches = self.committer.ledger().uncommitted();
+                batches = self.committer.ledger().uncommitted(u64::MAX);
             }
-            let result =
-                if restart { log.restart(&rows_of(&batches)) } else { log.append(&rows_of(&batches)) };
+            // Where no commit can be made, what was drained goes into the journal after all.
+            let drained = batches.iter().filter_map(Batch::drained);
+            let persistence = &**self.committer.fs.persistence();
+            let drained =
+                drained.map(|content| read_back(content, persistence)).collect::<Result<Vec<_>, _>>()?;
+            let mut rows = rows_of(&batches);
+            rows.extend(drained.iter().map(Vec::as_slice));
+            let result = if restart { log.restart(&rows) } else { log.append(&rows) };
             let Err(error) = result else { return Ok(batches) };
             tracing::error!(%error, "could not write the journal");
             let again = match error.is_full() {
@@ -134,7 +142,7 @@ impl Fsync {
                 false => !restart && log.must_restart(),
             };
             if !again {
-                return Err(error);
+                return Err(self.failed(&error));
             }
         }
     }

@@ -7,6 +7,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use pond_oplog::Drained;
 use pond_tinyfs::{Lsn, NodeId, Row, StorageError, TinyFs};
 
 /// Rows of one cut. Never empty.
@@ -24,6 +25,42 @@ pub(crate) struct Batch {
     pub(crate) journaled: bool,
     /// Whether factories made all of it.
     pub(crate) by_factories: bool,
+    /// Where the content is.
+    pub(crate) content: Content,
+}
+
+/// Where the content of a batch is.
+#[derive(Clone)]
+pub(crate) enum Content {
+    /// In its rows.
+    InRows,
+    /// In its rows, and being written into content files.
+    Draining,
+    /// In content files.
+    Drained(Arc<DrainedContent>),
+}
+
+/// Content that has left memory.
+pub(crate) struct DrainedContent {
+    /// The files, which the next commit names.
+    pub(crate) files: Vec<Drained>,
+    /// Their rows, saying where the bytes lie.
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Batch {
+    /// Whether the content is in files that only a commit can name, or on its way there.
+    pub(crate) fn leaves_memory(&self) -> bool {
+        !matches!(self.content, Content::InRows)
+    }
+
+    /// What was drained of it.
+    pub(crate) fn drained(&self) -> Option<&DrainedContent> {
+        match &self.content {
+            Content::Drained(content) => Some(content),
+            Content::InRows | Content::Draining => None,
+        }
+    }
 }
 
 /// Why no writes are taken any more.
@@ -49,6 +86,8 @@ pub(crate) struct Ledger {
     pub(crate) attempts_ended: u64,
     /// The last commit that ended well.
     pub(crate) last_success: u64,
+    /// Drains that have ended, well or badly.
+    pub(crate) drains_ended: u64,
     /// Whether a commit is wanted without waiting for the interval.
     pub(crate) requested: bool,
     /// Why the last commit failed; `None` once one has succeeded.
@@ -64,15 +103,51 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Takes a cut of the tree and enters it.
-    pub(crate) fn take_cut(&mut self, fs: &TinyFs) {
+    /// Takes a cut of the tree and enters it; the number of its batch, if there was anything to take.
+    pub(crate) fn take_cut(&mut self, fs: &TinyFs) -> Option<u64> {
         let cut = fs.cut();
         let touched = std::mem::take(&mut self.factory_nodes);
         if cut.rows.is_empty() {
-            return;
+            return None;
         }
         let by_factories = !touched.is_empty() && cut.rows.iter().all(|row| touched.contains(&row.node));
         self.enter(cut.rows, cut.cut_lsn, cut.bytes, false, by_factories);
+        Some(self.next_number)
+    }
+
+    /// Takes a cut of the tree whose content is drained: until [`drained`](Self::drained) or
+    /// [`not_drained`](Self::not_drained) no commit takes the batch.
+    pub(crate) fn take_cut_to_drain(&mut self, fs: &TinyFs) -> Option<Batch> {
+        let number = self.take_cut(fs)?;
+        let batch = self.batches.back_mut().filter(|batch| batch.number == number)?;
+        batch.content = Content::Draining;
+        Some(batch.clone())
+    }
+
+    /// Notes that a batch's content is in these files, and what is left of its rows.
+    pub(crate) fn drained(&mut self, number: u64, rows: Vec<Row>, content: DrainedContent) {
+        if let Some(batch) = self.batches.iter_mut().find(|batch| batch.number == number) {
+            batch.rows = Arc::new(rows);
+            batch.content = Content::Drained(Arc::new(content));
+        }
+    }
+
+    /// Notes that a batch's content stays in its rows.
+    pub(crate) fn not_drained(&mut self, number: u64) {
+        if let Some(batch) = self.batches.iter_mut().find(|batch| batch.number == number) {
+            batch.content = Content::InRows;
+        }
+    }
+
+    /// How many batches are being drained, of those up to this one.
+    pub(crate) fn draining(&self, up_to: u64) -> usize {
+        let up_to = self.batches.iter().take_while(|batch| batch.number <= up_to);
+        up_to.filter(|batch| matches!(batch.content, Content::Draining)).count()
+    }
+
+    /// The number of the last batch that was entered.
+    pub(crate) fn last_number(&self) -> u64 {
+        self.next_number
     }
 
     /// Enters rows that recovery found in the journal.
@@ -85,9 +160,15 @@ impl Ledger {
 
     fn enter(&mut self, rows: Vec<Row>, cut_lsn: Lsn, bytes: u64, journaled: bool, by_factories: bool) {
         self.next_number += 1;
-        let batch =
-            Batch { number: self.next_number, rows: Arc::new(rows), cut_lsn, bytes, journaled, by_factories };
-        self.batches.push_back(batch);
+        self.batches.push_back(Batch {
+            number: self.next_number,
+            rows: Arc::new(rows),
+            cut_lsn,
+            bytes,
+            journaled,
+            by_factories,
+            content: Content::InRows,
+        });
     }
 
     /// Notes that a factory changes these nodes. Call it, and the change, under the ledger's mutex.
@@ -95,9 +176,9 @@ impl Ledger {
         self.factory_nodes.extend(nodes);
     }
 
-    /// All uncommitted batches, in order.
-    pub(crate) fn uncommitted(&self) -> Vec<Batch> {
-        self.batches.iter().cloned().collect()
+    /// The uncommitted batches up to the one of this number, in order.
+    pub(crate) fn uncommitted(&self, up_to: u64) -> Vec<Batch> {
+        self.batches.iter().take_while(|batch| batch.number <= up_to).cloned().collect()
     }
 
     /// The batches that no durable frame holds, in order.
@@ -118,7 +199,8 @@ impl Ledger {
 
     /// Rows that no version holds.
     pub(crate) fn rows(&self) -> usize {
-        self.batches.iter().map(|batch| batch.rows.len()).sum()
+        let drained = |batch: &Batch| batch.drained().map_or(0, |content| content.rows.len());
+        self.batches.iter().map(|batch| batch.rows.len() + drained(batch)).sum()
     }
 
     /// Notes that a durable frame holds these batches.
@@ -137,7 +219,7 @@ impl Ledger {
     }
 }
 
-/// The rows of batches, as the log takes them.
+/// The rows of batches that are in memory, as the log takes them.
 pub(crate) fn rows_of(batches: &[Batch]) -> Vec<&[Row]> {
     batches.iter().map(|batch| batch.rows.as_slice()).collect()
 }
@@ -156,7 +238,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.enter(rows(2), Lsn(2), 10, false, false);
         ledger.enter(rows(3), Lsn(3), 10, false, false);
-        let in_flight = ledger.uncommitted();
+        let in_flight = ledger.uncommitted(u64::MAX);
         ledger.enter(rows(4), Lsn(4), 10, false, false);
 
         ledger.journaled(&ledger.unjournaled());
@@ -164,7 +246,7 @@ mod tests {
         assert!(!ledger.all_committed());
 
         ledger.committed(&in_flight);
-        let left: Vec<Lsn> = ledger.uncommitted().iter().map(|batch| batch.cut_lsn).collect();
+        let left: Vec<Lsn> = ledger.uncommitted(u64::MAX).iter().map(|batch| batch.cut_lsn).collect();
         assert_eq!(left, [Lsn(4)]);
     }
 

@@ -23,6 +23,7 @@ use crate::post_commit::PostCommit;
 use crate::progress::Progress;
 use crate::replica::Shown;
 use crate::reserve::Reserve;
+use crate::settings::{self, CACHE_BUDGET_KEY, DIRTY_BUDGET_KEY};
 use crate::steward::Running;
 use crate::threads;
 use crate::{Registry, Replica, Role, Steward, StewardError};
@@ -35,10 +36,10 @@ const CHECKPOINT_EVERY: u64 = 64;
 pub struct OpenOptions {
     /// Longest time from an operation to the start of the commit that holds it. Default 1 s.
     pub commit_interval: Duration,
-    /// Content bytes that may wait in memory before writers must wait. Default 256 MiB.
-    pub dirty_limit: u64,
-    /// Budget of the content cache in bytes. Default 256 MiB.
-    pub cache_bytes: u64,
+    /// Budget of content that is accepted and not yet stored, bytes. `None`: the setting `dirty_budget`.
+    pub dirty_budget: Option<u64>,
+    /// Budget of the content cache in bytes. `None`: the setting `cache_budget`.
+    pub cache_budget: Option<u64>,
     /// The factories known.
     pub registry: Registry,
     /// Who asks, for the commits' log entries; secrets must have been redacted.
@@ -53,8 +54,8 @@ impl Default for OpenOptions {
     fn default() -> Self {
         OpenOptions {
             commit_interval: Duration::from_secs(1),
-            dirty_limit: 256 << 20,
-            cache_bytes: 256 << 20,
+            dirty_budget: None,
+            cache_budget: None,
             registry: Registry::default(),
             origin: Origin::mount(),
             wait_for_lock: None,
@@ -64,8 +65,9 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    fn log_options(&self) -> Options {
-        Options { cache_bytes: self.cache_bytes, ..Options::default() }
+    fn log_options(&self, control: &Control) -> Options {
+        let cache_bytes = self.cache_budget.unwrap_or_else(|| settings::size(control, CACHE_BUDGET_KEY));
+        Options { cache_bytes, ..Options::default() }
     }
 }
 
@@ -104,7 +106,7 @@ impl Steward {
         options: OpenOptions,
         control: Control,
     ) -> Result<Self, StewardError> {
-        let mut opened = OpLog::open(pond, &options.log_options())?;
+        let mut opened = OpLog::open(pond, &options.log_options(&control))?;
         let recovered = std::mem::take(&mut opened.recovered);
         let damage = opened.read_only_because.take();
         let reserve = match damage {
@@ -131,7 +133,7 @@ impl Steward {
     fn open_replica(pond: &Path, options: OpenOptions, control: Control) -> Result<Self, StewardError> {
         // First, since it takes what lies above a gap out of the log.
         let (incoming, _) = Incoming::open(pond)?;
-        let opened = OpLog::open_read_only(pond, At::Tip, &options.log_options())?;
+        let opened = OpLog::open_read_only(pond, At::Tip, &options.log_options(&control))?;
         let reserve = Reserve::none(pond);
         let mut steward = Steward::assemble(pond, options, opened, control, reserve, TinyFs::following, true);
         let why = "it is a replica, and follows its backup store (factory_mode:remote is pull)";
@@ -157,13 +159,13 @@ impl Steward {
     /// another process writes.
     pub fn open_read_only(pond: &Path, at: At, options: OpenOptions) -> Result<Arc<Steward>, StewardError> {
         init::refuse_unless_pond(pond)?;
-        let opened = OpLog::open_read_only(pond, at, &options.log_options())?;
         let mut notes = Vec::new();
         let control = Control::open(pond, false).unwrap_or_else(|error| {
             // Settings matter to those who write.
             notes.push(error.to_string());
             Control::unknown(pond)
         });
+        let opened = OpLog::open_read_only(pond, at, &options.log_options(&control))?;
         let reserve = Reserve::none(pond);
         let mut steward =
             Steward::assemble(pond, options, opened, control, reserve, TinyFs::read_only, false);
@@ -214,6 +216,7 @@ impl Steward {
         let persistence: Arc<dyn PersistenceLayer> = oplog.clone();
         let fs = Arc::new(filesystem(tree, persistence));
         let control = Arc::new(control);
+        let dirty_budget = options.dirty_budget.unwrap_or_else(|| settings::size(&control, DIRTY_BUDGET_KEY));
         let housekeeper = Arc::new(Housekeeper::default());
         let progress = Arc::new(Progress::new(&oplog.position(), newest_by_others(pond, &oplog)));
         let observer = Observer {
@@ -228,7 +231,7 @@ impl Steward {
             observer: Arc::new(observer),
             origin: options.origin,
             interval: options.commit_interval.max(Duration::from_millis(1)),
-            dirty_limit: options.dirty_limit,
+            dirty_budget,
         }));
         let watcher = Arc::new(RwLock::new(None));
         let post_commit = PostCommit {

@@ -72,7 +72,7 @@ impl Steward {
     /// Commits the first version on the timeline that was set, as the next open would.
     fn begin_timeline(&self, timeline: u64) -> Result<Position, StewardError> {
         let control = Control::open(&self.pond, true)?;
-        let options = OpenOptions { cache_bytes: 1 << 20, ..OpenOptions::default() };
+        let options = OpenOptions { cache_budget: Some(1 << 20), ..OpenOptions::default() };
         let source = Steward::open_source(&self.pond, options, control)?;
         let promoted = source.position();
         match promoted.timeline == timeline {

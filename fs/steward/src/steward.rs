@@ -161,14 +161,20 @@ impl Steward {
         self.committer.commit_now()
     }
 
-    /// Whether a write may proceed now; else [`wait_for_room`](Self::wait_for_room). Cheap.
+    /// Whether a write may proceed at once; else [`wait_to_write`](Self::wait_to_write). Cheap.
     pub fn has_room(&self) -> bool {
         self.committer.has_room()
     }
 
-    /// Waits until a write may proceed. `ENOSPC` if the disk is full and commits fail, `EROFS` if no writes are taken.
+    /// Waits until a write of so many bytes may proceed: the longer the more is not yet stored. `ENOSPC` if the disk is full
+    /// and commits fail, `EROFS` if no writes are taken.
+    pub fn wait_to_write(&self, bytes: u64) -> Result<(), Error> {
+        self.committer.wait_for_room(bytes)
+    }
+
+    /// Waits until anything may be written at all, with the same errors.
     pub fn wait_for_room(&self) -> Result<(), Error> {
-        self.committer.wait_for_room()
+        self.committer.wait_for_room(0)
     }
 
     /// Commits everything, gives post-commit work, such as a push, ten seconds, and gives up the writer lock. What

@@ -4,6 +4,7 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::drain::DRAINERS;
 use crate::{Steward, StewardError};
 
 /// How long closing waits for post-commit work that is under way, and for a pull.
@@ -21,10 +22,11 @@ pub(crate) fn spawn(name: &str, body: Box<dyn FnOnce() + Send + 'static>) -> io:
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
-/// Those that run. A replica has no use for the first two, and a source not for the last.
+/// Those that run. A replica has no use for the first three, and a source not for the last.
 #[derive(Default)]
 pub(crate) struct Threads {
     committer: Option<JoinHandle<()>>,
+    drainers: Vec<JoinHandle<()>>,
     fsync: Option<JoinHandle<()>>,
     housekeeper: Option<JoinHandle<()>>,
     post_commit: Option<JoinHandle<()>>,
@@ -54,6 +56,10 @@ impl Steward {
                 let (committer, fsync) = (self.committer.clone(), self.fsync.clone());
                 threads.committer = Some(spawn("pond-commit", Box::new(move || committer.run()))?);
                 threads.fsync = Some(spawn("pond-journal", Box::new(move || fsync.run()))?);
+                for _ in 0..DRAINERS {
+                    let committer = self.committer.clone();
+                    threads.drainers.push(spawn("pond-drain", Box::new(move || committer.run_drains()))?);
+                }
             }
             // Nothing is ever uncommitted there; who asked for a commit all the same must not wait for ever.
             Some(_) => self.committer.stop(),
@@ -121,6 +127,7 @@ impl Steward {
     pub(crate) fn end_rest(&self, threads: &mut Threads) {
         self.committer.stop();
         join(threads.committer.take());
+        threads.drainers.drain(..).for_each(|drainer| join(Some(drainer)));
         self.housekeeper.stop();
         join(threads.housekeeper.take());
     }
@@ -147,7 +154,7 @@ mod tests {
     fn where_a_thread_cannot_be_started_those_before_it_are_ended() {
         let pond = tempfile::tempdir().unwrap();
         init::init(pond.path()).unwrap();
-        for allowed in 0..5 {
+        for allowed in 0..7 {
             let running = Arc::new(Mutex::new(Vec::new()));
             let mut started = 0;
             let mut limited = |name: &str, body: Box<dyn FnOnce() + Send>| {
@@ -168,7 +175,7 @@ mod tests {
             let steward = Steward::open_source(pond.path(), OpenOptions::default(), control).unwrap();
             match steward.start(true, &mut limited) {
                 Ok(mut threads) => {
-                    assert_eq!(allowed, 4, "a source has four threads");
+                    assert_eq!(allowed, 6, "a source has six threads");
                     steward.end_post_commit(&mut threads);
                     steward.end_journal(&mut threads);
                     steward.end_rest(&mut threads);

@@ -59,27 +59,26 @@ impl ReadPlan {
         self.length == 0
     }
 
-    /// Carries the plan out if that needs no I/O; never blocks.
-    pub fn fill_cached(&self, persistence: &dyn PersistenceLayer) -> Option<Vec<u8>> {
-        self.assemble(|location, skip, length| persistence.read_cached(location, skip, length).ok_or(())).ok()
+    /// Carries the plan out if that needs no I/O; never blocks. Else the plan keeps what it got so far.
+    pub fn fill_cached(&mut self, persistence: &dyn PersistenceLayer) -> Option<Vec<u8>> {
+        for piece in &mut self.pieces {
+            if let Piece::Stored(location, skip, length) = *piece {
+                *piece = Piece::Bytes(persistence.read_cached(location, skip, length)?);
+            }
+        }
+        // Nothing is left that would have to be read.
+        self.fill(persistence).ok()
     }
 
     /// Carries the plan out; may block on I/O.
     pub fn fill(&self, persistence: &dyn PersistenceLayer) -> Result<Vec<u8>, StorageError> {
-        self.assemble(|location, skip, length| persistence.read(location, skip, length))
-    }
-
-    fn assemble<E>(
-        &self,
-        mut read: impl FnMut(Location, u32, u32) -> Result<Bytes, E>,
-    ) -> Result<Vec<u8>, E> {
         let mut out = Vec::with_capacity(self.length);
         for piece in &self.pieces {
             match piece {
                 Piece::Bytes(bytes) => out.extend_from_slice(bytes),
                 Piece::Zeros(n) => out.resize(out.len() + n, 0),
                 Piece::Stored(location, skip, length) => {
-                    out.extend_from_slice(&read(*location, *skip, *length)?);
+                    out.extend_from_slice(&persistence.read(*location, *skip, *length)?);
                 }
             }
         }
@@ -127,6 +126,18 @@ impl TinyFs {
     /// Plans to read `length` bytes from `offset`, fewer at the end of the file.
     pub fn read(&self, id: NodeId, offset: u64, length: usize) -> Result<ReadPlan, Error> {
         plan(&self.tree(), id, offset, length)
+    }
+
+    /// Where the stored extents lie that `length` bytes from `offset` are read from, in the order of their bytes.
+    pub fn locations(&self, id: NodeId, offset: u64, length: u64) -> Result<Vec<Location>, Error> {
+        let tree = self.tree();
+        let node = tree.find(id)?;
+        let end = offset.saturating_add(length).min(node.size);
+        let stored = |(_, extent): (u64, &crate::extent::Extent)| match extent.source {
+            Source::Stored(location) => Some(location),
+            Source::Open(_) | Source::Held(_) => None,
+        };
+        Ok(node.content()?.extents.overlapping(offset.min(end), end).filter_map(stored).collect())
     }
 
     /// Writes all of `data`, or nothing.

@@ -37,6 +37,14 @@ pub trait PersistenceLayer: Send + Sync + 'static {
     /// The same where no I/O is needed; never blocks.
     fn read_cached(&self, location: Location, skip: u32, length: u32) -> Option<Bytes>;
 
+    /// Makes ready, as far as that is possible, what [`Self::read_cached`] will soon be asked for. May block on I/O.
+    fn prefetch(&self, _location: Location) {}
+
+    /// Bytes that may be made ready ahead of their readers; 0 where nothing is gained by that.
+    fn prefetch_budget(&self) -> u64 {
+        0
+    }
+
     /// The space left. Cheap: called on every write.
     fn space(&self) -> Space;
 

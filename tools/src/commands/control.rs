@@ -14,6 +14,23 @@ use crate::target::State;
 /// The setting that says whether a pond is a source or a replica.
 const ROLE_KEY: &str = "factory_mode:remote";
 
+/// What `pond control --help` ends with: the settings that there are, and examples.
+pub fn help() -> String {
+    let mut text = String::from("Settings:\n");
+    for setting in &pond_steward::settings::SETTINGS {
+        let name = setting.name.strip_suffix(':').map_or(setting.name.to_owned(), |of| format!("{of}:NAME"));
+        let default = if setting.default.is_empty() { "none" } else { setting.default };
+        text.push_str(&format!("  {name:20} {} (default: {default})\n", setting.doc));
+    }
+    text + "
+Examples:
+  pond control
+  pond control get factory_mode:remote
+  pond control set factory_mode:exec-log push
+  pond control set dirty_budget 512MiB
+  pond control --mode sync                as pond sync"
+}
+
 /// Reads or changes settings, or triggers a sync.
 pub fn control(args: ControlArgs, context: &mut Context) -> Result {
     match (args.mode, args.action) {

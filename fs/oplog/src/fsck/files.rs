@@ -276,9 +276,9 @@ fn check_group(path: &PathBuf, group: usize, watch: &dyn Watch) -> Result<u64, S
 /// The nodes of the extents that a reader would not get, and how many there are.
 fn bad_rows(log: &Log, table: &Table, rows: &[Row]) -> (BTreeSet<NodeId>, Option<String>) {
     let files = DataFiles::new(log.table(), 0, 4);
-    table.files.keys().for_each(|name| {
-        files.add(name);
-    });
+    for (name, file) in &table.files {
+        files.add(name, Digests::of(&file.add).as_ref());
+    }
     let mut nodes = BTreeSet::new();
     let (mut count, mut first) = (0, None);
     for row in rows {

@@ -94,10 +94,10 @@ fn segments_go_once_a_commit_covers_them_and_not_before() {
         journal.rotate().unwrap();
     }
     journal.release(&position(3)).unwrap();
-    assert_eq!(scene.names(), ["0000000000000003.segment", "0000000000000004.segment"]);
+    assert_eq!(scene.names(), ["0000000000000003.segment", "0000000000000004.segment", "spare"]);
     journal.append(&[&file("f", 200, 6)]).unwrap();
     journal.release(&position(6)).unwrap();
-    assert_eq!(scene.names(), ["0000000000000005.segment"], "the current segment stays");
+    assert_eq!(scene.names(), ["0000000000000005.segment", "spare"], "the current segment stays");
     assert!(scene.recover(6).rows.is_empty());
 }
 
@@ -258,4 +258,96 @@ fn a_crash_while_writing_again_loses_nothing_that_was_promised() {
             fs::remove_file(scene.dir.path().join(name)).unwrap();
         }
     }
+}
+
+/// A journal whose current segment, the second, was written over the first: one with longer frames.
+fn reused(scene: &Scene) -> Journal {
+    let journal = scene.journal(Vec::new());
+    journal.append(&[&[extent(5, 2, 0, vec![1; 5000])], &file("old", 100, 3)]).unwrap();
+    journal.append(&[&file("old too", 101, 4)]).unwrap();
+    journal.rotate().unwrap();
+    journal.release(&position(4)).unwrap();
+    assert_eq!(scene.names(), ["spare"]);
+    journal.append(&[&file("a", 110, 5)]).unwrap();
+    journal.append(&[&file("b", 111, 6)]).unwrap();
+    assert_eq!(scene.names(), ["0000000000000002.segment"]);
+    assert!(fs::metadata(scene.segment(2)).unwrap().len() > journal.size().bytes);
+    journal
+}
+
+#[test]
+fn a_segment_that_is_written_over_an_old_one_holds_its_own_frames_only() {
+    let scene = Scene::new();
+    let journal = reused(&scene);
+    let both = [file("a", 110, 5), file("b", 111, 6)].concat();
+    drop(journal);
+    let recovered = scene.recover(4);
+    assert_eq!((&recovered.rows, &recovered.damage), (&both, &None));
+    assert!(recovered.notes.is_empty(), "{:?}", recovered.notes);
+    assert_eq!(scene.names(), ["0000000000000002.segment"]);
+    // It is cut to its frames, so that another may follow.
+    let journal = scene.journal(recovered.segments);
+    journal.append(&[&file("c", 112, 7)]).unwrap();
+    let recovered = scene.recover(4);
+    assert_eq!((recovered.rows.len(), recovered.damage), (9, None));
+}
+
+#[test]
+fn a_segment_that_ends_is_cut_to_its_frames() {
+    let scene = Scene::new();
+    let journal = reused(&scene);
+    let bytes = journal.size().bytes;
+    journal.rotate().unwrap();
+    assert_eq!(fs::metadata(scene.segment(2)).unwrap().len(), bytes);
+    journal.append(&[&file("c", 112, 7)]).unwrap();
+    // A frame of it that turned into zeros is damage: another segment follows.
+    let mut whole = fs::read(scene.segment(2)).unwrap();
+    let tail = whole.len() - 600;
+    whole[tail..].fill(0);
+    fs::write(scene.segment(2), whole).unwrap();
+    assert!(scene.recover(4).damage.is_some());
+}
+
+#[test]
+fn a_frame_torn_over_old_bytes_loses_that_frame_only() {
+    let scene = Scene::new();
+    let journal = reused(&scene);
+    let before = fs::read(scene.segment(2)).unwrap();
+    let start = journal.size().bytes as usize;
+    journal.append(&[&file("c", 112, 7)]).unwrap();
+    let end = journal.size().bytes as usize;
+    let after = fs::read(scene.segment(2)).unwrap();
+    drop(journal);
+    for kept in (start..end).step_by(5) {
+        // The first bytes reached the disk and the rest did not, or the other way round.
+        for (first, second) in [(&after, &before), (&before, &after)] {
+            let torn = [&first[..kept], &second[kept..]].concat();
+            let whole = torn[start..end] == after[start..end];
+            fs::write(scene.segment(2), torn).unwrap();
+            let recovered = scene.recover(4);
+            assert_eq!(recovered.damage, None, "torn at byte {kept}");
+            assert_eq!(recovered.rows.len(), if whole { 9 } else { 6 }, "torn at byte {kept}");
+            assert!(scene.recover(4).notes.is_empty());
+            for name in scene.names().iter().filter(|name| name.starts_with("torn-")) {
+                fs::remove_file(scene.dir.path().join(name)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_spare_that_was_being_overwritten_is_no_segment() {
+    let scene = Scene::new();
+    let journal = scene.journal(Vec::new());
+    journal.append(&[&file("old", 100, 3)]).unwrap();
+    journal.rotate().unwrap();
+    journal.release(&position(3)).unwrap();
+    drop(journal);
+    let recovered = scene.recover(3);
+    assert!(recovered.rows.is_empty() && recovered.segments.is_empty() && recovered.notes.is_empty());
+    // The next journal takes it.
+    let journal = scene.journal(recovered.segments);
+    journal.append(&[&file("a", 110, 5)]).unwrap();
+    assert_eq!(scene.names(), ["0000000000000001.segment"]);
+    assert_eq!(scene.recover(3).rows, file("a", 110, 5));
 }

@@ -90,8 +90,8 @@ fn compaction_keeps_settings_watermarks_and_a_week() {
     let recent = |row: ControlRow| ControlRow { timestamp: 1000, ..row };
     let transaction = ControlRow::transaction(Event::Completed, TxnSeq(1), Some(Version(1)), None);
     let rows = vec![
-        old(ControlRow::setting("a", "1")),
-        old(ControlRow::setting("a", "2")),
+        old(ControlRow::setting("factory_mode:a", "1")),
+        old(ControlRow::setting("factory_mode:a", "2")),
         old(transaction.clone()),
         old(completed(5, 3)),
         old(completed(5, 4)),
@@ -125,17 +125,17 @@ fn a_version_that_memory_does_not_know_of_does_not_stop_the_table() {
         let unseen = DeltaTable::open(&control.path).unwrap();
         unseen.append(&encode(&control.path, &[row]).unwrap()).unwrap();
     };
-    landed(&control, ControlRow::setting("a", "1"));
-    control.set("b", "2").unwrap();
+    landed(&control, ControlRow::setting("factory_mode:a", "1"));
+    control.set("factory_mode:b", "2").unwrap();
     landed(&control, completed(5, 3));
     control.record(completed(5, 4));
     control.flush().unwrap();
-    control.set("c", "3").unwrap();
+    control.set("factory_mode:c", "3").unwrap();
     drop(control);
     let control = Control::open(pond.path(), false).unwrap();
     assert_eq!(control.watermark(node(5)), Some(Version(4)));
     for (key, value) in [("a", "1"), ("b", "2"), ("c", "3")] {
-        assert_eq!(control.get(key).as_deref(), Some(value));
+        assert_eq!(control.get(&format!("factory_mode:{key}")).as_deref(), Some(value));
     }
 }
 
@@ -143,15 +143,17 @@ fn a_version_that_memory_does_not_know_of_does_not_stop_the_table() {
 fn nothing_depends_on_a_doubtful_version_once_something_else_is_written() {
     let pond = pond();
     let control = Control::open(pond.path(), true).unwrap();
-    control.set("a", "1").unwrap();
+    control.set("factory_mode:a", "1").unwrap();
     control.record(completed(5, 3));
     control.flush().unwrap();
     // As where the sync of its directory fails: it is there, and may be gone after power loss.
     let unseen = DeltaTable::open(&control.path).unwrap();
-    let doubtful = unseen.append(&encode(&control.path, &[ControlRow::setting("b", "2")]).unwrap()).unwrap();
+    let doubtful = unseen
+        .append(&encode(&control.path, &[ControlRow::setting("factory_mode:b", "2")]).unwrap())
+        .unwrap();
     control.table.lock().as_mut().unwrap().doubtful = true;
-    control.set("c", "3").unwrap();
-    control.set("d", "4").unwrap();
+    control.set("factory_mode:c", "3").unwrap();
+    control.set("factory_mode:d", "4").unwrap();
     assert_eq!(control.table.lock().as_ref().unwrap().table.files(), 3);
     drop(control);
     let entry = Layout::new(pond.path()).control().join("_delta_log").join(pond_oplog::entry_name(doubtful));
@@ -159,7 +161,7 @@ fn nothing_depends_on_a_doubtful_version_once_something_else_is_written() {
     let control = Control::open(pond.path(), false).unwrap();
     assert_eq!(control.watermark(node(5)), Some(Version(3)));
     for (key, value) in [("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")] {
-        assert_eq!(control.get(key).as_deref(), Some(value), "{key}");
+        assert_eq!(control.get(&format!("factory_mode:{key}")).as_deref(), Some(value), "{key}");
     }
 }
 
@@ -180,7 +182,7 @@ fn nothing_is_written_after_close() {
     let pond = pond();
     let control = Control::open(pond.path(), true).unwrap();
     control.close().unwrap();
-    assert!(matches!(control.set("a", "b"), Err(StewardError::Closed)));
+    assert!(matches!(control.set("factory_mode:a", "b"), Err(StewardError::Closed)));
     control.record(completed(5, 1));
     assert!(matches!(control.flush(), Err(StewardError::Closed)));
 }

@@ -35,7 +35,7 @@ fn scaled(variable: &str, default: u64) -> u64 {
 }
 
 fn options(interval: Duration) -> OpenOptions {
-    OpenOptions { commit_interval: interval, cache_bytes: 16 << 20, ..OpenOptions::default() }
+    OpenOptions { commit_interval: interval, cache_budget: Some(16 << 20), ..OpenOptions::default() }
 }
 
 fn by_hand() -> OpenOptions {

@@ -1,0 +1,134 @@
+//! Backpressure: how much content may wait in memory, and how writers are slowed down as it fills.
+//!
+//! Up to one half writers go on at once. Beyond it each write waits in proportion to how full the budget is and to its
+//! size, so that writers come down to the rate at which content is stored instead of stopping dead; only when all of it is
+//! taken do they wait until some is stored. Nothing but content waits.
+
+use std::time::{Duration, Instant};
+
+use pond_tinyfs::{Errno, Error};
+
+use crate::commit::Committer;
+use crate::drain::DRAINERS;
+
+/// So much content not yet in any cut is drained.
+const DRAIN: u64 = 32 << 20;
+
+/// What a drain takes besides the content itself: row groups in Arrow's and in Parquet's form, one per core.
+const ENCODER: u64 = 48 << 20;
+
+/// How long 1 MiB waits when the budget is nearly all taken: a store that is slower than 50 MB/s stops writers
+/// at times, a faster one slows them down.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// The bounds that follow from a budget, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// So much uncut content is drained.
+    pub(crate) drain: u64,
+    /// From here on writers are slowed down.
+    slow: u64,
+    /// From here on they wait.
+    full: u64,
+}
+
+impl Room {
+    pub(crate) fn new(budget: u64) -> Self {
+        let full = budget.saturating_sub((DRAINERS as u64 * ENCODER).min(budget / 4)).max(1);
+        Room { drain: DRAIN.min(full / 4).max(1), slow: full / 2, full }
+    }
+
+    /// How long a write of so many bytes waits while so much is taken.
+    fn pause(&self, dirty: u64, bytes: u64) -> Duration {
+        let over = dirty.saturating_sub(self.slow) as f64 / (self.full - self.slow).max(1) as f64;
+        LONGEST_PAUSE.mul_f64(over.min(1.0) * bytes as f64 / (1 << 20) as f64)
+    }
+}
+
+impl Committer {
+    /// Whether a write may proceed now. Wakes a drainer when much has piled up.
+    pub(crate) fn has_room(&self) -> bool {
+        self.wake_drainers();
+        self.fs.dirty_bytes() < self.room.slow && !self.is_tight()
+    }
+
+    /// Waits until a write of so many bytes may proceed.
+    pub(crate) fn wait_for_room(&self, bytes: u64) -> Result<(), Error> {
+        self.commit_where_tight();
+        loop {
+            let dirty = self.fs.dirty_bytes();
+            if dirty < self.room.full {
+                std::thread::sleep(self.room.pause(dirty, bytes));
+                return Ok(());
+            }
+            self.wait_until_stored()?;
+        }
+    }
+
+    /// Waits until a drain or a commit has ended, where there is no room.
+    fn wait_until_stored(&self) -> Result<(), Error> {
+        self.wake_drainers();
+        let mut ledger = self.ledger.lock();
+        if self.fs.is_read_only() || ledger.refusal.is_some() || ledger.stop {
+            return Err(Errno::ROFS.into());
+        }
+        let resting = ledger.retry_at.is_some_and(|retry_at| Instant::now() < retry_at);
+        if let (true, Some(failure)) = (resting, &ledger.failure) {
+            return Err(failure.clone().into());
+        }
+        let attempt = ledger.attempts_started + 1;
+        let mut drains = ledger.drains_ended;
+        while self.fs.dirty_bytes() >= self.room.full && ledger.attempts_ended < attempt && !ledger.stop {
+            // What drains cannot take, small rests and what fsyncs have cut, a commit stores.
+            let drains_help = self.fs.uncut_bytes() >= self.room.drain && ledger.failure.is_none()
+                || ledger.draining(u64::MAX) > 0;
+            if !drains_help && !ledger.requested {
+                ledger.requested = true;
+                self.wanted.notify_one();
+            }
+            self.ended.wait(&mut ledger);
+            if drains != ledger.drains_ended {
+                drains = ledger.drains_ended;
+                self.drain_wanted.notify_one();
+            }
+        }
+        Ok(())
+    }
+
+    fn wake_drainers(&self) {
+        if self.fs.uncut_bytes() >= self.room.drain {
+            let ledger = self.ledger.lock();
+            // Not while the disk is full: nothing could be stored.
+            if ledger.failure.is_none() && ledger.draining(u64::MAX) < DRAINERS {
+                self.drain_wanted.notify_one();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn the_bounds_and_the_encoders_buffers_fit_the_budget() {
+        for budget in [16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB] {
+            let room = Room::new(budget);
+            assert!(room.full + (DRAINERS as u64 * ENCODER).min(budget / 4) <= budget);
+            assert!(room.drain <= room.slow && room.slow < room.full);
+        }
+        assert_eq!(Room::new(256 * MIB), Room { drain: 32 * MIB, slow: 96 * MIB, full: 192 * MIB });
+    }
+
+    #[test]
+    fn writers_slow_down_in_proportion() {
+        let room = Room::new(256 * MIB);
+        assert_eq!(room.pause(96 * MIB, MIB), Duration::ZERO);
+        let half = room.pause(144 * MIB, MIB);
+        assert_eq!(half, LONGEST_PAUSE / 2);
+        assert_eq!(room.pause(192 * MIB, MIB), LONGEST_PAUSE);
+        assert_eq!(room.pause(144 * MIB, MIB / 4), half / 4);
+    }
+}

@@ -1,0 +1,106 @@
+//! A large copy stays within its budget: in a memory cgroup the daemon is not killed, nothing hangs, and others go on
+//! working beside it.
+//!
+//! `POND_BUDGET_MIB` (default 256): with 10240 the budgets sum to 512 MiB, as a user might set them, and the latency of `ls` is
+//! asserted.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pond_tests::cgroup::MemoryGroup;
+use pond_tests::measure::resident;
+use pond_tests::scale::scaled;
+use pond_tests::{Random, TestPond, succeed};
+
+const MIB: usize = 1 << 20;
+const FULL_SIZE: u64 = 10_240;
+
+/// The `n`th MiB of the file: random, and none like another.
+fn piece(base: &mut [u8], n: u64) {
+    base.chunks_exact_mut(4096).for_each(|block| block[..8].copy_from_slice(&n.to_le_bytes()));
+}
+
+/// How long `ls` takes, from its start to its end, again and again until it is told to stop.
+fn list(directory: &Path, stop: &AtomicBool) -> Vec<Duration> {
+    let mut times = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        succeed(Command::new("ls").arg("-l").arg(directory));
+        times.push(start.elapsed());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    times
+}
+
+#[test]
+fn a_large_copy_stays_in_its_budget_and_leaves_others_alone() {
+    let mib: u64 = scaled("POND_BUDGET_MIB", 256);
+    let pond = TestPond::with_patience(Duration::from_secs(3600));
+    pond.pond(["init"]);
+    let budget = (mib / 4).clamp(16, 256);
+    for setting in ["dirty_budget", "cache_budget"] {
+        pond.pond(["control", "set", setting, &format!("{budget}MiB")]);
+    }
+    pond.mount();
+    let group = MemoryGroup::new(&format!("pond-test-{}", std::process::id()), 1 << 30);
+    group.add(pond.daemon());
+    fs::create_dir(pond.path("others")).unwrap();
+    for n in 0..100 {
+        fs::write(pond.path(format!("others/{n}")), [1; 100]).unwrap();
+    }
+
+    let mut base = Random::new(5).bytes(MIB);
+    let stop = AtomicBool::new(false);
+    let others = pond.path("others");
+    let (took, peak, mut times) = std::thread::scope(|scope| {
+        let listing = scope.spawn(|| list(&others, &stop));
+        let start = Instant::now();
+        let mut file = File::create(pond.path("copy")).unwrap();
+        let mut peak = 0;
+        for n in 0..mib {
+            piece(&mut base, n);
+            file.write_all(&base).unwrap();
+            if n % 16 == 0 {
+                peak = peak.max(resident(pond.daemon()));
+            }
+        }
+        file.sync_all().unwrap();
+        let took = start.elapsed();
+        stop.store(true, Ordering::Relaxed);
+        (took, peak, listing.join().unwrap())
+    });
+    times.sort_unstable();
+    let percentile = |hundredths: usize| times[(times.len() - 1) * hundredths / 100];
+    println!(
+        "{mib} MiB in {took:.1?}, {:.0} MiB/s; resident at most {} MiB, cgroup at most {} MiB; ls {} times, median {:.1?}, \
+         99 % within {:.1?}, longest {:.1?}",
+        mib as f64 / took.as_secs_f64(),
+        peak >> 20,
+        group.peak() >> 20,
+        times.len(),
+        percentile(50),
+        percentile(99),
+        percentile(100)
+    );
+    assert_eq!(group.killed(), 0, "the kernel killed the daemon for want of memory");
+    if mib >= FULL_SIZE {
+        assert!(percentile(99) <= Duration::from_millis(100), "ls does not answer in time");
+    }
+    let versions = pond.version();
+    assert!(versions <= 3 * took.as_secs() + 20, "{versions} versions in {took:.1?}");
+
+    pond.remount();
+    let mut file = File::open(pond.path("copy")).unwrap();
+    let mut read = vec![0; MIB];
+    for n in 0..mib {
+        piece(&mut base, n);
+        file.read_exact(&mut read).unwrap();
+        assert!(read == base, "MiB {n} is another than the one that was written");
+    }
+    assert_eq!(file.read(&mut read).unwrap(), 0);
+    pond.umount();
+}
