@@ -8,6 +8,7 @@ mod factories;
 mod history;
 mod init;
 mod list;
+mod maintain;
 mod mount;
 mod names;
 mod promote;
@@ -54,6 +55,7 @@ pub fn run(command: Command, context: &mut Context) -> Result {
         Command::Factories => factories::list(context),
         Command::Control(args) => control::control(args, context),
         Command::Promote => promote::promote(context),
+        Command::Maintain(args) => maintain::maintain(args, context),
         Command::Completions(args) => completions::completions(&args, context),
     }
 }

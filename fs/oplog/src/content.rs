@@ -3,6 +3,7 @@
 //!
 //! Three caches stand before the disk: open files, footers with their offset indexes, decoded extents.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -62,6 +63,22 @@ impl DataFiles {
     /// The names of all files taken in.
     pub(crate) fn names(&self) -> Vec<Box<str>> {
         self.names.read().clone()
+    }
+
+    /// The numbers of files of these names.
+    pub(crate) fn numbers(&self, wanted: &BTreeSet<&String>) -> BTreeMap<String, u32> {
+        let names = self.names.read();
+        let numbered = names.iter().zip(0u32..).map(|(name, number)| (name.to_string(), number));
+        numbered.filter(|(name, _)| wanted.contains(name)).collect()
+    }
+
+    /// A file is gone, and nobody names it any more.
+    pub(crate) fn forget(&self, file: u32) {
+        if let Some(name) = self.names.write().get_mut(file as usize) {
+            *name = Box::default();
+        }
+        self.open.remove(&file);
+        self.footers.remove(&file);
     }
 
     fn path(&self, file: u32) -> Option<PathBuf> {

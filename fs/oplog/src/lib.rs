@@ -3,6 +3,7 @@
 
 mod action;
 mod checkpoint;
+mod clean;
 mod content;
 mod data_file;
 mod decode;
@@ -12,18 +13,25 @@ mod encode;
 mod entries;
 mod error;
 mod export;
+mod floor;
 mod follow;
 mod frame;
 mod history;
 mod incoming;
 mod journal;
 mod layout;
+mod live;
 mod load;
+mod merge;
 mod oplog;
+mod pin;
 mod placing;
 mod position;
+mod prune;
 mod quarantine;
+mod reading;
 mod recovery;
+mod rewrite;
 #[cfg(test)]
 mod samples;
 mod schema;
@@ -32,9 +40,12 @@ mod space;
 mod spill;
 mod staging;
 mod store;
+mod superseded;
 mod sweep;
 mod table;
+mod txns;
 
+pub use clean::{CleanOptions, CleanReport};
 pub use delta::{checkpoint_name, entry_name};
 pub use durable::{Existing, is_temporary, write_durably};
 pub use error::OpLogError;
@@ -42,13 +53,18 @@ pub use export::{
     EntryFacts, FileRef, LiveFiles, VersionFiles, checkpoint_bytes, entry_facts, live_files,
     schema_fingerprint, version_files,
 };
+pub use floor::Floor;
 pub use follow::Ahead;
 pub use history::{CommitInfo, changes, history};
 pub use incoming::{Incoming, IncomingVersion};
 pub use journal::{Journal, JournalError, JournalSize};
 pub use layout::Layout;
+pub use merge::MergeLimits;
 pub use oplog::{Committed, OpLog, Opened, Options};
+pub use pin::Pin;
 pub use position::{At, Identity, Origin, PondId, Position, TxnSeq, Version};
+pub use prune::PruneReport;
+pub use rewrite::{Rewrite, Rewritten};
 pub use staging::StagedFile;
 pub use store::DurableStore;
 pub use sweep::SweepReport;
