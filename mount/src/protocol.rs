@@ -1,7 +1,7 @@
 //! What goes over the control socket: one JSON object a line, a request and then its answer.
 
 use pond_oplog::Version;
-use pond_steward::FactoryStatus;
+use pond_steward::{FactoryStatus, MaintainOptions};
 use serde::{Deserialize, Serialize};
 
 /// What a command asks of the daemon.
@@ -42,6 +42,8 @@ pub enum Request {
         /// To what.
         value: String,
     },
+    /// Merge, prune and clean.
+    Maintain(MaintainOptions),
     /// The factories the daemon knows: names and descriptions.
     Factories,
     /// Commit everything and, once the mount is gone, answer a second time with how the last commit went.

@@ -161,6 +161,7 @@ impl Shared {
             Request::Run { path, args } => to_response(steward.run(path, args).as_ref()),
             Request::ControlGet { key } => to_response(Ok(steward.control_get(key.as_deref()))),
             Request::ControlSet { key, value } => to_response(steward.control_set(key, value).as_ref()),
+            Request::Maintain(options) => to_response(steward.maintain(options, &|_| {}).as_ref()),
             Request::Factories => {
                 let factories: Vec<Value> = steward
                     .registry()

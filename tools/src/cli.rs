@@ -311,6 +311,20 @@ Examples:
   pond fsck --repair --from-backup remote.yaml      where the damage hides which remote there is")]
     Fsck(FsckArgs),
 
+    /// Merge data files, let go of old versions, and remove what nobody needs any more
+    ///
+    /// A mounted pond does this by itself, a little at a time; this does all there is to do, at once. Small data files
+    /// are joined, with every row kept. Versions that the setting `retention` does not keep are let go of
+    /// (`pond control set retention 30d`, or `'1000 versions'`; unset, every version is kept): the floor rises, and what
+    /// only older versions show is dropped. Files that others stand for are removed once they were replaced as long ago
+    /// as the setting `keep_replaced` says (24h), every remote has passed that version, and nobody reads from them.
+    #[command(after_long_help = "\
+Examples:
+  pond maintain
+  pond maintain --dry-run                     what it would do, and free
+  pond maintain --dry-run --retention 30d     what it would free if versions were kept for 30 days")]
+    Maintain(MaintainArgs),
+
     /// Print a script that completes pond's commands in a shell
     #[command(after_long_help = "\
 Examples:
@@ -435,6 +449,18 @@ pub struct StatusArgs {
     /// Fail if --wait-version has waited this long
     #[arg(long, value_name = "SECONDS", requires = "wait_version")]
     pub timeout: Option<u64>,
+}
+
+/// `pond maintain`
+#[derive(Args, Debug)]
+pub struct MaintainArgs {
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// As if the setting `retention` were this
+    #[arg(long, value_name = "RETENTION", requires = "dry_run")]
+    pub retention: Option<String>,
 }
 
 /// `pond log`

@@ -9,6 +9,7 @@ mod fsck;
 mod history;
 mod init;
 mod list;
+mod maintain;
 mod mount;
 mod names;
 mod promote;
@@ -57,6 +58,7 @@ pub fn run(command: Command, context: &mut Context) -> Result {
         Command::Control(args) => control::control(args, context),
         Command::Fsck(args) => fsck::fsck(&args, context),
         Command::Promote => promote::promote(context),
+        Command::Maintain(args) => maintain::maintain(args, context),
         Command::Completions(args) => completions::completions(&args, context),
     }
 }

@@ -5,6 +5,7 @@
 //! page one decodes it, and the others wait for that. A scan does not push out what is used again and again: the cache takes
 //! new pages on trial, and lets a large one go as soon as it was read whole, since the kernel then has its bytes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -88,6 +89,25 @@ impl DataFiles {
     /// The names of all files taken in.
     pub(crate) fn names(&self) -> Vec<Box<str>> {
         self.names.read().clone()
+    }
+
+    /// The numbers of files of these names.
+    pub(crate) fn numbers(&self, wanted: &BTreeSet<&String>) -> BTreeMap<String, u32> {
+        let names = self.names.read();
+        let numbered = names.iter().zip(0u32..).map(|(name, number)| (name.to_string(), number));
+        numbered.filter(|(name, _)| wanted.contains(name)).collect()
+    }
+
+    /// A file is gone, and nobody names it any more.
+    pub(crate) fn forget(&self, file: u32) {
+        if let Some(name) = self.names.write().get_mut(file as usize) {
+            *name = Box::default();
+        }
+        self.open.remove(&file);
+        if let Some(digest) = self.digests.write().get_mut(file as usize) {
+            *digest = None;
+        }
+        self.indexes.remove(&file);
     }
 
     fn path(&self, file: u32) -> Option<PathBuf> {

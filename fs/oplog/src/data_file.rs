@@ -31,6 +31,7 @@ use uuid::Uuid;
 use crate::action::Add;
 use crate::durable::{self, DurableFile};
 use crate::schema::{self, col, record};
+use crate::txns::Txns;
 use crate::{OpLogError, TxnSeq, encode};
 
 /// More content than this in one commit goes into content files.
@@ -138,13 +139,25 @@ pub(crate) fn write<'a>(
     now: i64,
     threads: usize,
 ) -> Result<Written<'a>, OpLogError> {
+    write_rows(inflight, plan, txn_seq, Txns::One(txn_seq), now, threads)
+}
+
+/// As [`write`], of rows of various transactions in a file of transaction `txn_seq`.
+pub(crate) fn write_rows<'a>(
+    inflight: &Path,
+    plan: Plan<'a>,
+    txn_seq: TxnSeq,
+    txns: Txns<'_>,
+    now: i64,
+    threads: usize,
+) -> Result<Written<'a>, OpLogError> {
     let name = format!("txn-{:010}-{}.parquet", txn_seq.0, Uuid::new_v4());
     let path = inflight.join(&name);
     let rows = plan.metadata.len() + plan.extents.len();
     if u32::try_from(rows).is_err() {
         return Err(OpLogError::Encode { path, why: format!("{rows} rows are too many for one file") });
     }
-    let (size, digests) = match write_to(&path, &plan, txn_seq, threads) {
+    let (size, digests) = match write_to(&path, &plan, txns, threads) {
         Ok(written) => written,
         Err(error) => {
             durable::discard(std::iter::once(path.as_path()).filter(|path| path.exists()));
@@ -158,7 +171,7 @@ pub(crate) fn write<'a>(
         size,
         modification_time: now,
         data_change: true,
-        stats: Some(statistics(&plan, txn_seq)),
+        stats: Some(statistics(&plan, txns)),
         tags: Some(digests.into_tags()),
     };
     let extents = plan.extents.iter().enumerate().map(|(i, row)| ((first_extent + i) as u32, *row)).collect();
@@ -169,13 +182,13 @@ pub(crate) fn write<'a>(
 fn write_to(
     path: &Path,
     plan: &Plan<'_>,
-    txn_seq: TxnSeq,
+    txns: Txns<'_>,
     threads: usize,
 ) -> Result<(u64, Digests), OpLogError> {
     let mut file = DurableFile::create(path).map_err(OpLogError::io("create", path))?;
     let mut hashing = Hashing { file: &mut file, hasher: blake3::Hasher::new() };
     let metadata =
-        encode_file(&mut hashing, plan, txn_seq, threads).map_err(|error| parquet_error(path, error))?;
+        encode_file(&mut hashing, plan, txns, threads).map_err(|error| parquet_error(path, error))?;
     let whole = hashing.hasher.finalize().to_hex().to_string();
     file.sync().map_err(OpLogError::io("fsync", path))?;
     let size = file.file().metadata().map_err(OpLogError::io("stat", path))?.len();
@@ -241,7 +254,7 @@ pub(crate) fn parquet_error(path: &Path, error: ParquetError) -> OpLogError {
 fn encode_file(
     file: &mut Hashing<'_>,
     plan: &Plan<'_>,
-    txn_seq: TxnSeq,
+    txns: Txns<'_>,
     threads: usize,
 ) -> Result<ParquetMetaData, ParquetError> {
     let schema = schema::ROWS.clone();
@@ -257,7 +270,7 @@ fn encode_file(
     let mut number = 0;
     // A wave of as many groups as there are cores: what is encoded and not yet written stays bounded.
     for wave in groups.chunks(threads.max(1)) {
-        let encoded = encode_wave(&factory, wave, number, txn_seq);
+        let encoded = encode_wave(&factory, wave, number, txns);
         number += wave.len();
         for chunks in encoded {
             let mut group = writer.next_row_group()?;
@@ -276,16 +289,16 @@ fn encode_wave(
     factory: &ArrowRowGroupWriterFactory,
     wave: &[&[&Row]],
     first: usize,
-    txn_seq: TxnSeq,
+    txns: Txns<'_>,
 ) -> Vec<Encoded> {
     if let [rows] = wave {
-        return vec![encode_group(factory, rows, first, txn_seq)];
+        return vec![encode_group(factory, rows, first, txns)];
     }
     std::thread::scope(|scope| {
         let threads: Vec<_> = wave
             .iter()
             .enumerate()
-            .map(|(i, rows)| scope.spawn(move || encode_group(factory, rows, first + i, txn_seq)))
+            .map(|(i, rows)| scope.spawn(move || encode_group(factory, rows, first + i, txns)))
             .collect();
         threads
             .into_iter()
@@ -300,12 +313,12 @@ fn encode_group(
     factory: &ArrowRowGroupWriterFactory,
     rows: &[&Row],
     number: usize,
-    txn_seq: TxnSeq,
+    txns: Txns<'_>,
 ) -> Encoded {
     let mut writers = factory.create_column_writers(number)?;
     for range in runs(rows, BATCH, usize::MAX) {
         let rows = &rows[range];
-        let batch = encode::batch(rows, txn_seq)?;
+        let batch = encode::batch(rows, txns)?;
         let mut leaf = 0;
         for (field, array) in schema::ROWS.fields().iter().zip(batch.columns()) {
             // Slices decide where pages of content may end.
@@ -411,7 +424,7 @@ fn content_codec(plan: &Plan<'_>, zstd: Compression) -> Compression {
     if compressed * 10 <= raw * 9 { zstd } else { Compression::UNCOMPRESSED }
 }
 
-fn statistics(plan: &Plan<'_>, txn_seq: TxnSeq) -> String {
+fn statistics(plan: &Plan<'_>, txns: Txns<'_>) -> String {
     let rows = || plan.metadata.iter().chain(&plan.extents);
     let bounds = |extreme: fn(&mut dyn Iterator<Item = u64>) -> Option<u64>,
                   word: fn(&mut dyn Iterator<Item = &'static str>) -> Option<&'static str>| {
@@ -420,7 +433,7 @@ fn statistics(plan: &Plan<'_>, txn_seq: TxnSeq) -> String {
             col::PART_ID: hex(extreme(&mut rows().map(|row| row.part.get()))),
             col::NODE_ID: hex(extreme(&mut rows().map(|row| row.node.get()))),
             col::LSN: extreme(&mut rows().map(|row| row.lsn.0)),
-            col::TXN_SEQ: txn_seq.0,
+            col::TXN_SEQ: extreme(&mut rows().map(|row| txns.of(row.lsn).0)),
             col::RECORD: word(&mut rows().map(|row| encode::record_name(row))),
         })
     };

@@ -20,7 +20,6 @@ use crate::{OpLog, OpLogError, TxnSeq, durable};
 /// A content file that no version names yet.
 #[derive(Debug)]
 pub struct Drained {
-    /// Its number in locations.
     number: u32,
     rows: u64,
     /// The action that will add it, but for the name.
@@ -40,6 +39,11 @@ impl Drained {
     /// Rows in the file.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Its number in locations.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     /// Bytes of the file.

@@ -9,14 +9,16 @@ use arrow::array::{
 use arrow::error::ArrowError;
 use pond_tinyfs::{ExtentContent, Record, Row, Xattrs};
 
+use crate::entries;
 use crate::schema::{self, record};
-use crate::{TxnSeq, entries};
+use crate::txns::Txns;
 
 /// Encodes rows in the order given. Extents must be in memory; their checksums are computed here.
-pub(crate) fn batch(rows: &[&Row], txn_seq: TxnSeq) -> Result<RecordBatch, ArrowError> {
+pub(crate) fn batch<'a>(rows: &[&Row], txns: impl Into<Txns<'a>>) -> Result<RecordBatch, ArrowError> {
+    let txns = txns.into();
     let mut columns = Columns::with_capacity(rows);
     for row in rows {
-        columns.push(row, txn_seq)?;
+        columns.push(row, txns)?;
     }
     columns.finish()
 }
@@ -130,13 +132,13 @@ impl Columns {
         }
     }
 
-    fn push(&mut self, row: &Row, txn_seq: TxnSeq) -> Result<(), ArrowError> {
+    fn push(&mut self, row: &Row, txns: Txns<'_>) -> Result<(), ArrowError> {
         self.part_id.append_value(hex_text(&row.part.hex()));
         self.node_id.append_value(hex_text(&row.node.hex()));
         self.record.append_value(record_name(row));
         self.lsn.append_value(long(row.lsn.0, "lsn")?);
         self.seq.append_value(i64::from(row.seq));
-        self.txn_seq.append_value(long(txn_seq.0, "txn_seq")?);
+        self.txn_seq.append_value(long(txns.of(row.lsn).0, "txn_seq")?);
         self.version.append_value(long(row.version, "version")?);
         self.timestamp.append_value(row.timestamp);
         self.push_node(row)?;

@@ -118,6 +118,21 @@ pub enum OpLogError {
         /// The newest one.
         last: Version,
     },
+    /// The version lies below the floor.
+    #[error(
+        "version {version} is no longer kept: {path} has versions {floor} to {last}, since the setting `retention` lets go of older ones",
+        path = path.display()
+    )]
+    NoLongerKept {
+        /// The version that was asked for.
+        version: Version,
+        /// The table.
+        path: PathBuf,
+        /// The oldest version that is kept.
+        floor: Version,
+        /// The newest one.
+        last: Version,
+    },
     /// The pond is younger than the time that was asked for.
     #[error("{path} is younger than that: its first version is of {first}", path = path.display())]
     NothingYet {

@@ -8,10 +8,10 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::action::{Action, Metadata, Protocol};
-use crate::delta::{Entry, Log};
+use crate::delta::{Entry, Listing, Log};
 use crate::oplog::{FORMAT, MIN_READER, POND_ID, position_of};
 use crate::snapshot::{self, commit_info};
-use crate::{At, Layout, OpLogError, PondId, Position, Version, checkpoint};
+use crate::{At, Layout, OpLogError, PondId, Position, Version, checkpoint, reading};
 
 /// A data file that a version added: its name within `data/` and its length in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,16 +84,39 @@ pub fn version_files(pond: &Path, version: Version) -> Result<VersionFiles, OpLo
 ///
 /// # Errors
 ///
-/// [`OpLogError::NoSuchVersion`], and damage of the log.
+/// [`OpLogError::NoSuchVersion`], also where the version's own files were cleaned away: its `first` is the oldest whose
+/// files, and those of all later ones, are there. Damage of the log.
 pub fn live_files(pond: &Path, version: Version) -> Result<LiveFiles, OpLogError> {
     let log = Log::new(&Layout::new(pond).data());
     let snapshot = snapshot::load(&log, At::Version(version))?;
+    if !reading::are_there(&log, &snapshot.files) {
+        let listing = log.list()?;
+        let last = Version(listing.entries.last().copied().unwrap_or_default());
+        let first = first_whole(&log, &listing)?;
+        // Else one is missing that should be there, and whoever reads it says so.
+        if version < first {
+            return Err(OpLogError::NoSuchVersion { version, path: log.table().to_path_buf(), first, last });
+        }
+    }
     let files = snapshot.files.values();
     Ok(LiveFiles {
         position: position_of(&log, version, &snapshot.digest, &snapshot.commit_info)?,
         entry: log.read_bytes(version)?.into(),
         files: files.map(|add| FileRef { name: add.path.clone(), length: add.size }).collect(),
     })
+}
+
+/// The first version from which on each has all its own files: none that cleaning has removed.
+fn first_whole(log: &Log, listing: &Listing) -> Result<Version, OpLogError> {
+    for versions in listing.entries.rchunks(256) {
+        for (&version, entry) in versions.iter().zip(snapshot::read_entries(log, versions)?).rev() {
+            let mut removes = entry.actions.iter().filter_map(|action| action.remove.as_ref());
+            if removes.any(|remove| !log.table().join(&remove.path).exists()) {
+                return Ok(Version(version));
+            }
+        }
+    }
+    Ok(Version(listing.entries.first().copied().unwrap_or_default()))
 }
 
 /// Bytes of a checkpoint of a version: of the one that is there, or of one that is made for the purpose and stays.

@@ -6,6 +6,7 @@ use crate::data_file::Digests;
 use crate::export::min_reader;
 use crate::load::{self, Source};
 use crate::oplog::{FORMAT, position_of, threads, too_new};
+use crate::rewrite::is_rewritten;
 use crate::snapshot::{self, commit_info};
 use crate::{OpLog, OpLogError, Position, Version};
 
@@ -42,7 +43,7 @@ impl OpLog {
                 }
                 // Files that only hold old rows anew say nothing new. The rows' old places stay readable: a file
                 // that a version removes stays on disk, and nobody here forgets its number.
-                let Some(add) = action.add.filter(|add| add.data_change) else { continue };
+                let Some(add) = action.add.filter(|add| !is_rewritten(add)) else { continue };
                 let file = *ahead
                     .entry(add.path.clone())
                     .or_insert_with(|| self.files().add(&add.path, Digests::of(&add).as_ref()));

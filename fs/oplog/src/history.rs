@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
-use pond_tinyfs::Row;
+use pond_tinyfs::{Lsn, Row};
 use serde::Serialize;
 
-use crate::action::metric;
+use crate::action::{Add, metric};
 use crate::data_file::Digests;
-use crate::delta::Log;
+use crate::delta::{Entry, Log};
 use crate::load::{self, Source};
 use crate::oplog::position_of;
+use crate::rewrite::is_rewritten;
 use crate::snapshot::{self, commit_info};
-use crate::{At, Layout, OpLogError, Origin, Position, Version};
+use crate::{At, Layout, OpLogError, Origin, Position, Version, floor, reading};
 
 /// Entries read at a time.
 const CHUNK: usize = 256;
@@ -35,7 +36,9 @@ pub struct CommitInfo {
 /// The versions of the pond at `pond`, newest first, at most `limit`.
 pub fn history(pond: &Path, limit: Option<usize>) -> Result<Vec<CommitInfo>, OpLogError> {
     let log = Log::new(&Layout::new(pond).data());
+    let floor = floor::of_table(&log)?.map_or(0, |floor| floor.version.0);
     let mut versions = log.list()?.entries;
+    versions.retain(|&version| version >= floor);
     versions.reverse();
     versions.truncate(limit.unwrap_or(usize::MAX));
     let mut commits = Vec::with_capacity(versions.len());
@@ -64,11 +67,34 @@ pub fn history(pond: &Path, limit: Option<usize>) -> Result<Vec<CommitInfo>, OpL
 pub fn changes(pond: &Path, version: Version) -> Result<Vec<Row>, OpLogError> {
     let log = Log::new(&Layout::new(pond).data());
     snapshot::resolve(&log, &log.list()?, At::Version(version))?;
+    let entry = log.read(version)?;
+    let cut_lsn = |entry: &Entry| -> Result<Lsn, OpLogError> {
+        let info = commit_info(&log, version, entry)?;
+        Ok(position_of(&log, version, &entry.digest, info)?.cut_lsn)
+    };
+    let to = cut_lsn(&entry)?;
+    let adds = entry.actions.into_iter().filter_map(|action| action.add);
+    let mut files: Vec<Add> = adds.filter(|add| !is_rewritten(add)).collect();
+    let mut from = Lsn(0);
+    if files.iter().any(|add| !log.table().join(&add.path).exists()) {
+        // Merging has replaced them: the newest version's files hold the rows, among others.
+        if let Some(before) = version.0.checked_sub(1).map(Version) {
+            snapshot::resolve(&log, &log.list()?, At::Version(before))?;
+            from = cut_lsn(&log.read(before)?)?;
+        }
+        files = snapshot::load(&log, At::Tip)?.files.into_values().collect();
+        files.retain(|add| {
+            reading::first_lsn(add).is_none_or(|first| first <= to)
+                && reading::last_lsn(add).is_none_or(|last| last > from)
+        });
+    }
     let mut rows = Vec::new();
-    for add in log.read(version)?.actions.into_iter().filter_map(|action| action.add) {
+    for add in files {
         let source =
             Source { file: 0, path: log.table().join(&add.path), size: add.size, digests: Digests::of(&add) };
-        rows.extend(load::read_rows(&source, version)?);
+        rows.extend(
+            load::read_rows(&source, version)?.into_iter().filter(|row| from < row.lsn && row.lsn <= to),
+        );
     }
     rows.sort_unstable_by_key(|row| (row.lsn, row.seq));
     Ok(rows)

@@ -6,6 +6,7 @@
 //! journal/              segments, and what recovery set aside (torn-…, orphan-…)
 //! control/              Delta table of the Steward's settings and outcomes
 //! mirror/               materialized files, a cache
+//! pins/                 files that readers of fixed versions hold locked: VERSION-…
 //! lock                  flock of the one writer
 //! socket                how commands reach the daemon
 //! log                   what the daemon has to say
@@ -58,6 +59,11 @@ impl Layout {
     /// Materialized files: a cache.
     pub fn mirror(&self) -> PathBuf {
         self.root.join("mirror")
+    }
+
+    /// What readers of fixed versions hold.
+    pub fn pins(&self) -> PathBuf {
+        self.root.join("pins")
     }
 
     /// The writer's lock.

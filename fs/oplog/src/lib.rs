@@ -3,6 +3,7 @@
 
 mod action;
 mod checkpoint;
+mod clean;
 mod content;
 mod data_file;
 mod decode;
@@ -13,6 +14,7 @@ mod encode;
 mod entries;
 mod error;
 mod export;
+mod floor;
 mod follow;
 mod frame;
 pub mod fsck;
@@ -20,15 +22,21 @@ mod history;
 mod incoming;
 mod journal;
 mod layout;
+mod live;
 mod load;
+mod merge;
 mod oplog;
 mod page;
 mod page_index;
+mod pin;
 mod placing;
 mod position;
+mod prune;
 mod quarantine;
+mod reading;
 mod recorder;
 mod recovery;
+mod rewrite;
 #[cfg(test)]
 mod samples;
 mod schema;
@@ -37,9 +45,12 @@ mod space;
 mod spill;
 mod staging;
 mod store;
+mod superseded;
 mod sweep;
 mod table;
+mod txns;
 
+pub use clean::{CleanOptions, CleanReport};
 pub use delta::{checkpoint_name, entry_name};
 pub use drain::Drained;
 pub use durable::{Existing, is_temporary, write_durably};
@@ -48,16 +59,21 @@ pub use export::{
     EntryFacts, FileRef, LiveFiles, VersionFiles, checkpoint_bytes, entry_facts, live_files,
     schema_fingerprint, version_files,
 };
+pub use floor::Floor;
 pub use follow::Ahead;
 pub use history::{CommitInfo, changes, history};
 pub use incoming::{Incoming, IncomingVersion};
 pub use journal::{Journal, JournalError, JournalSize};
 pub use layout::Layout;
+pub use merge::MergeLimits;
 pub use oplog::{Committed, OpLog, Opened, Options};
+pub use pin::Pin;
 pub use position::{At, Identity, Origin, PondId, Position, TxnSeq, Version};
+pub use prune::PruneReport;
 pub use recorder::Step;
 #[cfg(debug_assertions)]
 pub use recorder::{FAILPOINT, Recording};
+pub use rewrite::{Rewrite, Rewritten};
 pub use staging::StagedFile;
 pub use store::DurableStore;
 pub use sweep::SweepReport;

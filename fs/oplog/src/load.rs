@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use bytes::{Buf, Bytes};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -23,7 +25,7 @@ use pond_tinyfs::Row;
 use crate::data_file::{self, Digests, TAIL};
 use crate::decode::{self, Extents};
 use crate::schema::col;
-use crate::{OpLogError, Version};
+use crate::{OpLogError, TxnSeq, Version};
 
 /// A data file to load.
 #[derive(Clone, Debug)]
@@ -134,6 +136,65 @@ pub(crate) fn load_file(
     Ok(())
 }
 
+/// All rows of a file, with the bytes of extents, and the transaction of each.
+pub(crate) struct Whole {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) txns: Vec<TxnSeq>,
+}
+
+/// A file whose footer and small columns are in memory and verified, to be decoded whole.
+pub(crate) struct Opened {
+    path: PathBuf,
+    window: Window,
+}
+
+impl Opened {
+    pub(crate) fn new(source: &Source, version: Version) -> Result<Self, OpLogError> {
+        Ok(Opened { path: source.path.clone(), window: Window::read(source, version)? })
+    }
+
+    /// Bytes of its columns once decoded, about.
+    pub(crate) fn decoded_bytes(&self) -> u64 {
+        let groups = self.window.metadata.row_groups().iter();
+        groups.map(|group| group.total_byte_size().max(0).unsigned_abs()).sum()
+    }
+
+    /// Number of its row groups.
+    pub(crate) fn groups(&self) -> usize {
+        self.window.metadata.num_row_groups()
+    }
+
+    /// Decodes one row group. Each extent is verified against its row's checksum.
+    pub(crate) fn decode_group(&self, number: usize) -> Result<Whole, OpLogError> {
+        let corrupt = |why: String| OpLogError::CorruptFile { path: self.path.clone(), why };
+        let mut window = self.window.clone();
+        let group = window.metadata.row_groups().get(number).cloned();
+        let group = group.ok_or_else(|| corrupt(format!("it has no row group {number}")))?;
+        let file = File::open(&self.path).map_err(OpLogError::io("open", &self.path))?;
+        for column in group.columns() {
+            let (start, length) = column.byte_range();
+            if slice(&window.parts, start..start + length).is_none() {
+                let bytes =
+                    read_range(&file, start..start + length).map_err(OpLogError::io("read", &self.path))?;
+                window.parts.push((start, bytes));
+            }
+        }
+        // What lies in extents' pages nothing has verified yet.
+        data_file::unpanicked(|| window.rows(number)).and_then(|whole| whole).map_err(corrupt)
+    }
+
+    /// Decodes all of it.
+    pub(crate) fn decode(self) -> Result<Whole, OpLogError> {
+        let mut whole = Whole { rows: Vec::new(), txns: Vec::new() };
+        for number in 0..self.groups() {
+            let group = self.decode_group(number)?;
+            whole.rows.extend(group.rows);
+            whole.txns.extend(group.txns);
+        }
+        Ok(whole)
+    }
+}
+
 /// The parts of a file that a load needs, in memory and verified.
 #[derive(Clone)]
 struct Window {
@@ -143,6 +204,28 @@ struct Window {
 }
 
 impl Window {
+    fn rows(&self, group: usize) -> Result<Whole, String> {
+        let text = |error: &dyn std::error::Error| error.to_string();
+        let reader = ArrowReaderMetadata::try_new(self.metadata.clone(), ArrowReaderOptions::new())
+            .map_err(|error| text(&error))?;
+        let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(self.clone(), reader)
+            .with_row_groups(vec![group])
+            .with_batch_size(BATCH_ROWS)
+            .build()
+            .map_err(|error| text(&error))?;
+        let mut whole = Whole { rows: Vec::new(), txns: Vec::new() };
+        for batch in batches {
+            let batch = batch.map_err(|error| text(&error))?;
+            decode::rows(&batch, Extents::InMemory, |row| whole.rows.push(row))?;
+            let txns = batch
+                .column_by_name(col::TXN_SEQ)
+                .and_then(|column| column.as_primitive_opt::<Int64Type>())
+                .ok_or("there is no column txn_seq")?;
+            whole.txns.extend(txns.values().iter().map(|txn_seq| TxnSeq(txn_seq.unsigned_abs())));
+        }
+        Ok(whole)
+    }
+
     fn read(source: &Source, version: Version) -> Result<Self, OpLogError> {
         let path = &source.path;
         let corrupt = |why: String| OpLogError::CorruptFile { path: path.clone(), why };

@@ -15,11 +15,13 @@ use parking_lot::{Mutex, RwLock};
 use pond_tinyfs::{Fold, Location, Lsn, PersistenceLayer, Placed, Record, Row, Space, StorageError, Tree};
 
 use crate::action::{Action, Add, CommitInfo, Metadata, Protocol, Txn, metric};
+use crate::clean::Replaced;
 use crate::content::DataFiles;
 use crate::data_file::{self, Digests, Written};
 use crate::delta::{self, Log, Put};
 use crate::drain::Drained;
 use crate::journal::base_of;
+use crate::live::Live;
 use crate::load::{self, Source};
 use crate::recovery::{self, Recovered};
 use crate::snapshot::{self, Snapshot};
@@ -27,7 +29,7 @@ use crate::space::SpaceGauge;
 use crate::spill::Spills;
 use crate::{
     At, Identity, Journal, Layout, OpLogError, Origin, PondId, Position, TxnSeq, Version, checkpoint,
-    durable, schema,
+    durable, reading, schema,
 };
 
 /// The format that this program writes.
@@ -91,6 +93,9 @@ pub struct OpLog {
     position: RwLock<Position>,
     /// Timeline of the commits to come, if it is a later one than the last commit's; else 0.
     timeline: AtomicU64,
+    /// The data files of the newest version.
+    live: Live,
+    replaced: Replaced,
     /// Numbers of files that were read ahead of the position.
     ahead: Mutex<BTreeMap<String, u32>>,
     /// Held while a commit is under way; says why there can be no more.
@@ -121,6 +126,8 @@ impl OpLog {
             (MIN_READER, FORMAT.to_string()),
             (MIN_WRITER, FORMAT.to_string()),
             ("delta.enableExpiredLogCleanup", "false".to_string()),
+            // Nobody else may clean, so nobody needs to be told for long what was replaced; checkpoints stay small.
+            ("delta.deletedFileRetentionDuration", "interval 1 minute".to_string()),
             ("delta.dataSkippingStatsColumns", schema::STATISTICS.join(",")),
         ];
         let start = vec![
@@ -213,19 +220,29 @@ impl OpLog {
         options: &Options,
     ) -> Result<(Arc<OpLog>, Tree), OpLogError> {
         let files = DataFiles::new(log.table(), options.cache_bytes, options.open_files);
-        let sources: Vec<Source> = snapshot
-            .files
-            .values()
-            .map(|add| Source {
-                file: files.add(&add.path, Digests::of(add).as_ref()),
-                path: log.table().join(&add.path),
-                size: add.size,
-                digests: Digests::of(add),
+        let cut_lsn = position(&log, snapshot)?.cut_lsn;
+        let live = Live::default();
+        live.set_floor(snapshot.floor());
+        // Files of a later version may stand for those that are gone: they hold the rows of this one, and later ones.
+        let sources: Vec<Source> = reading::files_of(&log, snapshot)?
+            .into_values()
+            .filter(|add| reading::first_lsn(add).is_none_or(|first| first <= cut_lsn))
+            .map(|add| {
+                let digests = Digests::of(&add);
+                let file = files.add(&add.path, digests.as_ref());
+                let path = log.table().join(&add.path);
+                let source = Source { file, path, size: add.size, digests };
+                live.insert(add, file);
+                source
             })
             .collect();
         // Operations on unlinked files leave no rows, so the rows alone do not tell how far the numbers went.
-        let mut fold = Fold::starting_at(position(&log, snapshot)?.cut_lsn);
-        load::load(&sources, snapshot.version, threads(), |row| fold.push(row))?;
+        let mut fold = Fold::starting_at(cut_lsn);
+        load::load(&sources, snapshot.version, threads(), |row| {
+            if row.lsn <= cut_lsn {
+                fold.push(row);
+            }
+        })?;
         recovered.iter().for_each(|row| fold.push(row.clone()));
         let tree = fold
             .finish()
@@ -236,6 +253,8 @@ impl OpLog {
             space: SpaceGauge::new(layout.root()),
             position: RwLock::new(position),
             timeline: AtomicU64::new(0),
+            live,
+            replaced: Replaced::default(),
             ahead: Mutex::default(),
             commit: Mutex::new(writable),
             layout,
@@ -348,7 +367,12 @@ impl OpLog {
         };
         let mut placed = Vec::new();
         for file in &written {
-            placed.extend(placed_in(file, self.files.add(&file.add.path, Digests::of(&file.add).as_ref())));
+            let number = self.files.add(&file.add.path, Digests::of(&file.add).as_ref());
+            self.live.insert(file.add.clone(), number);
+            placed.extend(placed_in(file, number));
+        }
+        for (add, drained) in named.iter().zip(drained) {
+            self.live.insert(add.clone(), drained.number());
         }
         let position = next.position(&bytes);
         *self.position.write() = position.clone();
@@ -367,6 +391,14 @@ impl OpLog {
 
     pub(crate) fn files(&self) -> &DataFiles {
         &self.files
+    }
+
+    pub(crate) fn live(&self) -> &Live {
+        &self.live
+    }
+
+    pub(crate) fn replaced(&self) -> &Replaced {
+        &self.replaced
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -393,7 +425,7 @@ impl OpLog {
         self.timeline.store(timeline, Ordering::Release);
     }
 
-    fn timeline(&self) -> u64 {
+    pub(crate) fn timeline(&self) -> u64 {
         self.timeline.load(Ordering::Acquire)
     }
 
@@ -442,17 +474,17 @@ impl PersistenceLayer for OpLog {
 }
 
 /// The numbers of a commit to be.
-struct Next {
-    version: Version,
+pub(crate) struct Next {
+    pub(crate) version: Version,
     /// Milliseconds since 1970 UTC.
-    timestamp: i64,
-    txn_seq: TxnSeq,
-    cut_lsn: Lsn,
-    timeline: u64,
+    pub(crate) timestamp: i64,
+    pub(crate) txn_seq: TxnSeq,
+    pub(crate) cut_lsn: Lsn,
+    pub(crate) timeline: u64,
 }
 
 impl Next {
-    fn after(last: &Position, cut_lsn: Lsn, timeline: u64) -> Self {
+    pub(crate) fn after(last: &Position, cut_lsn: Lsn, timeline: u64) -> Self {
         Next {
             version: last.version.next(),
             // The log counts milliseconds, and two commits within one must differ, as must any before a clock set back.
@@ -463,7 +495,7 @@ impl Next {
         }
     }
 
-    fn position(&self, entry: &[u8]) -> Position {
+    pub(crate) fn position(&self, entry: &[u8]) -> Position {
         Position {
             version: self.version,
             digest: blake3::hash(entry).to_hex().to_string(),

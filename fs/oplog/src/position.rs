@@ -143,6 +143,11 @@ impl Origin {
         Origin { kind: "command".into(), command: Some(command.into()) }
     }
 
+    /// A commit that writes data files anew, or lets go of old versions.
+    pub fn maintenance() -> Self {
+        Origin { kind: "maintenance".into(), command: None }
+    }
+
     /// The commit of what recovery found in the journal.
     pub fn recovery() -> Self {
         Origin { kind: "recovery".into(), command: None }

@@ -16,7 +16,8 @@ use parquet::file::reader::ChunkReader;
 
 use crate::action::{Action, Add, CommitInfo, Metadata, Protocol};
 use crate::delta::{Entry, Listing, Log};
-use crate::{At, OpLogError, Version, data_file};
+use crate::oplog::POND_ID;
+use crate::{At, Floor, OpLogError, Version, data_file, floor};
 
 /// A table at a version.
 #[derive(Clone, Debug)]
@@ -30,21 +31,44 @@ pub(crate) struct Snapshot {
     pub(crate) metadata: Metadata,
     /// Live files by path.
     pub(crate) files: BTreeMap<String, Add>,
+    /// How far applications' own numberings have got.
+    pub(crate) txns: BTreeMap<String, i64>,
     /// What was passed over.
     pub(crate) notes: Vec<String>,
     /// Checkpoints that were.
     pub(crate) damaged: Vec<Version>,
 }
 
+impl Snapshot {
+    /// The oldest version that is kept, if there are older ones that are not.
+    pub(crate) fn floor(&self) -> Option<Floor> {
+        Floor::of(&self.txns, self.metadata.configuration.get(POND_ID)?.parse().ok()?)
+    }
+}
+
 /// Loads the table as of `at`.
 pub(crate) fn load(log: &Log, at: At) -> Result<Snapshot, OpLogError> {
     let listing = log.list()?;
     let version = resolve(log, &listing, at)?;
+    load_with(log, version, listing.checkpoints.into_iter().filter(|&checkpoint| checkpoint <= version.0))
+}
+
+/// Loads a version without checkpoints above `newest`.
+pub(crate) fn load_from(log: &Log, version: Version, newest: Version) -> Result<Snapshot, OpLogError> {
+    let usable = newest.min(version);
+    load_with(log, version, log.list()?.checkpoints.into_iter().filter(|&checkpoint| checkpoint <= usable.0))
+}
+
+/// Loads a version, if possible from the last of these checkpoints.
+fn load_with(
+    log: &Log,
+    version: Version,
+    checkpoints: impl DoubleEndedIterator<Item = u64>,
+) -> Result<Snapshot, OpLogError> {
     let (mut notes, mut damaged) = (Vec::new(), Vec::new());
     let mut failure = None;
     let mut base = None;
-    let usable = |&&checkpoint: &&u64| checkpoint <= version.0;
-    for checkpoint in listing.checkpoints.iter().rev().filter(usable).map(|&checkpoint| Version(checkpoint)) {
+    for checkpoint in checkpoints.rev().map(Version) {
         match read_checkpoint(log, checkpoint) {
             Ok(actions) => {
                 base = Some((checkpoint, actions));
@@ -75,8 +99,20 @@ pub(crate) fn resolve(log: &Log, listing: &Listing, at: At) -> Result<Version, O
         Some(&checkpoint) => checkpoint,
         None => oldest,
     };
+    // The newest version says which is the oldest that is kept.
+    let floor = match at {
+        At::Tip => return Ok(Version(last)),
+        _ => floor::of_table(log)?.map_or(0, |floor| floor.version.0),
+    };
+    let first = first.max(floor);
     match at {
         At::Tip => Ok(Version(last)),
+        At::Version(version) if version.0 < floor => Err(OpLogError::NoLongerKept {
+            version,
+            path: log.table().to_path_buf(),
+            floor: Version(floor),
+            last: Version(last),
+        }),
         At::Version(version) if (first..=last).contains(&version.0) => Ok(version),
         At::Version(version) => Err(OpLogError::NoSuchVersion {
             version,
@@ -188,8 +224,8 @@ fn replay(
             why: "neither it nor what lies before it has a protocol and metaData".into(),
         });
     };
-    let damaged = Vec::new();
-    Ok(Snapshot { version, digest, commit_info, protocol, metadata, files: fold.files, notes, damaged })
+    let (files, txns, damaged) = (fold.files, fold.txns, Vec::new());
+    Ok(Snapshot { version, digest, commit_info, protocol, metadata, files, txns, notes, damaged })
 }
 
 /// What actions leave behind, one after the other.
@@ -198,6 +234,7 @@ pub(crate) struct State {
     pub(crate) protocol: Option<Protocol>,
     pub(crate) metadata: Option<Metadata>,
     pub(crate) files: BTreeMap<String, Add>,
+    pub(crate) txns: BTreeMap<String, i64>,
 }
 
 impl State {
@@ -207,6 +244,9 @@ impl State {
         }
         if let Some(metadata) = action.meta_data {
             self.metadata = Some(metadata);
+        }
+        if let Some(txn) = action.txn {
+            self.txns.insert(txn.app_id, txn.version);
         }
         if let Some(remove) = action.remove {
             self.files.remove(&remove.path);
@@ -269,7 +309,7 @@ fn decode_checkpoint(file: impl ChunkReader + 'static) -> Result<Vec<Action>, St
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| text(&error))?;
     let wanted = builder.parquet_schema().root_schema().get_fields().iter().enumerate();
     let wanted: Vec<usize> = wanted
-        .filter(|(_, field)| matches!(field.name(), "protocol" | "metaData" | "add"))
+        .filter(|(_, field)| matches!(field.name(), "protocol" | "metaData" | "txn" | "add"))
         .map(|(root, _)| root)
         .collect();
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);

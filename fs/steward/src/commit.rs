@@ -53,7 +53,9 @@ pub(crate) struct Committer {
     pub(crate) fs: Arc<TinyFs>,
     pub(crate) log: Arc<dyn CommitLog>,
     pub(crate) reserve: Reserve,
-    observer: Arc<dyn CommitObserver>,
+    pub(crate) observer: Arc<dyn CommitObserver>,
+    /// Held by each commit until the tree knows of it, and by those that maintenance makes.
+    pub(crate) turn: Mutex<()>,
     origin: Origin,
     interval: Duration,
     pub(crate) room: Room,
@@ -75,6 +77,7 @@ impl Committer {
             log,
             reserve,
             observer,
+            turn: Mutex::default(),
             origin,
             interval,
             room: Room::new(dirty_budget),
@@ -263,6 +266,7 @@ impl Committer {
     }
 
     fn commit(&self, batches: &[Batch], cut_lsn: Lsn, origin: &Origin) -> Result<(), StorageError> {
+        let _turn = self.turn.lock();
         let txn_seq = self.log.position().txn_seq.next();
         self.observer.started(txn_seq);
         // A failure here is the journal's: the next fsync writes all uncommitted rows to a new segment.

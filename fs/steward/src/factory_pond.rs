@@ -99,7 +99,9 @@ impl FactoryPond {
     /// this returns.
     pub fn control_set(&self, key: &str, value: &str) -> Result<(), StewardError> {
         match key.split_once(':') {
-            Some((factory, _)) if !matches!(factory, "" | "factory_mode") => self.control.set(key, value),
+            Some((factory, _)) if !matches!(factory, "" | "factory_mode") => {
+                self.control.set_all(&[(key, value)])
+            }
             _ => Err(StewardError::BadSetting {
                 key: key.to_owned(),
                 value: value.to_owned(),

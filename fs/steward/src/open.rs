@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use pond_oplog::{
-    At, CommitInfo, Incoming, Layout, OpLog, Opened, Options, Origin, Position, TxnSeq, Version, history,
+    At, CommitInfo, Incoming, Layout, OpLog, Opened, Options, Origin, Pin, Position, TxnSeq, Version, history,
 };
 use pond_tinyfs::{PersistenceLayer, Row, StorageError, TinyFs, Tree};
 
@@ -19,6 +20,7 @@ use crate::fsync::Fsync;
 use crate::housekeeper::Housekeeper;
 use crate::init;
 use crate::lock::WriterLock;
+use crate::maintenance::{Bell, Maintenance};
 use crate::post_commit::PostCommit;
 use crate::progress::Progress;
 use crate::replica::Shown;
@@ -30,6 +32,9 @@ use crate::{Registry, Replica, Role, Steward, StewardError};
 
 /// A checkpoint every so many versions.
 const CHECKPOINT_EVERY: u64 = 64;
+
+/// Whether data files are to be merged is looked at every so many versions.
+const MAINTAIN_EVERY: u64 = 16;
 
 /// How to open a pond.
 #[derive(Clone, Debug)]
@@ -155,11 +160,14 @@ impl Steward {
         Ok(steward)
     }
 
-    /// Opens a version for reading. Takes no lock, starts no threads, writes nothing; several may do so, also while
+    /// Opens a version for reading. Takes no lock, starts no threads, and writes nothing but a pin; several may do so, also while
     /// another process writes.
     pub fn open_read_only(pond: &Path, at: At, options: OpenOptions) -> Result<Arc<Steward>, StewardError> {
         init::refuse_unless_pond(pond)?;
         let mut notes = Vec::new();
+        // Before its files are looked for: cleaning spares what a pinned version needs.
+        let pin = OpLog::resolve(pond, at).and_then(|version| Pin::hold(pond, version));
+        let pin = pin.inspect_err(|error| tracing::debug!(%error, "the version is not pinned")).ok();
         let control = Control::open(pond, false).unwrap_or_else(|error| {
             // Settings matter to those who write.
             notes.push(error.to_string());
@@ -170,6 +178,7 @@ impl Steward {
         let mut steward =
             Steward::assemble(pond, options, opened, control, reserve, TinyFs::read_only, false);
         steward.notes.extend(notes);
+        steward.pin = pin;
         steward.housekeeper.measure(pond);
         Ok(Arc::new(steward))
     }
@@ -218,11 +227,13 @@ impl Steward {
         let control = Arc::new(control);
         let dirty_budget = options.dirty_budget.unwrap_or_else(|| settings::size(&control, DIRTY_BUDGET_KEY));
         let housekeeper = Arc::new(Housekeeper::default());
+        let bell = Arc::new(Bell::default());
         let progress = Arc::new(Progress::new(&oplog.position(), newest_by_others(pond, &oplog)));
         let observer = Observer {
             control: control.clone(),
             progress: progress.clone(),
             housekeeper: housekeeper.clone(),
+            bell: bell.clone(),
         };
         let committer = Arc::new(Committer::new(Parts {
             fs: fs.clone(),
@@ -234,8 +245,8 @@ impl Steward {
             dirty_budget,
         }));
         let watcher = Arc::new(RwLock::new(None));
-        let post_commit = PostCommit {
-            fs,
+        let post_commit = Arc::new(PostCommit {
+            fs: fs.clone(),
             control: control.clone(),
             registry: options.registry,
             progress: progress.clone(),
@@ -250,6 +261,16 @@ impl Steward {
                 stopping: Arc::default(),
             },
             running: Mutex::new(()),
+        });
+        let maintenance = Maintenance {
+            oplog: oplog.clone(),
+            fs,
+            control: control.clone(),
+            committer: committer.clone(),
+            post_commit: post_commit.clone(),
+            turn: Mutex::default(),
+            bell,
+            stopping: AtomicBool::new(false),
         };
         Steward {
             pond: pond.to_owned(),
@@ -257,7 +278,9 @@ impl Steward {
             control,
             fsync: Arc::new(Fsync::new(committer.clone())),
             committer,
-            post_commit: Arc::new(post_commit),
+            post_commit,
+            maintenance: Arc::new(maintenance),
+            pin: None,
             housekeeper,
             watcher,
             notes,
@@ -282,11 +305,12 @@ pub(crate) fn holds_segments(journal: &Path) -> Result<bool, StewardError> {
 /// The newest version that holds more than what factories wrote.
 fn newest_by_others(pond: &Path, oplog: &OpLog) -> Version {
     let tip = oplog.position().version;
+    let maintenance = Origin::maintenance().kind;
     match history(pond, Some(64)) {
         Ok(commits) => commits
             .iter()
             .map(|commit| (commit.position.version, &commit.origin.kind))
-            .find(|(version, kind)| *version <= tip && *kind != FACTORY_ORIGIN)
+            .find(|(version, kind)| *version <= tip && *kind != FACTORY_ORIGIN && **kind != maintenance)
             .map_or(tip, |(version, _)| version),
         Err(error) => {
             // A writing factory then runs once more than needed.
@@ -301,6 +325,7 @@ struct Observer {
     control: Arc<Control>,
     progress: Arc<Progress>,
     housekeeper: Arc<Housekeeper>,
+    bell: Arc<Bell>,
 }
 
 impl CommitObserver for Observer {
@@ -315,6 +340,9 @@ impl CommitObserver for Observer {
     fn landed(&self, commit: &CommitInfo, by_factories: bool) {
         let Position { txn_seq, version, .. } = commit.position;
         self.progress.landed(commit, by_factories);
+        if version.0.is_multiple_of(MAINTAIN_EVERY) {
+            self.bell.ring();
+        }
         if version.0.is_multiple_of(CHECKPOINT_EVERY) {
             self.housekeeper.checkpoint_soon();
         }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::control::{Control, REMOTE_CONFIG_KEY, SUPERSEDED_KEY, TIMELINE_KEY};
+use crate::control::{Control, REMOTE_CONFIG_KEY, SUPERSEDED_KEY, TIMELINE_ID_KEY, TIMELINE_KEY};
 
 /// The setting that bounds content which was accepted and is not yet stored.
 pub const DIRTY_BUDGET_KEY: &str = "dirty_budget";
@@ -46,7 +46,7 @@ pub struct Setting {
 }
 
 /// All settings there are.
-pub const SETTINGS: [Setting; 8] = [
+pub const SETTINGS: [Setting; 9] = [
     Setting {
         name: FACTORY_MODE,
         default: "",
@@ -94,6 +94,12 @@ pub const SETTINGS: [Setting; 8] = [
         name: TIMELINE_KEY,
         default: "",
         doc: "the timeline on which a promoted pond commits; `pond promote` sets it",
+        kind: Kind::Text,
+    },
+    Setting {
+        name: TIMELINE_ID_KEY,
+        default: "",
+        doc: "the random id of that timeline; `pond promote` sets it",
         kind: Kind::Text,
     },
 ];

@@ -69,6 +69,8 @@ pub struct Status {
     pub journal: JournalStatus,
     /// Disk space used, bytes.
     pub sizes: Sizes,
+    /// The data files of the newest version, and how far back history reaches.
+    pub history: HistoryStatus,
     /// The nodes under `/etc/system.d/`, in the order in which they run.
     pub factories: Vec<FactoryStatus>,
     /// How a replica that is open to follow fares.
@@ -112,6 +114,17 @@ pub struct Sizes {
     pub control: u64,
     /// Materialized files.
     pub mirror: u64,
+}
+
+/// The data files of the newest version, and how far back history reaches. On a replica as of when it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct HistoryStatus {
+    /// Data files of the newest version, which hold all rows that are kept.
+    pub live_files: u64,
+    /// Their bytes.
+    pub live_bytes: u64,
+    /// The oldest version that is kept; `None`: all are.
+    pub floor: Option<Version>,
 }
 
 /// How a factory's node fares.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use pond_oplog::{CommitInfo, Layout, OpLog, Position, Version, changes, history};
+use pond_oplog::{CommitInfo, Layout, OpLog, Pin, Position, Version, changes, history};
 use pond_tinyfs::{Error, RESERVED_NAME, Row, StorageError, TinyFs};
 use serde::Serialize;
 
@@ -17,10 +17,13 @@ use crate::fsync::{Done, Fsync};
 use crate::housekeeper::Housekeeper;
 use crate::init::{self, Found};
 use crate::lock::WriterLock;
+use crate::maintenance::{MaintainEvent, MaintainOptions, MaintainReport, Maintenance};
 use crate::paths::{self, ChangeWatcher, made, make, make_parents, owner};
 use crate::post_commit::{PostCommit, factory_node};
 use crate::threads::Threads;
-use crate::{FactoryStatus, JournalStatus, Registry, Role, State, Status, StewardError, Uncommitted};
+use crate::{
+    FactoryStatus, HistoryStatus, JournalStatus, Registry, Role, State, Status, StewardError, Uncommitted,
+};
 
 /// What [`Steward::sync`] did.
 #[derive(Clone, Debug, Serialize)]
@@ -57,6 +60,9 @@ pub struct Steward {
     pub(crate) committer: Arc<Committer>,
     pub(crate) fsync: Arc<Fsync>,
     pub(crate) post_commit: Arc<PostCommit>,
+    pub(crate) maintenance: Arc<Maintenance>,
+    /// Where a version is only read: what keeps its files from being cleaned away.
+    pub(crate) pin: Option<Pin>,
     pub(crate) housekeeper: Arc<Housekeeper>,
     pub(crate) watcher: Arc<RwLock<Option<ChangeWatcher>>>,
     pub(crate) notes: Vec<String>,
@@ -318,6 +324,23 @@ impl Steward {
         set
     }
 
+    /// Merges data files, lets go of versions that the setting `retention` does not keep, and removes what nobody needs
+    /// any more. `tell` is told how it goes.
+    ///
+    /// # Errors
+    ///
+    /// The log's. What was done before stays done, and the next call goes on.
+    pub fn maintain(
+        &self,
+        options: &MaintainOptions,
+        tell: &dyn Fn(MaintainEvent),
+    ) -> Result<MaintainReport, StewardError> {
+        if self.running.lock().is_none() {
+            return Err(self.not_writable());
+        }
+        self.maintenance.run(options, tell)
+    }
+
     /// The history, newest version first; at most `limit` versions.
     pub fn history(&self, limit: Option<usize>) -> Result<Vec<CommitInfo>, StewardError> {
         Ok(history(&self.pond, limit)?)
@@ -366,6 +389,11 @@ impl Steward {
                 bytes: journal.bytes,
             },
             sizes: self.housekeeper.sizes(),
+            history: {
+                let (live_files, live_bytes) = self.oplog.live_size();
+                let floor = self.oplog.floor().map(|floor| floor.version);
+                HistoryStatus { live_files, live_bytes, floor }
+            },
             factories,
             replica: self.following().map(|follower| follower.replica.status()),
             notes,

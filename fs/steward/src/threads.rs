@@ -22,13 +22,14 @@ pub(crate) fn spawn(name: &str, body: Box<dyn FnOnce() + Send + 'static>) -> io:
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
-/// Those that run. A replica has no use for the first three, and a source not for the last.
+/// Those that run. A replica has no use for the first three and for maintenance, and a source not for the last.
 #[derive(Default)]
 pub(crate) struct Threads {
     committer: Option<JoinHandle<()>>,
     drainers: Vec<JoinHandle<()>>,
     fsync: Option<JoinHandle<()>>,
     housekeeper: Option<JoinHandle<()>>,
+    maintenance: Option<JoinHandle<()>>,
     post_commit: Option<JoinHandle<()>>,
     follower: Option<JoinHandle<()>>,
 }
@@ -73,6 +74,10 @@ impl Steward {
         );
         let body = move || housekeeper.run(&pond, &oplog, &control, &committer);
         threads.housekeeper = Some(spawn("pond-housekeeper", Box::new(body))?);
+        if self.follower.is_none() {
+            let maintenance = self.maintenance.clone();
+            threads.maintenance = Some(spawn("pond-maintain", Box::new(move || maintenance.run_thread()))?);
+        }
         let post_commit = self.post_commit.clone();
         threads.post_commit = Some(spawn("pond-factories", Box::new(move || post_commit.run()))?);
         if let (Some(follower), true) = (&self.follower, follow) {
@@ -123,8 +128,10 @@ impl Steward {
         join(threads.fsync.take());
     }
 
-    /// Ends the committer and the housekeeper.
+    /// Ends the committer, the housekeeper and maintenance.
     pub(crate) fn end_rest(&self, threads: &mut Threads) {
+        self.maintenance.stop();
+        join(threads.maintenance.take());
         self.committer.stop();
         join(threads.committer.take());
         threads.drainers.drain(..).for_each(|drainer| join(Some(drainer)));
@@ -154,7 +161,7 @@ mod tests {
     fn where_a_thread_cannot_be_started_those_before_it_are_ended() {
         let pond = tempfile::tempdir().unwrap();
         init::init(pond.path()).unwrap();
-        for allowed in 0..7 {
+        for allowed in 0..8 {
             let running = Arc::new(Mutex::new(Vec::new()));
             let mut started = 0;
             let mut limited = |name: &str, body: Box<dyn FnOnce() + Send>| {
@@ -175,7 +182,7 @@ mod tests {
             let steward = Steward::open_source(pond.path(), OpenOptions::default(), control).unwrap();
             match steward.start(true, &mut limited) {
                 Ok(mut threads) => {
-                    assert_eq!(allowed, 6, "a source has six threads");
+                    assert_eq!(allowed, 7, "a source has seven threads");
                     steward.end_post_commit(&mut threads);
                     steward.end_journal(&mut threads);
                     steward.end_rest(&mut threads);

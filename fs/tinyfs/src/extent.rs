@@ -319,6 +319,24 @@ impl ExtentMap {
         }
     }
 
+    /// Notes that a row whose bytes lay at `from`, within `[start, start + length)`, was written anew at `to`.
+    pub(crate) fn relocate(&mut self, start: u64, length: u32, from: Location, to: Location) {
+        let relocate = |extent: &mut Extent| {
+            if let Source::Stored(location) = &mut extent.source
+                && *location == from
+            {
+                *location = to;
+            }
+        };
+        match self {
+            ExtentMap::Empty => {}
+            ExtentMap::One(_, extent) => relocate(extent),
+            ExtentMap::Many(map) => {
+                map.range_mut(start..start + u64::from(length)).for_each(|(_, extent)| relocate(extent));
+            }
+        }
+    }
+
     /// Moves all open bytes out, held from now on, for a spill file.
     pub(crate) fn hold_open(&mut self) -> Vec<(u64, Bytes, Lsn)> {
         let mut moved = Vec::new();

@@ -22,6 +22,7 @@ mod node;
 mod persistence;
 mod publish;
 mod publish_names;
+mod relocate;
 mod row;
 mod shown;
 mod stale;
@@ -37,7 +38,9 @@ pub use id::{Lsn, NodeId};
 pub use memory::MemoryPersistence;
 pub use namespace::{DirEntry, Make, RenameFlags, Renamed};
 pub use persistence::{PersistenceLayer, Space, StorageError};
-pub use row::{EntryChange, EntryOp, ExtentContent, ExtentRecord, Location, NodeRecord, Placed, Record, Row};
+pub use row::{
+    EntryChange, EntryOp, ExtentContent, ExtentRecord, Location, Moved, NodeRecord, Placed, Record, Row,
+};
 pub use stale::Stale;
 pub use tree::{Cut, Tree, root_row};
 

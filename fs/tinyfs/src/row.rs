@@ -150,6 +150,21 @@ pub enum ExtentContent {
     Stored(Location),
 }
 
+/// Tells TinyFS that a stored extent row was written anew in another place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The file.
+    pub node: NodeId,
+    /// First byte of the row in the file.
+    pub offset: u64,
+    /// Number of bytes of the row.
+    pub length: u32,
+    /// Where they lay.
+    pub from: Location,
+    /// Where they lie too, from now on.
+    pub to: Location,
+}
+
 /// Tells TinyFS where the bytes of an extent row that it gave out now lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placed {

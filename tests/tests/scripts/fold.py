@@ -50,7 +50,8 @@ def fold(found):
                 elif change["op"] == "insert":
                     names[change["name"]] = change
                 elif change["op"] == "remove":
-                    del names[change["name"]]
+                    # Below the floor a removal may be left of a name whose making is not; a later reset hides both.
+                    names.pop(change["name"], None)
                 else:
                     raise ValueError(f"unknown op {change['op']}")
         elif kind == "extent":

@@ -180,6 +180,7 @@ struct View {
     replica: Option<Replica>,
     journal: Journal,
     sizes: Sizes,
+    history: History,
     factories: Vec<Factory>,
     notes: Vec<String>,
 }
@@ -217,6 +218,13 @@ struct Sizes {
     journal: u64,
     control: u64,
     mirror: u64,
+}
+
+#[derive(Deserialize)]
+struct History {
+    live_files: u64,
+    live_bytes: u64,
+    floor: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -304,6 +312,17 @@ fn facts(view: &View) -> Vec<(&'static str, String)> {
             size(journal),
             size(control),
             size(mirror)
+        ),
+    ));
+    let History { live_files, live_bytes, floor } = view.history;
+    facts.push((
+        "history",
+        format!(
+            "{}, in {} of {}; {} beside them in logs and replaced files",
+            floor.map_or("all versions".to_owned(), |floor| format!("versions from {floor} on")),
+            count(live_files, "live data file"),
+            size(live_bytes),
+            size(data.saturating_sub(live_bytes))
         ),
     ));
     if let Some(log) = &view.log_path {

@@ -63,11 +63,12 @@ fn a_version_that_only_rewrites_files_has_nothing_to_fold() {
     incoming.apply(&ponds.fetch(&incoming, 0..=1)).unwrap();
     let oplog = OpLog::open_read_only(&ponds.replica, At::Tip, &Options::default()).unwrap().oplog;
     incoming.apply(&ponds.fetch(&incoming, 2..=2)).unwrap();
-    // As merging will: version 3 holds version 2's rows in its own file.
+    // As merging does: version 3 holds version 2's rows in its own file.
     let mut merged = ponds.export(3);
     let text = String::from_utf8(merged.entry.to_vec())
         .unwrap()
-        .replace("\"dataChange\":true", "\"dataChange\":false");
+        .replace("\"dataChange\":true", "\"dataChange\":false")
+        .replace("\"tags\":{", "\"tags\":{\"pond.rewritten\":\"merge\",");
     let old = &ponds.export(2).files[0].name;
     let removing = format!("{text}{{\"remove\":{{\"path\":\"{old}\",\"dataChange\":false}}}}\n");
     merged.entry = resealed(&removing).into();

@@ -1,0 +1,319 @@
+//! Cleaning: data files that others stand for, old checkpoints, and log entries below the floor.
+//!
+//! A data file goes once it is no part of the newest version, the time to keep it is over, every remote has passed the
+//! version that replaced it, no pin is older than that version, and no open file is read from it. Versions whose own
+//! files are gone are read from those of the newest one.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::delta::{Listing, Log, checkpoint_name};
+use crate::oplog::now_ms;
+use crate::snapshot;
+use crate::{At, Floor, OpLog, OpLogError, Version, checkpoint, data_file, durable, pin, staging};
+
+/// Checkpoints that stay: the newest ones.
+const NEWEST_CHECKPOINTS: usize = 3;
+/// And of older ones each whose version is a multiple of this, so that any version is opened with so many entries.
+const SPARSE_CHECKPOINTS: u64 = 4096;
+
+/// What may go.
+pub struct CleanOptions<'a> {
+    /// How long files stay that were replaced, and entries below the floor.
+    pub keep_replaced: Duration,
+    /// How long a read may take that began before its file was replaced.
+    pub reads: Duration,
+    /// The version up to which every remote has everything; `None` if there is no remote.
+    pub watermark: Option<Version>,
+    /// Which of these data files open files are read from.
+    pub in_use: &'a dyn Fn(&HashSet<u32>) -> HashSet<u32>,
+    /// Whether log entries below the floor go too.
+    pub entries: bool,
+    /// Only say what would go.
+    pub dry_run: bool,
+}
+
+/// What went, or would go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleanReport {
+    /// Replaced data files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Log entries below the floor.
+    pub entries: u64,
+    /// Checkpoints.
+    pub checkpoints: u64,
+    /// Replaced data files that stay for now.
+    pub waiting_files: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+}
+
+/// When a data file was replaced.
+#[derive(Clone, Copy, Debug)]
+struct Replacement {
+    version: Version,
+    /// Milliseconds since 1970 UTC.
+    timestamp: i64,
+}
+
+/// Which versions replaced which data files: what this process did, and what the log says as far as anybody asked.
+#[derive(Debug, Default)]
+pub(crate) struct Replaced(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    replaced: BTreeMap<String, Replacement>,
+    /// Entries from here on were read.
+    read_from: Option<u64>,
+}
+
+impl Replaced {
+    /// A version has replaced these.
+    pub(crate) fn note(&self, names: &[String], version: Version, timestamp: i64) {
+        let mut known = self.0.lock();
+        for name in names {
+            known.replaced.insert(name.clone(), Replacement { version, timestamp });
+        }
+    }
+
+    /// When these were replaced. Reads the log backwards until each is found, or there is no more log.
+    fn explain(
+        &self,
+        log: &Log,
+        listing: &Listing,
+        names: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, Replacement>, OpLogError> {
+        let mut known = self.0.lock();
+        // What is not there any more nobody asks for again.
+        known.replaced.retain(|name, _| names.contains(name));
+        let before = |from: Option<u64>| -> Vec<u64> {
+            let end = from.map_or(listing.entries.len(), |from| {
+                listing.entries.partition_point(|&version| version < from)
+            });
+            listing.entries[end.saturating_sub(1024)..end].to_vec()
+        };
+        while known.replaced.len() < names.len() {
+            let versions = before(known.read_from);
+            let Some(&first) = versions.first() else { break };
+            for (&version, entry) in versions.iter().zip(snapshot::read_entries(log, &versions)?) {
+                for remove in entry.actions.into_iter().filter_map(|action| action.remove) {
+                    if names.contains(&remove.path) {
+                        let timestamp = remove.deletion_timestamp.unwrap_or_default();
+                        let replacement = Replacement { version: Version(version), timestamp };
+                        known.replaced.insert(remove.path, replacement);
+                    }
+                }
+            }
+            known.read_from = Some(first);
+        }
+        Ok(known.replaced.clone())
+    }
+}
+
+impl OpLog {
+    /// Removes what nobody needs any more. Commits go on meanwhile; merges and prunes must not.
+    pub fn clean(&self, options: &CleanOptions<'_>) -> Result<CleanReport, OpLogError> {
+        let mut report = CleanReport::default();
+        let pins = pin::held(self.layout().root())?;
+        let oldest = self.clean_data(options, &pins, &mut report)?;
+        let floor = snapshot::load(self.log(), At::Tip)?.floor();
+        self.clean_log(options, floor, oldest, &mut report)?;
+        Ok(report)
+    }
+
+    /// Removes data files; the oldest version that replaced one which stays.
+    fn clean_data(
+        &self,
+        options: &CleanOptions<'_>,
+        pins: &[Version],
+        report: &mut CleanReport,
+    ) -> Result<Option<Version>, OpLogError> {
+        let data = self.layout().data();
+        // Before the position: files that a commit is putting there now have a later transaction.
+        let mut names: BTreeSet<String> = staging::names(&data)?.into_iter().collect();
+        let (last, shown) = {
+            let position = self.position();
+            (position.txn_seq, position.version)
+        };
+        let live: BTreeSet<String> =
+            self.live().select(|_| true).into_iter().map(|file| file.add.path).collect();
+        names.retain(|name| {
+            !live.contains(name) && data_file::txn_of_name(name).is_some_and(|txn_seq| txn_seq <= last)
+        });
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let replaced = self.replaced().explain(self.log(), &self.log().list()?, &names)?;
+        let keep = options.keep_replaced.max(options.reads).as_millis();
+        let now = now_ms();
+        let is_over = |replacement: &Replacement| {
+            let age = u128::try_from(now.saturating_sub(replacement.timestamp)).unwrap_or(0);
+            age >= keep
+                // What a replica has yet to show is read before that.
+                && replacement.version <= shown
+                && options.watermark.is_none_or(|watermark| watermark >= replacement.version)
+                && pins.iter().all(|&pin| pin >= replacement.version)
+        };
+        let mut over: BTreeSet<&String> =
+            replaced.iter().filter(|(_, replacement)| is_over(replacement)).map(|(name, _)| name).collect();
+        let numbers = self.files().numbers(&over);
+        let used = (options.in_use)(&numbers.values().copied().collect());
+        over.retain(|name| numbers.get(name.as_str()).is_none_or(|number| !used.contains(number)));
+        let mut oldest: Option<Version> = None;
+        for (name, replacement) in &replaced {
+            let path = data.join(name);
+            let bytes = fs::metadata(&path).map_err(OpLogError::io("stat", &path))?.len();
+            if !over.contains(name) {
+                report.waiting_files += 1;
+                report.waiting_bytes += bytes;
+                oldest = Some(oldest.map_or(replacement.version, |oldest| oldest.min(replacement.version)));
+                continue;
+            }
+            if !options.dry_run {
+                durable::remove(&path).map_err(OpLogError::io("remove", &path))?;
+                if let Some(&number) = numbers.get(name) {
+                    self.files().forget(number);
+                }
+            }
+            report.files += 1;
+            report.bytes += bytes;
+        }
+        Ok(oldest)
+    }
+
+    /// Removes checkpoints, and entries below the floor and below `oldest`.
+    fn clean_log(
+        &self,
+        options: &CleanOptions<'_>,
+        floor: Option<Floor>,
+        oldest: Option<Version>,
+        report: &mut CleanReport,
+    ) -> Result<(), OpLogError> {
+        let log = self.log();
+        let mut listing = log.list()?;
+        let first = listing.entries.first().copied().unwrap_or_default();
+        if let Some(floor) = floor.filter(|floor| options.entries && floor.version.0 > first) {
+            let version = floor.version;
+            if !options.dry_run && listing.checkpoints.binary_search(&version.0).is_err() {
+                checkpoint::write(log, version)?;
+                listing = log.list()?;
+            }
+        }
+        // Where history begins once what lies below the floor is gone.
+        let base = floor.and_then(|floor| {
+            listing.checkpoints.iter().rev().copied().find(|&checkpoint| checkpoint <= floor.version.0)
+        });
+        // Of a history that begins later than with version 0 it is the first.
+        let base = base.or_else(|| {
+            listing.checkpoints.iter().copied().find(|&checkpoint| first > 0 && checkpoint >= first)
+        });
+        let below = |base: &u64| floor.is_some_and(|floor| *base <= floor.version.0);
+        let begin = base.filter(|base| options.entries && below(base));
+        let mut gone = Vec::new();
+        if let Some(base) = begin {
+            // Entries tell when the files were replaced that are still there.
+            let end = oldest.map_or(base, |oldest| base.min(oldest.0));
+            for &version in listing.entries.iter().take_while(|&&version| version < end) {
+                let path = log.entry_path(Version(version));
+                if !is_older(&path, options.keep_replaced)? {
+                    break;
+                }
+                gone.push(path);
+            }
+        }
+        let newest = listing.checkpoints.len().saturating_sub(NEWEST_CHECKPOINTS);
+        let is_kept = |version: u64| match base {
+            // What entries are there below it can still be read without it.
+            Some(base) if version < base => begin.is_none(),
+            Some(base) if version == base => true,
+            _ => version.is_multiple_of(SPARSE_CHECKPOINTS),
+        };
+        let checkpoints: Vec<u64> =
+            listing.checkpoints[..newest].iter().copied().filter(|&version| !is_kept(version)).collect();
+        report.entries = gone.len() as u64;
+        report.checkpoints = checkpoints.len() as u64;
+        if options.dry_run {
+            return Ok(());
+        }
+        if let Some(base) = begin
+            && (!gone.is_empty() || checkpoints.iter().any(|&version| version < base))
+        {
+            prove(log, Version(base))?;
+        }
+        for path in gone {
+            durable::remove(&path).map_err(OpLogError::io("remove", &path))?;
+        }
+        for &version in &checkpoints {
+            remove_checkpoint(log, Version(version))?;
+        }
+        forget_hint(log, &checkpoints)
+    }
+}
+
+/// Reads a checkpoint back, and compares it with what the entries below it say, which are to go.
+fn prove(log: &Log, version: Version) -> Result<(), OpLogError> {
+    snapshot::read_checkpoint(log, version)?;
+    let with = snapshot::load_from(log, version, version)?;
+    let without = match snapshot::load_from(log, version, Version(version.0.saturating_sub(1))) {
+        // An earlier process began to remove them, and so had proved it.
+        Err(OpLogError::MissingEntry { .. }) => return Ok(()),
+        without => without?,
+    };
+    let same = with.files == without.files
+        && with.txns == without.txns
+        && with.protocol == without.protocol
+        && with.metadata == without.metadata;
+    match same {
+        true => Ok(()),
+        false => Err(OpLogError::CorruptCheckpoint {
+            version,
+            path: log.checkpoint_path(version),
+            why: "it does not say what the log entries say".into(),
+        }),
+    }
+}
+
+fn is_older(path: &Path, age: Duration) -> Result<bool, OpLogError> {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    let modified = modified.map_err(OpLogError::io("stat", path))?;
+    Ok(SystemTime::now().duration_since(modified).is_ok_and(|is| is >= age))
+}
+
+/// Removes the hint at a checkpoint that is gone: other readers trust it.
+fn forget_hint(log: &Log, gone: &[u64]) -> Result<(), OpLogError> {
+    #[derive(Deserialize)]
+    struct Hint {
+        version: u64,
+    }
+    let path = log.directory().join("_last_checkpoint");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(OpLogError::io("read", &path)(error)),
+    };
+    match serde_json::from_slice::<Hint>(&bytes) {
+        Ok(Hint { version }) if !gone.contains(&version) => Ok(()),
+        _ => durable::remove(&path).map_err(OpLogError::io("remove", &path)),
+    }
+}
+
+/// Removes a checkpoint and what lies beside it.
+fn remove_checkpoint(log: &Log, version: Version) -> Result<(), OpLogError> {
+    let directory = log.directory();
+    let checkpoint = checkpoint_name(version);
+    for name in staging::names(&directory)? {
+        if name.starts_with(&checkpoint) {
+            let path = directory.join(name);
+            durable::remove(&path).map_err(OpLogError::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}

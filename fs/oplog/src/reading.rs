@@ -1,0 +1,55 @@
+//! Which data files a version is read from.
+//!
+//! Merging replaces data files and keeps every row, so a version whose own files were cleaned away is read from those
+//! of the newest one: its rows are those up to its cut.
+
+use std::collections::BTreeMap;
+
+use pond_tinyfs::Lsn;
+use serde::Deserialize;
+
+use crate::action::Add;
+use crate::delta::Log;
+use crate::schema::col;
+use crate::snapshot::{self, Snapshot};
+use crate::{At, OpLogError};
+
+/// The files to read a version from, which hold all its rows, and possibly later ones.
+pub(crate) fn files_of(log: &Log, snapshot: &Snapshot) -> Result<BTreeMap<String, Add>, OpLogError> {
+    if are_there(log, &snapshot.files) {
+        return Ok(snapshot.files.clone());
+    }
+    let tip = snapshot::load(log, At::Tip)?;
+    match tip.version > snapshot.version {
+        true => Ok(tip.files),
+        // Its own files are all there can be: loading says which is missing.
+        false => Ok(snapshot.files.clone()),
+    }
+}
+
+/// Whether none of these files is missing.
+pub(crate) fn are_there(log: &Log, files: &BTreeMap<String, Add>) -> bool {
+    files.keys().all(|name| log.table().join(name).exists())
+}
+
+#[derive(Deserialize)]
+struct Statistics {
+    #[serde(rename = "minValues", default)]
+    min: BTreeMap<String, serde_json::Value>,
+    #[serde(rename = "maxValues", default)]
+    max: BTreeMap<String, serde_json::Value>,
+}
+
+fn statistics(add: &Add) -> Option<Statistics> {
+    serde_json::from_str(add.stats.as_deref()?).ok()
+}
+
+/// The first operation that a file has rows of, as its statistics say.
+pub(crate) fn first_lsn(add: &Add) -> Option<Lsn> {
+    statistics(add)?.min.get(col::LSN)?.as_u64().map(Lsn)
+}
+
+/// The last operation that a file has rows of, as its statistics say.
+pub(crate) fn last_lsn(add: &Add) -> Option<Lsn> {
+    statistics(add)?.max.get(col::LSN)?.as_u64().map(Lsn)
+}
