@@ -76,7 +76,11 @@ fn open(pond: &std::path::Path) -> Arc<Steward> {
     let mut registry = Registry::default();
     registry.register(Arc::new(Remote::default()));
     let commit_interval = Duration::from_secs(3600);
-    Steward::open(pond, OpenOptions { registry, commit_interval, ..OpenOptions::default() }).unwrap()
+    Steward::open(
+        pond,
+        OpenOptions { registry, commit_interval, maintenance: false, ..OpenOptions::default() },
+    )
+    .unwrap()
 }
 
 fn write(steward: &Steward, name: &str, content: &[u8]) {

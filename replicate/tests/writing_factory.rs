@@ -53,8 +53,13 @@ fn open_with(pond: &Path, report: &Arc<Report>, interval: Duration) -> Arc<Stewa
     let mut registry = Registry::default();
     registry.register(Arc::new(Remote::default()));
     registry.register(Arc::new(Handle(report.clone())));
-    let options =
-        OpenOptions { registry, commit_interval: interval, follow: false, ..OpenOptions::default() };
+    let options = OpenOptions {
+        registry,
+        commit_interval: interval,
+        follow: false,
+        maintenance: false,
+        ..OpenOptions::default()
+    };
     Steward::open(pond, options).unwrap()
 }
 

@@ -79,17 +79,18 @@ impl<'a> Postgres<'a> {
         self.try_run("pg_ctl", &["--wait", "--timeout=300", "--log", log, "--options", &options, "start"])
     }
 
-    /// Removes the lock of a server that has ended, as one has to where nobody waits for the dead (in a container): their process
+    /// Removes the locks of a server that has ended, as one has to where nobody waits for the dead (in a container): their process
     /// ids stay taken, and PostgreSQL believes that it still runs.
     fn remove_stale_lock(&self) {
-        let lock = self.data.join("postmaster.pid");
-        let text = fs::read_to_string(&lock).unwrap_or_default();
-        let holder = text.lines().next().and_then(|pid| pid.trim().parse().ok());
-        // Where that fails, starting does, too.
-        if holder.is_some_and(processes::has_ended)
-            && let Err(error) = fs::remove_file(&lock)
-        {
-            eprintln!("{}: {error}", lock.display());
+        for lock in [self.data.join("postmaster.pid"), self.socket.join(".s.PGSQL.5432.lock")] {
+            let text = fs::read_to_string(&lock).unwrap_or_default();
+            let holder = text.lines().next().and_then(|pid| pid.trim().parse().ok());
+            // Where that fails, starting does, too.
+            if holder.is_some_and(processes::has_ended)
+                && let Err(error) = fs::remove_file(&lock)
+            {
+                eprintln!("{}: {error}", lock.display());
+            }
         }
     }
 

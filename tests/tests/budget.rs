@@ -102,5 +102,6 @@ fn a_large_copy_stays_in_its_budget_and_leaves_others_alone() {
         assert!(read == base, "MiB {n} is another than the one that was written");
     }
     assert_eq!(file.read(&mut read).unwrap(), 0);
+    drop(file);
     pond.umount();
 }

@@ -131,13 +131,17 @@ fn a_mounted_pond_is_checked_without_disturbing_it() {
             }
             unreachable!()
         });
-        for _ in 0..8 {
-            let (values, clean) = fsck(&pond, &[]);
-            assert!(clean && findings(&values).is_empty(), "{values:#?}");
-            std::thread::sleep(std::time::Duration::from_millis(200));
-        }
+        let checks: Vec<_> = (0..8)
+            .map(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(200));
+                fsck(&pond, &[])
+            })
+            .collect();
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(writer.join().unwrap() > 10);
+        for (values, clean) in checks {
+            assert!(clean && findings(&values).is_empty(), "{values:#?}");
+        }
     });
     let told = pond.try_pond(["fsck", "--repair"]).failure(1);
     assert!(told.contains("in use"), "{told}");
@@ -166,7 +170,7 @@ fn repair_takes_lost_files_from_the_backup() {
         fs::write(pond.path(format!("file-{number}")), random.bytes(10_000 + number * 100)).unwrap();
         pond.sync();
     }
-    pond.pond(["control", "set", "exec-log:x", "y"]);
+    pond.pond(["control", "set", "factory_mode:exec-log", "y"]);
     let before = tree::look_at(pond.mountpoint());
     pond.umount();
     assert!(fsck(&pond, &[]).1);

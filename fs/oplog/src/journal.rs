@@ -37,7 +37,7 @@ use crate::frame::{Base, FrameEncoder, Header, Payload};
 use crate::{PondId, Position};
 
 /// Name of a segment that is no longer needed and will be overwritten.
-const SPARE: &str = "spare";
+pub(crate) const SPARE: &str = "spare";
 
 /// Larger segments are not kept as spares, bytes.
 const LARGEST_SPARE: u64 = 16 << 20;

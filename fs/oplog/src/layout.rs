@@ -3,7 +3,7 @@
 //! ```text
 //! data/                 Delta table: *.parquet and _delta_log/
 //! data/_inflight/       data files being written, or fetched (in-…); moved out before anything names them
-//! journal/              segments, and what recovery set aside (torn-…, orphan-…)
+//! journal/              segments, one to be used again (spare), and what recovery set aside (torn-…, orphan-…)
 //! control/              Delta table of the Steward's settings and outcomes
 //! mirror/               materialized files, a cache
 //! pins/                 files that readers of fixed versions hold locked: VERSION-…

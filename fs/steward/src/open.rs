@@ -53,6 +53,9 @@ pub struct OpenOptions {
     pub wait_for_lock: Option<Duration>,
     /// Whether a replica that is opened brings versions in by itself; else only [`Steward::sync`] does. Default true.
     pub follow: bool,
+    /// Whether data files are merged, pruned and cleaned in the background, which makes versions of its own; else only
+    /// [`Steward::maintain`] does. Default true.
+    pub maintenance: bool,
 }
 
 impl Default for OpenOptions {
@@ -65,6 +68,7 @@ impl Default for OpenOptions {
             origin: Origin::mount(),
             wait_for_lock: None,
             follow: true,
+            maintenance: true,
         }
     }
 }
@@ -226,6 +230,7 @@ impl Steward {
         let fs = Arc::new(filesystem(tree, persistence));
         let control = Arc::new(control);
         let dirty_budget = options.dirty_budget.unwrap_or_else(|| settings::size(&control, DIRTY_BUDGET_KEY));
+        let maintained = options.maintenance;
         let housekeeper = Arc::new(Housekeeper::default());
         let bell = Arc::new(Bell::default());
         let progress = Arc::new(Progress::new(&oplog.position(), newest_by_others(pond, &oplog)));
@@ -280,6 +285,7 @@ impl Steward {
             committer,
             post_commit,
             maintenance: Arc::new(maintenance),
+            maintained,
             pin: None,
             housekeeper,
             watcher,

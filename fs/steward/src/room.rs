@@ -54,6 +54,9 @@ impl Committer {
 
     /// Waits until a write of so many bytes may proceed.
     pub(crate) fn wait_for_room(&self, bytes: u64) -> Result<(), Error> {
+        if self.fs.is_read_only() {
+            return Err(Errno::ROFS.into());
+        }
         self.commit_where_tight();
         loop {
             let dirty = self.fs.dirty_bytes();

@@ -61,6 +61,8 @@ pub struct Steward {
     pub(crate) fsync: Arc<Fsync>,
     pub(crate) post_commit: Arc<PostCommit>,
     pub(crate) maintenance: Arc<Maintenance>,
+    /// Whether it runs in the background.
+    pub(crate) maintained: bool,
     /// Where a version is only read: what keeps its files from being cleaned away.
     pub(crate) pin: Option<Pin>,
     pub(crate) housekeeper: Arc<Housekeeper>,

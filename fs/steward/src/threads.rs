@@ -74,7 +74,7 @@ impl Steward {
         );
         let body = move || housekeeper.run(&pond, &oplog, &control, &committer);
         threads.housekeeper = Some(spawn("pond-housekeeper", Box::new(body))?);
-        if self.follower.is_none() {
+        if self.follower.is_none() && self.maintained {
             let maintenance = self.maintenance.clone();
             threads.maintenance = Some(spawn("pond-maintain", Box::new(move || maintenance.run_thread()))?);
         }

@@ -35,7 +35,7 @@ pub(crate) struct TestPond {
 }
 
 pub(crate) fn by_hand() -> OpenOptions {
-    OpenOptions { commit_interval: Duration::from_secs(3600), ..OpenOptions::default() }
+    OpenOptions { commit_interval: Duration::from_secs(3600), maintenance: false, ..OpenOptions::default() }
 }
 
 impl TestPond {

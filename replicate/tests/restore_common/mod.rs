@@ -111,6 +111,7 @@ pub fn open(pond: &Path) -> Arc<Steward> {
         registry,
         commit_interval: Duration::from_secs(3600),
         follow: false,
+        maintenance: false,
         ..OpenOptions::default()
     };
     Steward::open(pond, options).unwrap()

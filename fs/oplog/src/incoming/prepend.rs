@@ -8,10 +8,9 @@
 use bytes::Bytes;
 
 use super::{Checked, Incoming, IncomingVersion, State, same};
-use crate::delta;
-use crate::durable::{self, Existing};
 use crate::export::{self, EntryFacts};
 use crate::{OpLogError, Version};
+use crate::{checkpoint, delta};
 
 impl Incoming {
     /// The oldest version whose entry is here; `None` where there is none. Older ones may be
@@ -62,9 +61,7 @@ impl Incoming {
         self.move_files(&mut state, std::iter::once((version, base.files.as_slice())))?;
         if let Some(checkpoint) = &checkpoint {
             // Before the entry: with that history begins here, and must have something to begin with.
-            let path = self.log.checkpoint_path(version);
-            durable::write_durably(&path, checkpoint, Existing::Replace)
-                .map_err(OpLogError::io("write", &path))?;
+            checkpoint::install(&self.log, version, checkpoint)?;
         }
         self.put_downwards(&mut state, &[Checked { incoming: &base, facts }])?;
         self.forget_staged(&delta::checkpoint_name(version));
