@@ -9,7 +9,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -205,6 +205,9 @@ fn show(
         log: log.clone(),
     });
 
+    // Before anybody sees a mount: a signal that comes any time after that commits everything first.
+    let (sender, events) = mpsc::channel();
+    watch_signals(&runtime, &sender, mountpoint)?;
     mount_point::make(mountpoint)?;
     let descriptor = mount_point::mount(pond, mountpoint, read_only, options)?;
     let serve = || {
@@ -219,10 +222,10 @@ fn show(
         let device = mount_info::mount_at(mountpoint)?.map(|mount| mount.device).unwrap_or_default();
         mount_point::raise_read_ahead(&device);
         let server = if fixed { None } else { Some(Server::start(mounted.clone())?) };
-        let events = watch(&runtime, session.thread, mountpoint)?;
-        Ok::<_, MountError>((device, server, events))
+        watch_session(session.thread, sender, mountpoint)?;
+        Ok::<_, MountError>((device, server))
     };
-    let (device, server, events) = match serve() {
+    let (device, server) = match serve() {
         Ok(parts) => parts,
         Err(error) => {
             if let Err(error) = mount_point::unmount(mountpoint, true) {
@@ -254,14 +257,9 @@ fn show(
     Ok((Serving { mounted, server, device, events, runtime }, ready))
 }
 
-/// Reports the session's end and signals as events.
-fn watch(
-    runtime: &Runtime,
-    session: thread::JoinHandle<io::Result<()>>,
-    mountpoint: &Path,
-) -> Result<Receiver<Event>, MountError> {
-    let failed = |error| MountError::io("watch", mountpoint, error);
-    let (sender, events) = mpsc::channel();
+/// Reports signals as events.
+fn watch_signals(runtime: &Runtime, sender: &Sender<Event>, mountpoint: &Path) -> Result<(), MountError> {
+    let failed = |error| MountError::io("watch for signals that end", mountpoint, error);
     let signals = [
         (SignalKind::terminate(), "SIGTERM"),
         (SignalKind::interrupt(), "SIGINT"),
@@ -277,6 +275,15 @@ fn watch(
             while signals.recv().await.is_some() && sender.send(Event::Signal(name)).is_ok() {}
         });
     }
+    Ok(())
+}
+
+/// Reports the session's end as an event.
+fn watch_session(
+    session: thread::JoinHandle<io::Result<()>>,
+    sender: Sender<Event>,
+    mountpoint: &Path,
+) -> Result<(), MountError> {
     thread::Builder::new()
         .name("pond-watch".to_owned())
         .spawn(move || {
@@ -284,8 +291,8 @@ fn watch(
             // Without a listener the process is at its end anyway.
             drop(sender.send(Event::SessionEnded(ended)));
         })
-        .map_err(failed)?;
-    Ok(events)
+        .map(drop)
+        .map_err(|error| MountError::io("watch", mountpoint, error))
 }
 
 fn is_ignored(signal: i32) -> bool {

@@ -20,7 +20,8 @@ fn fio_reads_back_what_it_wrote_in_order_and_at_random() {
     let pond = TestPond::mounted();
     for mode in ["write", "randwrite"] {
         let mut fio = Command::new(tool("fio"));
-        fio.args(["--name=pond", "--numjobs=4", "--bsrange=4k-1m", "--ioengine=psync", "--verify=crc32c"]);
+        // Not a name that something here has already: all jobs would then share the one file of that name.
+        fio.args(["--name=job", "--numjobs=4", "--bsrange=4k-1m", "--ioengine=psync", "--verify=crc32c"]);
         fio.args(["--verify_fatal=1", "--do_verify=1", "--group_reporting"]);
         fio.arg(format!("--rw={mode}")).arg(format!("--size={mebibytes}m"));
         fio.arg(format!("--directory={}", pond.mountpoint().display())).current_dir(pond.host("."));
