@@ -101,7 +101,8 @@ fn a_puller_that_is_killed_goes_on_where_it_was() {
     pair.replica.mount();
     pair.wait();
     pair.assert_same_trees();
-    pair.replica.umount();
     pair.source.umount();
+    pair.replica.umount();
+    pair.replica.pond(["sync"]);
     assert_identical(&pair.source, &pair.replica);
 }

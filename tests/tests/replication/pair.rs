@@ -117,7 +117,8 @@ impl Pair {
     pub fn wait(&self) {
         let wanted = self.source.position().expect("the source is mounted");
         wait_until("the replica shows the source's version", PATIENCE, || {
-            (self.replica.position().as_ref() == Some(&wanted)).then_some(())
+            // The source may go on by itself: keeping the table small makes versions, too.
+            self.replica.position().is_some_and(|shown| shown == wanted || shown.0 > wanted.0).then_some(())
         });
     }
 
