@@ -162,7 +162,10 @@ fn others(directory: &Path, exclusive: bool, report: &mut Report) -> Result<(), 
             "the end of a segment that a crash had cut off, kept aside"
         } else if name.starts_with("orphan-") {
             "changes that could not be committed, since another writer's version stood in their place; kept aside"
-        } else if journal::segment_number(&name).is_some() || (durable::is_temporary(&name) && !exclusive) {
+        } else if journal::segment_number(&name).is_some()
+            || name == journal::SPARE
+            || (durable::is_temporary(&name) && !exclusive)
+        {
             continue;
         } else if durable::is_temporary(&name) {
             "it was being written when a process ended"
