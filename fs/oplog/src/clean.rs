@@ -13,14 +13,16 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::delta::{Listing, Log, checkpoint_name};
+use crate::delta::{Entry, Listing, Log, checkpoint_of_digest};
 use crate::oplog::now_ms;
 use crate::snapshot;
-use crate::{At, Floor, OpLog, OpLogError, Version, checkpoint, data_file, durable, pin, staging};
+use crate::{At, Floor, OpLog, OpLogError, TxnSeq, Version, data_file, durable, pin, staging};
 
+/// Entries read at a time, looking for what they replaced.
+const READ_AT_ONCE: usize = 1024;
 /// Checkpoints that stay: the newest ones.
 const NEWEST_CHECKPOINTS: usize = 3;
-/// And of older ones each whose version is a multiple of this, so that any version is opened with so many entries.
+/// And of older ones one in so many versions, so that any version is opened with not many more entries.
 const SPARSE_CHECKPOINTS: u64 = 4096;
 
 /// What may go.
@@ -84,7 +86,14 @@ impl Replaced {
         }
     }
 
-    /// When these were replaced. Reads the log backwards until each is found, or there is no more log.
+    /// Of the files that transactions up to `last` made only these are there; of the others nobody asks again.
+    fn retain(&self, there: &BTreeSet<String>, last: TxnSeq) {
+        let is_later = |name: &str| data_file::txn_of_name(name).is_some_and(|txn_seq| txn_seq > last);
+        self.0.lock().replaced.retain(|name, _| there.contains(name) || is_later(name));
+    }
+
+    /// When these were replaced. What is not known yet is looked for in the log, backwards, down to the transaction that
+    /// made the oldest of them; nothing is read twice.
     fn explain(
         &self,
         log: &Log,
@@ -92,34 +101,42 @@ impl Replaced {
         names: &BTreeSet<String>,
     ) -> Result<BTreeMap<String, Replacement>, OpLogError> {
         let mut known = self.0.lock();
-        // What is not there any more nobody asks for again.
-        known.replaced.retain(|name, _| names.contains(name));
-        let before = |from: Option<u64>| -> Vec<u64> {
-            let end = from.map_or(listing.entries.len(), |from| {
+        loop {
+            let unknown = names.iter().filter(|name| !known.replaced.contains_key(*name));
+            let Some(oldest) = unknown.filter_map(|name| data_file::txn_of_name(name)).min() else { break };
+            let end = known.read_from.map_or(listing.entries.len(), |from| {
                 listing.entries.partition_point(|&version| version < from)
             });
-            listing.entries[end.saturating_sub(1024)..end].to_vec()
-        };
-        while known.replaced.len() < names.len() {
-            let versions = before(known.read_from);
+            let versions = &listing.entries[end.saturating_sub(READ_AT_ONCE)..end];
             let Some(&first) = versions.first() else { break };
-            for (&version, entry) in versions.iter().zip(snapshot::read_entries(log, &versions)?) {
+            // What came before these entries replaced no file that is younger.
+            if end < listing.entries.len()
+                && txn_seq(&log.read(Version(versions[versions.len() - 1]))?).is_some_and(|txn| txn < oldest)
+            {
+                break;
+            }
+            for (&version, entry) in versions.iter().zip(snapshot::read_entries(log, versions)?) {
                 for remove in entry.actions.into_iter().filter_map(|action| action.remove) {
-                    if names.contains(&remove.path) {
-                        let timestamp = remove.deletion_timestamp.unwrap_or_default();
-                        let replacement = Replacement { version: Version(version), timestamp };
-                        known.replaced.insert(remove.path, replacement);
-                    }
+                    let timestamp = remove.deletion_timestamp.unwrap_or_default();
+                    let replacement = Replacement { version: Version(version), timestamp };
+                    // Also those that are not asked for yet: they are not read again.
+                    known.replaced.entry(remove.path).or_insert(replacement);
                 }
             }
             known.read_from = Some(first);
         }
-        Ok(known.replaced.clone())
+        let asked = known.replaced.iter().filter(|(name, _)| names.contains(*name));
+        Ok(asked.map(|(name, replacement)| (name.clone(), *replacement)).collect())
     }
 }
 
+/// The transaction of an entry.
+fn txn_seq(entry: &Entry) -> Option<TxnSeq> {
+    entry.commit_info().and_then(|info| info.txn_seq).map(TxnSeq)
+}
+
 impl OpLog {
-    /// Removes what nobody needs any more. Commits go on meanwhile; merges and prunes must not.
+    /// Removes what nobody needs any more. Commits, merges and prunes may go on meanwhile.
     pub fn clean(&self, options: &CleanOptions<'_>) -> Result<CleanReport, OpLogError> {
         let mut report = CleanReport::default();
         let pins = pin::held(self.layout().root())?;
@@ -137,6 +154,7 @@ impl OpLog {
         report: &mut CleanReport,
     ) -> Result<Option<Version>, OpLogError> {
         let data = self.layout().data();
+        let before = self.position().txn_seq;
         // Before the position: files that a commit is putting there now have a later transaction.
         let mut names: BTreeSet<String> = staging::names(&data)?.into_iter().collect();
         let (last, shown) = {
@@ -145,6 +163,7 @@ impl OpLog {
         };
         let live: BTreeSet<String> =
             self.live().select(|_| true).into_iter().map(|file| file.add.path).collect();
+        self.replaced().retain(&names, before);
         names.retain(|name| {
             !live.contains(name) && data_file::txn_of_name(name).is_some_and(|txn_seq| txn_seq <= last)
         });
@@ -168,6 +187,7 @@ impl OpLog {
         let used = (options.in_use)(&numbers.values().copied().collect());
         over.retain(|name| numbers.get(name.as_str()).is_none_or(|number| !used.contains(number)));
         let mut oldest: Option<Version> = None;
+        let mut removed = false;
         for (name, replacement) in &replaced {
             let path = data.join(name);
             let bytes = fs::metadata(&path).map_err(OpLogError::io("stat", &path))?.len();
@@ -179,12 +199,17 @@ impl OpLog {
             }
             if !options.dry_run {
                 durable::remove(&path).map_err(OpLogError::io("remove", &path))?;
+                removed = true;
                 if let Some(&number) = numbers.get(name) {
                     self.files().forget(number);
                 }
             }
             report.files += 1;
             report.bytes += bytes;
+        }
+        if removed {
+            // Before the entries go that say by what they were replaced: else those that power loss brought back would stay.
+            durable::sync_directory(&data).map_err(OpLogError::io("fsync", &data))?;
         }
         Ok(oldest)
     }
@@ -203,7 +228,7 @@ impl OpLog {
         if let Some(floor) = floor.filter(|floor| options.entries && floor.version.0 > first) {
             let version = floor.version;
             if !options.dry_run && listing.checkpoints.binary_search(&version.0).is_err() {
-                checkpoint::write(log, version)?;
+                self.checkpoint_at(version)?;
                 listing = log.list()?;
             }
         }
@@ -221,6 +246,11 @@ impl OpLog {
         if let Some(base) = begin {
             // Entries tell when the files were replaced that are still there.
             let end = oldest.map_or(base, |oldest| base.min(oldest.0));
+            // And recovery looks at those on which the journal's segments build.
+            let end = match first < end {
+                true => end.min(self.journal().oldest_base()?),
+                false => end,
+            };
             for &version in listing.entries.iter().take_while(|&&version| version < end) {
                 let path = log.entry_path(Version(version));
                 if !is_older(&path, options.keep_replaced)? {
@@ -230,11 +260,13 @@ impl OpLog {
             }
         }
         let newest = listing.checkpoints.len().saturating_sub(NEWEST_CHECKPOINTS);
-        let is_kept = |version: u64| match base {
+        let mut sparse = None;
+        let mut is_kept = |version: u64| match base {
             // What entries are there below it can still be read without it.
             Some(base) if version < base => begin.is_none(),
             Some(base) if version == base => true,
-            _ => version.is_multiple_of(SPARSE_CHECKPOINTS),
+            // Of each so many versions the first one.
+            _ => sparse.replace(version / SPARSE_CHECKPOINTS) != Some(version / SPARSE_CHECKPOINTS),
         };
         let checkpoints: Vec<u64> =
             listing.checkpoints[..newest].iter().copied().filter(|&version| !is_kept(version)).collect();
@@ -248,13 +280,16 @@ impl OpLog {
         {
             prove(log, Version(base))?;
         }
+        // Other readers trust the hint, and a checkpoint without its digest is taken for a damaged one: each step is durable before
+        // the next.
+        forget_hint(log, &checkpoints)?;
         for path in gone {
             durable::remove(&path).map_err(OpLogError::io("remove", &path))?;
         }
-        for &version in &checkpoints {
-            remove_checkpoint(log, Version(version))?;
+        if checkpoints.is_empty() {
+            return Ok(());
         }
-        forget_hint(log, &checkpoints)
+        remove_checkpoints(log, &checkpoints, options.entries)
     }
 }
 
@@ -301,16 +336,28 @@ fn forget_hint(log: &Log, gone: &[u64]) -> Result<(), OpLogError> {
     };
     match serde_json::from_slice::<Hint>(&bytes) {
         Ok(Hint { version }) if !gone.contains(&version) => Ok(()),
-        _ => durable::remove(&path).map_err(OpLogError::io("remove", &path)),
+        _ => {
+            durable::remove(&path).map_err(OpLogError::io("remove", &path))?;
+            durable::sync_directory(&log.directory()).map_err(OpLogError::io("fsync", &log.directory()))
+        }
     }
 }
 
-/// Removes a checkpoint and what lies beside it.
-fn remove_checkpoint(log: &Log, version: Version) -> Result<(), OpLogError> {
+/// Removes checkpoints, and then their digests; with `others` also digests of older ones that are gone, because a process ended
+/// in between. On a replica a digest may be there before its checkpoint.
+fn remove_checkpoints(log: &Log, versions: &[u64], others: bool) -> Result<(), OpLogError> {
     let directory = log.directory();
-    let checkpoint = checkpoint_name(version);
+    for &version in versions {
+        let path = log.checkpoint_path(Version(version));
+        durable::remove(&path).map_err(OpLogError::io("remove", &path))?;
+    }
+    durable::sync_directory(&directory).map_err(OpLogError::io("fsync", &directory))?;
+    let there = log.list()?.checkpoints;
+    let newest = versions.last().copied().unwrap_or_default();
     for name in staging::names(&directory)? {
-        if name.starts_with(&checkpoint) {
+        let Some(version) = checkpoint_of_digest(&name) else { continue };
+        let is_meant = versions.contains(&version) || (others && version < newest);
+        if is_meant && there.binary_search(&version).is_err() {
             let path = directory.join(name);
             durable::remove(&path).map_err(OpLogError::io("remove", &path))?;
         }

@@ -200,6 +200,11 @@ fn checkpoint_digest_name(version: Version) -> String {
     format!("_pond_checkpoint.{:020}.blake3", version.0)
 }
 
+/// The version of the checkpoint whose digest is called so.
+pub(crate) fn checkpoint_of_digest(name: &str) -> Option<u64> {
+    name.strip_prefix("_pond_checkpoint.")?.strip_suffix(".blake3")?.parse().ok()
+}
+
 /// Stands for the digest while it is computed.
 const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 

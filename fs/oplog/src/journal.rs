@@ -146,6 +146,8 @@ pub struct JournalSize {
 pub(crate) struct Segment {
     pub(crate) number: u64,
     pub(crate) path: PathBuf,
+    /// The version on which it builds.
+    pub(crate) base: u64,
     /// Highest lsn in it.
     pub(crate) last_lsn: Lsn,
     pub(crate) frames: u64,
@@ -302,6 +304,20 @@ impl Journal {
         Ok(())
     }
 
+    /// The oldest version on which a segment builds, or may build that is begun from now on; those that were released are gone
+    /// for good. The log must keep its entry: recovery asks for it.
+    pub(crate) fn oldest_base(&self) -> Result<u64, JournalError> {
+        let state = self.state.lock();
+        // A released segment that power loss brings back builds on an older version.
+        durable::sync_directory(&self.directory).map_err(JournalError::io("fsync", &self.directory))?;
+        let current = match &state.current {
+            Current::Open { segment, .. } | Current::Failed(segment) => Some(segment),
+            Current::None | Current::Closed { .. } => None,
+        };
+        let bases = state.ended.iter().chain(current).map(|segment| segment.base);
+        Ok(bases.fold(state.base.version, u64::min))
+    }
+
     /// Segments, frames and bytes that are there.
     pub fn size(&self) -> JournalSize {
         let state = self.state.lock();
@@ -430,8 +446,15 @@ impl Journal {
             return Err(JournalError::io("write", &path)(error));
         }
         let length = length.max(bytes.len() as u64);
-        let segment =
-            Segment { number, path, last_lsn: Lsn(0), frames: 0, bytes: bytes.len() as u64, failed: false };
+        let segment = Segment {
+            number,
+            path,
+            base: state.base.version,
+            last_lsn: Lsn(0),
+            frames: 0,
+            bytes: bytes.len() as u64,
+            failed: false,
+        };
         let before = std::mem::replace(&mut state.current, Current::Open { file, segment, seed, length });
         if let Current::Failed(segment) = before {
             state.ended.push(segment);

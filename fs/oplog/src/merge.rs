@@ -52,6 +52,11 @@ impl OpLog {
         }
     }
 
+    /// How many files there are that merging concerns. Cheap.
+    pub fn small_files(&self, limits: &MergeLimits) -> usize {
+        self.live().levels(|file| limits.concern(file)).values().sum()
+    }
+
     /// How many files merging would join at first, and their bytes.
     pub fn would_merge(&self, limits: &MergeLimits) -> (u64, u64) {
         let levels = self.live().levels(|file| limits.concern(file));

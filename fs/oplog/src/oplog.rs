@@ -96,6 +96,8 @@ pub struct OpLog {
     /// The data files of the newest version.
     live: Live,
     replaced: Replaced,
+    /// Held while a checkpoint is written: one without a digest yet is taken for a damaged one.
+    checkpointing: Mutex<()>,
     /// Numbers of files that were read ahead of the position.
     ahead: Mutex<BTreeMap<String, u32>>,
     /// Held while a commit is under way; says why there can be no more.
@@ -127,7 +129,7 @@ impl OpLog {
             (MIN_WRITER, FORMAT.to_string()),
             ("delta.enableExpiredLogCleanup", "false".to_string()),
             // Nobody else may clean, so nobody needs to be told for long what was replaced; checkpoints stay small.
-            ("delta.deletedFileRetentionDuration", "interval 1 minute".to_string()),
+            ("delta.deletedFileRetentionDuration", "interval 1 second".to_string()),
             ("delta.dataSkippingStatsColumns", schema::STATISTICS.join(",")),
         ];
         let start = vec![
@@ -255,6 +257,7 @@ impl OpLog {
             timeline: AtomicU64::new(0),
             live,
             replaced: Replaced::default(),
+            checkpointing: Mutex::default(),
             ahead: Mutex::default(),
             commit: Mutex::new(writable),
             layout,
@@ -385,8 +388,13 @@ impl OpLog {
     /// async tasks.
     pub fn checkpoint(&self) -> Result<Version, OpLogError> {
         let version = self.position().version;
-        checkpoint::write(&self.log, version)?;
+        self.checkpoint_at(version)?;
         Ok(version)
+    }
+
+    pub(crate) fn checkpoint_at(&self, version: Version) -> Result<(), OpLogError> {
+        let _one_at_a_time = self.checkpointing.lock();
+        checkpoint::write(&self.log, version)
     }
 
     pub(crate) fn files(&self) -> &DataFiles {

@@ -176,6 +176,7 @@ fn scan(found: &Found, cut_lsn: Lsn, rows: &mut BTreeMap<(Lsn, u32), Row>) -> Re
     let mut segment = Segment {
         number: found.number,
         path: path.clone(),
+        base: header.header.base.version,
         last_lsn: Lsn(0),
         frames: 0,
         bytes: header.length as u64,

@@ -52,7 +52,13 @@ impl DurableStore {
         Ok(PutResult { e_tag: Some(e_tag(&metadata)), version: None })
     }
 
-    fn walk(&self, directory: &Path, recursive: bool, out: &mut Found) -> io::Result<()> {
+    fn walk(
+        &self,
+        directory: &Path,
+        after: Option<&Location>,
+        recursive: bool,
+        out: &mut Found,
+    ) -> io::Result<()> {
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
             // An object store has no directories: nothing there is nothing found.
@@ -70,16 +76,20 @@ impl DurableStore {
                 continue;
             }
             let path = entry.path();
+            let Some(location) = self.location(&path) else { continue };
+            // Who lists a log from its last checkpoint on is spared a look at every older entry.
+            if after.is_some_and(|after| location <= *after) && entry.file_type()?.is_file() {
+                continue;
+            }
             let metadata = match fs::metadata(&path) {
                 Ok(metadata) => metadata,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            let Some(location) = self.location(&path) else { continue };
             if !metadata.is_dir() {
                 out.objects.push(object_meta(location, &metadata));
             } else if recursive {
-                self.walk(&path, true, out)?;
+                self.walk(&path, after, true, out)?;
             } else {
                 out.directories.push(location);
             }
@@ -91,10 +101,10 @@ impl DurableStore {
         path.strip_prefix(&self.root).ok()?.to_str().and_then(|text| Location::parse(text).ok())
     }
 
-    fn found(&self, prefix: Option<&Location>, recursive: bool) -> Result<Found> {
+    fn found(&self, prefix: Option<&Location>, after: Option<&Location>, recursive: bool) -> Result<Found> {
         let directory = prefix.map_or_else(|| self.root.clone(), |prefix| self.path(prefix));
         let mut found = Found::default();
-        self.walk(&directory, recursive, &mut found).map_err(|e| store_error(&directory, e))?;
+        self.walk(&directory, after, recursive, &mut found).map_err(|e| store_error(&directory, e))?;
         // The kernel relies on ascending order of a log's listing.
         found.objects.sort_by(|a, b| a.location.cmp(&b.location));
         Ok(found)
@@ -191,14 +201,25 @@ impl ObjectStore for DurableStore {
     }
 
     fn list(&self, prefix: Option<&Location>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.found(prefix, true) {
+        match self.found(prefix, None, true) {
+            Ok(found) => stream::iter(found.objects.into_iter().map(Ok)).boxed(),
+            Err(error) => stream::once(async move { Err(error) }).boxed(),
+        }
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Location>,
+        offset: &Location,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.found(prefix, Some(offset), true) {
             Ok(found) => stream::iter(found.objects.into_iter().map(Ok)).boxed(),
             Err(error) => stream::once(async move { Err(error) }).boxed(),
         }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Location>) -> Result<ListResult> {
-        let found = self.found(prefix, false)?;
+        let found = self.found(prefix, None, false)?;
         Ok(ListResult { common_prefixes: found.directories, objects: found.objects })
     }
 
@@ -327,6 +348,9 @@ mod tests {
             assert_eq!(store.head(&b).await.unwrap().size, 5);
             let all: Vec<_> = store.list(None).map(|meta| meta.unwrap().location.to_string()).collect().await;
             assert_eq!(all, ["x/b", "x/y/a"]);
+            let offset = Location::from(all[0].as_str());
+            let later = store.list_with_offset(None, &offset).map(|meta| meta.unwrap().location.to_string());
+            assert_eq!(later.collect::<Vec<_>>().await, all[1..]);
             let level = store.list_with_delimiter(Some(&Location::from("x"))).await.unwrap();
             assert_eq!(level.objects.len(), 1);
             assert_eq!(level.common_prefixes, [Location::from("x/y")]);

@@ -2,6 +2,7 @@
 //!
 //! A data file goes only if its transaction's number, which its name carries, was never committed, or was
 //! committed by an entry that is there and does not name it. A file of whose transaction nothing can be told stays.
+//! Only the newest transactions are looked at: those of older ones were when they were new, and replaced files may be many.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,6 +11,9 @@ use std::path::{Path, PathBuf};
 use crate::delta::Log;
 use crate::snapshot::commit_info;
 use crate::{OpLog, OpLogError, TxnSeq, Version, data_file, durable, staging};
+
+/// How many transactions back files are looked for that nothing names.
+const NEWEST: u64 = 1024;
 
 /// What a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +51,8 @@ impl OpLog {
         let known: BTreeSet<Box<str>> = self.files().names().into_iter().collect();
         for (name, path) in files(&self.layout().data())? {
             let Some(txn) = data_file::txn_of_name(&name) else { continue };
-            if !known.contains(name.as_str()) && ledger.never_committed(txn, &name)? {
+            let is_new = txn.0.saturating_add(NEWEST) > position.txn_seq.0;
+            if is_new && !known.contains(name.as_str()) && ledger.never_committed(txn, &name)? {
                 report.remove(&path)?;
             }
         }

@@ -15,11 +15,15 @@ use crate::StewardError;
 use crate::commit_log::{CommitLog, for_waiters};
 use crate::end_process::EndProcessOnPanic;
 use crate::ledger::{Batch, Ledger, Refusal, rows_of};
+use crate::merges::Merges;
 use crate::reserve::Reserve;
 use crate::room::Room;
 
 /// The longest time between two attempts of a commit that keeps failing.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// So often a commit that waits for a merge looks whether merging still goes on.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Origin of a commit that holds only what factories wrote.
 pub(crate) const FACTORY_ORIGIN: &str = "factory";
@@ -46,6 +50,7 @@ pub(crate) struct Parts {
     pub(crate) interval: Duration,
     /// Bytes of content accepted and not yet stored, and of what storing it takes.
     pub(crate) dirty_budget: u64,
+    pub(crate) merges: Arc<Merges>,
 }
 
 /// The committer. One thread [`run`](Self::run)s it; any may ask it.
@@ -59,6 +64,7 @@ pub(crate) struct Committer {
     origin: Origin,
     interval: Duration,
     pub(crate) room: Room,
+    pub(crate) merges: Arc<Merges>,
     pub(crate) ledger: Mutex<Ledger>,
     /// Wakes the committer's thread.
     pub(crate) wanted: Condvar,
@@ -70,7 +76,7 @@ pub(crate) struct Committer {
 
 impl Committer {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { fs, log, reserve, observer, origin, interval, dirty_budget } = parts;
+        let Parts { fs, log, reserve, observer, origin, interval, dirty_budget, merges } = parts;
         log.keep_back(reserve.withheld());
         Committer {
             fs,
@@ -81,6 +87,7 @@ impl Committer {
             origin,
             interval,
             room: Room::new(dirty_budget),
+            merges,
             ledger: Mutex::default(),
             wanted: Condvar::new(),
             drain_wanted: Condvar::new(),
@@ -141,11 +148,31 @@ impl Committer {
                     self.wanted.wait_until(&mut ledger, tick);
                 }
             }
+            self.wait_for_merges();
             tick = Instant::now() + self.interval;
             // Who waits is told through the ledger, and the observer has logged it.
             if let Err(error) = self.attempt(&self.origin) {
                 tracing::debug!(%error, "the commit will be tried again");
             }
+        }
+    }
+
+    /// Waits while files are made faster than they are merged. Fsyncs and drains go on.
+    fn wait_for_merges(&self) {
+        let mut waited = None;
+        while let Some(since) = self.merges.at_work()
+            && self.log.is_crowded(since)
+        {
+            waited.get_or_insert_with(Instant::now);
+            self.merges.ring();
+            let mut ledger = self.ledger.lock();
+            if ledger.stop {
+                break;
+            }
+            self.ended.wait_for(&mut ledger, LOOK_AGAIN);
+        }
+        if let Some(since) = waited {
+            tracing::debug!(waited = ?since.elapsed(), "a commit waited for a merge");
         }
     }
 

@@ -1,8 +1,12 @@
 //! What the Steward asks of the log when it commits and journals. A trait, so that tests can make each step
 //! fail; [`OpLog`] is the real one.
 
-use pond_oplog::{Committed, Drained, JournalError, OpLog, OpLogError, Origin, Position};
+use pond_oplog::{
+    Committed, Drained, JournalError, MergeLimits, OpLog, OpLogError, Origin, Position, TxnSeq,
+};
 use pond_tinyfs::{Lsn, PersistenceLayer, Placed, Row, Space, StorageError};
+
+use crate::merges::CROWDED;
 
 /// The log as the committer and the journal thread see it.
 pub(crate) trait CommitLog: Send + Sync + 'static {
@@ -32,6 +36,9 @@ pub(crate) trait CommitLog: Send + Sync + 'static {
     fn space(&self) -> Space;
     /// Counts so many bytes as taken although they are free.
     fn keep_back(&self, bytes: u64);
+    /// Whether so many small files are live that commits should wait for a merge, and files which this transaction or later
+    /// ones made can be merged.
+    fn is_crowded(&self, since: TxnSeq) -> bool;
 }
 
 impl CommitLog for OpLog {
@@ -79,6 +86,13 @@ impl CommitLog for OpLog {
 
     fn keep_back(&self, bytes: u64) {
         self.set_reserve(bytes);
+    }
+
+    fn is_crowded(&self, since: TxnSeq) -> bool {
+        // Files that are too large to be merged count for the first glance only, which is the cheap one.
+        self.live_size().0 > CROWDED as u64
+            && self.small_files(&MergeLimits::default()) > CROWDED
+            && self.mergeable(&MergeLimits { since, ..MergeLimits::default() }) > 0
     }
 }
 

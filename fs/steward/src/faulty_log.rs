@@ -48,6 +48,8 @@ pub(crate) struct State {
     /// Commits wait while this is set.
     pub(crate) hold: bool,
     pub(crate) committing: bool,
+    /// There are many small files.
+    pub(crate) crowded: bool,
     must_restart: bool,
 }
 
@@ -205,6 +207,10 @@ impl CommitLog for FaultyLog {
     }
 
     fn keep_back(&self, _: u64) {}
+
+    fn is_crowded(&self, _: TxnSeq) -> bool {
+        self.state.lock().crowded
+    }
 }
 
 fn position(version: u64) -> Position {
@@ -270,6 +276,7 @@ impl Rig {
             origin: Origin::mount(),
             interval,
             dirty_budget,
+            merges: Arc::default(),
         }));
         let fsync = Arc::new(Fsync::new(committer.clone()));
         let (for_commits, for_fsyncs) = (committer.clone(), fsync.clone());

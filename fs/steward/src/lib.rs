@@ -26,6 +26,7 @@ mod init;
 mod ledger;
 mod lock;
 mod maintenance;
+mod merges;
 mod open;
 mod paths;
 mod post_commit;

@@ -1,6 +1,7 @@
 //! Keeping a pond small: merging data files, letting go of old versions, cleaning up.
 //!
-//! A thread does what is due, with bounded I/O, and `pond maintain` all there is. Files are written while
+//! Two threads do what is due, with bounded I/O, and `pond maintain` all there is. One merges, and nothing that the other one
+//! does makes it wait: while that one prunes, it merges the files that came since. Files are written while
 //! commits go on; what puts them in place is a commit of its own, between two of the committer's.
 
 use std::sync::Arc;
@@ -18,18 +19,16 @@ use serde::{Deserialize, Serialize};
 use crate::commit::Committer;
 use crate::control::Control;
 use crate::factory::REMOTE;
+use crate::merges::Merges;
 use crate::post_commit::PostCommit;
-use crate::settings::{KEEP_REPLACED_KEY, RETENTION_KEY, Retention, parse_duration, parse_retention};
+use crate::settings::{self, KEEP_REPLACED_KEY, RETENTION_KEY, Retention, parse_retention};
 use crate::{Role, StewardError};
 
 /// Background work reads and writes so many bytes a second.
 const RATE: u64 = 32 << 20;
 
 /// With so many small files merging no longer spares the disk.
-const MANY_FILES: usize = 192;
-
-/// Replaced files stay this long where the setting `keep_replaced` says nothing.
-const KEEP_REPLACED: Duration = Duration::from_secs(24 * 3600);
+const MANY_FILES: usize = 128;
 
 /// A read that began before its file was replaced is over after this.
 const READS: Duration = Duration::from_secs(10);
@@ -37,7 +36,7 @@ const READS: Duration = Duration::from_secs(10);
 /// In the background cleaning is done so often, and old versions are looked for.
 const CLEAN_PERIOD: Duration = Duration::from_secs(600);
 
-/// So often the thread looks whether there is something to do, without being woken.
+/// So often the threads look whether there is something to do, without being woken.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// What failed is tried again after this.
@@ -109,69 +108,83 @@ pub(crate) struct Maintenance {
     pub(crate) control: Arc<Control>,
     pub(crate) committer: Arc<Committer>,
     pub(crate) post_commit: Arc<PostCommit>,
+    /// Held by who prunes, cleans, or does everything.
     pub(crate) turn: Mutex<Turn>,
-    pub(crate) bell: Arc<Bell>,
+    /// Held by who merges, from choosing files until they are replaced. Taken after `turn`.
+    pub(crate) merging: Mutex<()>,
+    pub(crate) merges: Arc<Merges>,
     pub(crate) stopping: AtomicBool,
-}
-
-/// Wakes the thread.
-#[derive(Default)]
-pub(crate) struct Bell {
-    rung: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Bell {
-    /// There may be something to do.
-    pub(crate) fn ring(&self) {
-        *self.rung.lock() = true;
-        self.changed.notify_one();
-    }
-
-    fn wait(&self, most: Duration) {
-        let mut rung = self.rung.lock();
-        if !*rung {
-            self.changed.wait_for(&mut rung, most);
-        }
-        *rung = false;
-    }
+    pub(crate) stopped: Condvar,
 }
 
 /// What only who works has.
 #[derive(Default)]
 pub(crate) struct Turn {
     cleaned: Option<Instant>,
-    rest_until: Option<Instant>,
 }
 
 impl Maintenance {
-    /// The thread.
-    pub(crate) fn run_thread(&self) {
+    /// The thread that merges.
+    pub(crate) fn run_merges(&self) {
+        /// Nobody waits for a thread that is gone.
+        struct AtWork<'a>(&'a Merges);
+        impl Drop for AtWork<'_> {
+            fn drop(&mut self) {
+                self.0.set_at_work(false);
+            }
+        }
+        let at_work = AtWork(&self.merges);
         while !self.is_stopping() {
-            self.run_due();
-            self.bell.wait(PERIOD);
+            let may = self.may_work();
+            at_work.0.set_at_work(may);
+            if may && let Err(error) = self.merge_due() {
+                at_work.0.set_at_work(false);
+                if !self.is_stopping() {
+                    tracing::warn!(%error, "merging failed; it is tried again");
+                    self.rest(REST);
+                }
+                continue;
+            }
+            self.merges.wait(PERIOD);
         }
     }
 
-    /// Does what is due. Fails quietly: it is tried again.
-    fn run_due(&self) {
-        let Some(mut turn) = self.turn.try_lock() else { return };
-        let resting = turn.rest_until.is_some_and(|until| Instant::now() < until);
-        if resting || self.is_stopping() || self.control.role() != Role::Source || self.fs.is_read_only() {
-            return;
-        }
-        turn.rest_until = None;
-        if let Err(error) = self.due(&mut turn) {
-            tracing::warn!(%error, "maintenance failed; it is tried again");
-            turn.rest_until = Some(Instant::now() + REST);
+    /// The thread that prunes and cleans.
+    pub(crate) fn run_cleaning(&self) {
+        while !self.is_stopping() {
+            let turn = self.turn.try_lock().filter(|_| self.may_work());
+            let done = turn.map_or(Ok(()), |mut turn| self.clean_due(&mut turn));
+            match done {
+                Err(error) if !self.is_stopping() => {
+                    tracing::warn!(%error, "maintenance failed; it is tried again");
+                    self.rest(REST);
+                }
+                _ => self.rest(PERIOD),
+            }
         }
     }
 
-    /// Merges what is due, of files that this transaction or later ones made.
-    fn merge_due(&self, since: TxnSeq) -> Result<(), StewardError> {
-        let limits = MergeLimits { since, ..MergeLimits::default() };
+    fn may_work(&self) -> bool {
+        !self.is_stopping() && self.control.role() == Role::Source && !self.fs.is_read_only()
+    }
+
+    /// Waits, unless it is to end.
+    fn rest(&self, pause: Duration) {
+        let mut turn = self.turn.lock();
+        if !self.is_stopping() {
+            self.stopped.wait_for(&mut turn, pause);
+        }
+    }
+
+    /// Merges what is due.
+    fn merge_due(&self) -> Result<(), StewardError> {
         let pace = |bytes| self.pace(bytes);
-        while self.oplog.mergeable(&limits) > 0 && !self.is_stopping() {
+        while !self.is_stopping() {
+            let _merging = self.merging.lock();
+            let limits = MergeLimits { since: self.merges.since(), ..MergeLimits::default() };
+            if self.oplog.mergeable(&limits) == 0 {
+                break;
+            }
             let Some(rewrite) = self.oplog.prepare_merge(&limits, &pace)? else { break };
             self.put(rewrite)?;
         }
@@ -180,37 +193,32 @@ impl Maintenance {
 
     /// Keeps background work from taking the disk for itself, unless files pile up; false when it is to end.
     fn pace(&self, bytes: u64) -> bool {
-        if self.oplog.mergeable(&MergeLimits::default()) < MANY_FILES {
+        if self.oplog.small_files(&MergeLimits::default()) < MANY_FILES {
             std::thread::sleep(Duration::from_secs_f64(bytes as f64 / RATE as f64));
         }
         !self.is_stopping()
     }
 
-    fn due(&self, turn: &mut Turn) -> Result<(), StewardError> {
-        self.merge_due(TxnSeq(0))?;
+    fn clean_due(&self, turn: &mut Turn) -> Result<(), StewardError> {
         let period = CLEAN_PERIOD.min(self.keep_replaced().max(READS));
-        if turn.cleaned.is_none_or(|cleaned| cleaned.elapsed() >= period) {
-            turn.cleaned = Some(Instant::now());
-            if let Some(wanted) = self.wanted_floor(None)? {
-                let newest = self.oplog.position().version.0;
-                let kept = newest - wanted.version.0;
-                let gain = wanted.version.0 - self.oplog.floor().map_or(0, |floor| floor.version.0);
-                // What is dropped must be worth what is written anew.
-                if gain >= PRUNE_VERSIONS && gain >= kept / 4 {
-                    // It may take long, and the files of commits meanwhile are none of its own.
-                    let since = self.oplog.position().txn_seq.next();
-                    let pace = |bytes| {
-                        if let Err(error) = self.merge_due(since) {
-                            tracing::warn!(%error, "merging while old versions are let go of failed");
-                        }
-                        self.pace(bytes)
-                    };
-                    self.prune(wanted, &pace)?;
-                }
-            }
-            let cleaned = self.clean(READS, false)?;
-            tracing::debug!(?cleaned, "cleaned");
+        if turn.cleaned.is_some_and(|cleaned| cleaned.elapsed() < period) {
+            return Ok(());
         }
+        turn.cleaned = Some(Instant::now());
+        if let Some(wanted) = self.wanted_floor(None)? {
+            let newest = self.oplog.position().version.0;
+            let kept = newest - wanted.version.0;
+            let gain = wanted.version.0 - self.oplog.floor().map_or(0, |floor| floor.version.0);
+            // What is dropped must be worth what is written anew.
+            if gain >= PRUNE_VERSIONS && gain >= kept / 4 {
+                let started = Instant::now();
+                let pruned = self.prune(wanted, &|bytes| self.pace(bytes))?;
+                tracing::debug!(?pruned, took = ?started.elapsed(), "pruned");
+            }
+        }
+        let started = Instant::now();
+        let cleaned = self.clean(READS, false)?;
+        tracing::debug!(?cleaned, took = ?started.elapsed(), "cleaned");
         Ok(())
     }
 
@@ -235,7 +243,10 @@ impl Maintenance {
                 (report.merged_files, report.merged_bytes) = self.oplog.would_merge(&limits);
             } else {
                 self.committer.commit_now()?;
-                while let Some(rewrite) = self.oplog.prepare_merge(&limits, &pace)? {
+                let _merging = self.merging.lock();
+                // Each merge makes fewer of them; commits that go on would find it work for ever.
+                for _ in 0..self.oplog.live_size().0 {
+                    let Some(rewrite) = self.oplog.prepare_merge(&limits, &pace)? else { break };
                     let (files, bytes) = rewrite.replaces();
                     self.put(rewrite)?;
                     report.merged_files += u64::from(files);
@@ -267,8 +278,11 @@ impl Maintenance {
     /// Ends what is under way, and lets nothing begin any more.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.bell.ring();
+        self.merges.set_at_work(false);
+        self.merges.ring();
         drop(self.turn.lock());
+        self.stopped.notify_all();
+        drop(self.merging.lock());
     }
 
     fn is_stopping(&self) -> bool {
@@ -287,6 +301,12 @@ impl Maintenance {
         if self.is_stopping() {
             return Err(StewardError::Closed);
         }
+        // The files that are there now are left alone by merges until it is done, and those to come are none of its own.
+        let _since = {
+            let _no_merge = self.merging.lock();
+            self.merges.set_since(self.oplog.position().txn_seq.next());
+            Since(&self.merges)
+        };
         let floor = self.oplog.floor();
         if floor.is_none_or(|floor| floor.version < wanted.version) {
             self.committer.put_floor(&self.oplog, wanted)?;
@@ -313,13 +333,7 @@ impl Maintenance {
     }
 
     fn keep_replaced(&self) -> Duration {
-        let set = self.control.get(KEEP_REPLACED_KEY).filter(|text| !text.is_empty());
-        let parsed = set.map(|text| {
-            parse_duration(&text).inspect_err(|why| {
-                tracing::warn!(text, why, "the setting {KEEP_REPLACED_KEY} is not understood")
-            })
-        });
-        parsed.and_then(Result::ok).unwrap_or(KEEP_REPLACED)
+        settings::duration(&self.control, KEEP_REPLACED_KEY)
     }
 
     /// The version up to which every remote has everything; `None` without remotes.
@@ -360,6 +374,15 @@ impl Maintenance {
     }
 }
 
+/// While it lives merges concern new files only.
+struct Since<'a>(&'a Merges);
+
+impl Drop for Since<'_> {
+    fn drop(&mut self) {
+        self.0.set_since(TxnSeq(0));
+    }
+}
+
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
@@ -396,6 +419,8 @@ impl Committer {
                 let commit = CommitInfo { position, origin, rows: 0, files: files.into(), bytes };
                 // As with what factories write, the writing ones need not run; a push follows.
                 self.observer.landed(&commit, true);
+                // A commit may wait for it.
+                self.ended.notify_all();
                 Ok(())
             }
             Err(error) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use pond_oplog::{
     At, CommitInfo, Incoming, Layout, OpLog, Opened, Options, Origin, Pin, Position, TxnSeq, Version, history,
 };
@@ -20,7 +20,8 @@ use crate::fsync::Fsync;
 use crate::housekeeper::Housekeeper;
 use crate::init;
 use crate::lock::WriterLock;
-use crate::maintenance::{Bell, Maintenance};
+use crate::maintenance::Maintenance;
+use crate::merges::Merges;
 use crate::post_commit::PostCommit;
 use crate::progress::Progress;
 use crate::replica::Shown;
@@ -232,13 +233,13 @@ impl Steward {
         let dirty_budget = options.dirty_budget.unwrap_or_else(|| settings::size(&control, DIRTY_BUDGET_KEY));
         let maintained = options.maintenance;
         let housekeeper = Arc::new(Housekeeper::default());
-        let bell = Arc::new(Bell::default());
+        let merges = Arc::new(Merges::default());
         let progress = Arc::new(Progress::new(&oplog.position(), newest_by_others(pond, &oplog)));
         let observer = Observer {
             control: control.clone(),
             progress: progress.clone(),
             housekeeper: housekeeper.clone(),
-            bell: bell.clone(),
+            merges: merges.clone(),
         };
         let committer = Arc::new(Committer::new(Parts {
             fs: fs.clone(),
@@ -248,6 +249,7 @@ impl Steward {
             origin: options.origin,
             interval: options.commit_interval.max(Duration::from_millis(1)),
             dirty_budget,
+            merges: merges.clone(),
         }));
         let watcher = Arc::new(RwLock::new(None));
         let post_commit = Arc::new(PostCommit {
@@ -274,8 +276,10 @@ impl Steward {
             committer: committer.clone(),
             post_commit: post_commit.clone(),
             turn: Mutex::default(),
-            bell,
+            merging: Mutex::default(),
+            merges,
             stopping: AtomicBool::new(false),
+            stopped: Condvar::new(),
         };
         Steward {
             pond: pond.to_owned(),
@@ -331,7 +335,7 @@ struct Observer {
     control: Arc<Control>,
     progress: Arc<Progress>,
     housekeeper: Arc<Housekeeper>,
-    bell: Arc<Bell>,
+    merges: Arc<Merges>,
 }
 
 impl CommitObserver for Observer {
@@ -347,7 +351,7 @@ impl CommitObserver for Observer {
         let Position { txn_seq, version, .. } = commit.position;
         self.progress.landed(commit, by_factories);
         if version.0.is_multiple_of(MAINTAIN_EVERY) {
-            self.bell.ring();
+            self.merges.ring();
         }
         if version.0.is_multiple_of(CHECKPOINT_EVERY) {
             self.housekeeper.checkpoint_soon();

@@ -203,6 +203,21 @@ pub(crate) fn size(control: &Control, key: &str) -> u64 {
     }
 }
 
+/// A duration as it is set, or its default; what cannot be understood is reported and the default holds.
+pub(crate) fn duration(control: &Control, key: &str) -> Duration {
+    let default = find(key).map_or("", |setting| setting.default);
+    let value = control.get(key).filter(|value| !value.is_empty());
+    let parsed = value.map(|value| {
+        parse_duration(&value)
+            .inspect_err(|why| tracing::warn!(key, value, why, "a setting is not understood"))
+    });
+    match parsed {
+        Some(Ok(duration)) => duration,
+        // The defaults are durations: a test parses them all.
+        _ => parse_duration(default).unwrap_or_default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

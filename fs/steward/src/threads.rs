@@ -29,7 +29,8 @@ pub(crate) struct Threads {
     drainers: Vec<JoinHandle<()>>,
     fsync: Option<JoinHandle<()>>,
     housekeeper: Option<JoinHandle<()>>,
-    maintenance: Option<JoinHandle<()>>,
+    merges: Option<JoinHandle<()>>,
+    cleaning: Option<JoinHandle<()>>,
     post_commit: Option<JoinHandle<()>>,
     follower: Option<JoinHandle<()>>,
 }
@@ -76,7 +77,9 @@ impl Steward {
         threads.housekeeper = Some(spawn("pond-housekeeper", Box::new(body))?);
         if self.follower.is_none() && self.maintained {
             let maintenance = self.maintenance.clone();
-            threads.maintenance = Some(spawn("pond-maintain", Box::new(move || maintenance.run_thread()))?);
+            threads.merges = Some(spawn("pond-merge", Box::new(move || maintenance.run_merges()))?);
+            let maintenance = self.maintenance.clone();
+            threads.cleaning = Some(spawn("pond-clean", Box::new(move || maintenance.run_cleaning()))?);
         }
         let post_commit = self.post_commit.clone();
         threads.post_commit = Some(spawn("pond-factories", Box::new(move || post_commit.run()))?);
@@ -131,7 +134,8 @@ impl Steward {
     /// Ends the committer, the housekeeper and maintenance.
     pub(crate) fn end_rest(&self, threads: &mut Threads) {
         self.maintenance.stop();
-        join(threads.maintenance.take());
+        join(threads.merges.take());
+        join(threads.cleaning.take());
         self.committer.stop();
         join(threads.committer.take());
         threads.drainers.drain(..).for_each(|drainer| join(Some(drainer)));
@@ -161,7 +165,7 @@ mod tests {
     fn where_a_thread_cannot_be_started_those_before_it_are_ended() {
         let pond = tempfile::tempdir().unwrap();
         init::init(pond.path()).unwrap();
-        for allowed in 0..8 {
+        for allowed in 0..9 {
             let running = Arc::new(Mutex::new(Vec::new()));
             let mut started = 0;
             let mut limited = |name: &str, body: Box<dyn FnOnce() + Send>| {
@@ -182,7 +186,7 @@ mod tests {
             let steward = Steward::open_source(pond.path(), OpenOptions::default(), control).unwrap();
             match steward.start(true, &mut limited) {
                 Ok(mut threads) => {
-                    assert_eq!(allowed, 7, "a source has seven threads");
+                    assert_eq!(allowed, 8, "a source has eight threads");
                     steward.end_post_commit(&mut threads);
                     steward.end_journal(&mut threads);
                     steward.end_rest(&mut threads);

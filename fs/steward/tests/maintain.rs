@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pond_oplog::{At, Version};
+use pond_oplog::{At, CleanOptions, Version};
 use pond_steward::{MaintainOptions, OpenOptions, Steward};
 use pond_tinyfs::{Caller, FileType, Make, NodeId, TinyFs, WriteFlags};
 
@@ -175,8 +175,69 @@ fn a_pond_that_is_committed_to_without_a_pause_stays_small() {
         took[took.len() * 99 / 100],
         fs::read_dir(pond.join("data")).unwrap().count(),
     );
+    let checked = pond_steward::fsck::check(&pond, &()).unwrap();
+    assert_eq!(checked.report.findings, [], "fsck of a pond of which little is kept");
     // Of older versions the files are gone that another reader would ask for.
     others_agree(&pond, newest);
+}
+
+/// What keeping small costs where every version is kept; prints it. `POND_MAINTAIN_COMMITS` is the number of versions.
+#[test]
+#[ignore = "measures: run it alone, in a release build, with -- --ignored --nocapture"]
+fn what_many_versions_cost() {
+    let commits = scaled(20_000);
+    let base = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let pond = base.path().join("pond");
+    Steward::init(&pond).unwrap();
+    let open = || {
+        let started = Instant::now();
+        let steward = Steward::open(&pond, options()).unwrap();
+        (steward, started.elapsed())
+    };
+    let steward = open().0;
+    let caller = Caller::root();
+    let file = steward.fs().make(&caller, NodeId::ROOT, b"file", Make::File { mode: 0o644 }).unwrap().id;
+    for n in 1..=commits {
+        steward.fs().write(&caller, file, 0, n.to_string().as_bytes(), WriteFlags::default()).unwrap();
+        steward.commit_now().unwrap();
+        if n.is_power_of_two() && n > 1000 || n == commits {
+            let took = |work: &dyn Fn()| {
+                let started = Instant::now();
+                work();
+                started.elapsed()
+            };
+            let checkpoint = took(&|| {
+                steward.oplog().checkpoint().unwrap();
+            });
+            let clean = |dry_run| {
+                let options = CleanOptions {
+                    keep_replaced: Duration::from_secs(24 * 3600),
+                    reads: Duration::ZERO,
+                    watermark: None,
+                    in_use: &|_| Default::default(),
+                    entries: true,
+                    dry_run,
+                };
+                steward.oplog().clean(&options).unwrap()
+            };
+            let cleaned = took(&|| {
+                clean(false);
+            });
+            let report = clean(true);
+            println!(
+                "{n} commits: checkpoint {checkpoint:?}, cleaning {cleaned:?} ({} replaced files stay)",
+                report.waiting_files
+            );
+        }
+    }
+    steward.close().unwrap();
+    let (steward, first) = open();
+    let options = MaintainOptions { dry_run: true, ..MaintainOptions::default() };
+    let started = Instant::now();
+    steward.maintain(&options, &|_| {}).unwrap();
+    println!("opens in {first:?}; the first cleaning after that {:?}", started.elapsed());
+    steward.close().unwrap();
+    println!("opens again in {:?}", open().1);
 }
 
 fn copy_tree(from: &Arc<TinyFs>, to: &Path) {

@@ -1,6 +1,6 @@
 //! A Delta log: its entries one by one and as a chain, its checkpoints against what the entries say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use pond_tinyfs::Lsn;
@@ -11,7 +11,7 @@ use crate::action::Add;
 use crate::delta::{self, Entry, Listing, Log};
 use crate::oplog::position_of;
 use crate::snapshot::{self, State, commit_info};
-use crate::{OpLogError, PondId, Position, Version, checkpoint, durable, staging};
+use crate::{OpLogError, PondId, Position, Version, checkpoint, durable, floor, staging};
 
 /// Tag of files that hold rows of earlier versions anew.
 const REWRITTEN: &str = "pond.rewritten";
@@ -87,12 +87,17 @@ pub(super) fn check(
     let (Some(&first), Some(&last)) = (listing.entries.first(), listing.entries.last()) else {
         return Ok(table);
     };
-    let mut checkpoints = read_checkpoints(log, &listing, &table, exclusive, report);
+    let (mut checkpoints, unfinished) = read_checkpoints(log, &listing, &table, exclusive, report);
     let begins = first == 0 || listing.checkpoints.iter().any(|&version| (first..=last).contains(&version));
     if !begins {
         let problem = "the history begins with it, and there is no checkpoint for what lies before";
         report.push(Finding::damage(Part::Entry, table.entry(Version(first)), problem));
     }
+    // Below the floor history is being removed, or was, and power loss brings some of it back.
+    let floor = match kind {
+        Kind::Oplog => floor::of_table(log).ok().flatten().map_or(0, |floor| floor.version.0),
+        Kind::Small => 0,
+    };
     let mut state = (first == 0).then(State::default);
     let mut before: Option<Position> = None;
     for version in (first..=last).map(Version) {
@@ -111,6 +116,7 @@ pub(super) fn check(
             }
             // Cleaned up meanwhile.
             Err(OpLogError::MissingEntry { .. }) if !exclusive && is_gone(log, version)? => before = None,
+            Err(OpLogError::MissingEntry { .. }) if version.0 < floor => (state, before) = (None, None),
             Err(error) => {
                 let to = Some(Version(last));
                 let damage = Finding::damage(Part::Entry, table.entry(version), what(&error));
@@ -118,6 +124,19 @@ pub(super) fn check(
                 state = None;
                 before = None;
             }
+        }
+        if unfinished.contains(&version) {
+            let file = table.in_log(&delta::checkpoint_name(version));
+            report.push(match state {
+                Some(_) => {
+                    let problem =
+                        "it has no digest, as where a process ended while it wrote it; nobody uses it";
+                    Finding::notice(Part::Checkpoint, file, problem)
+                }
+                None => {
+                    Finding::damage(Part::Checkpoint, file, "its digest is missing").versions(version, None)
+                }
+            });
         }
         if let Some(found) = checkpoints.remove(&version.0) {
             compare(version, &found, state.as_ref(), &table, report);
@@ -127,7 +146,7 @@ pub(super) fn check(
             }
         }
     }
-    for (version, _) in checkpoints {
+    for (version, _) in checkpoints.into_iter().filter(|(version, _)| *version >= floor) {
         let file = table.in_log(&delta::checkpoint_name(Version(version)));
         report.push(Finding::damage(Part::Checkpoint, file, "there is no entry of its version"));
     }
@@ -259,20 +278,21 @@ fn chain(
     Some(position)
 }
 
-/// The checkpoints that can be read.
+/// The checkpoints that can be read, and those that have no digest.
 fn read_checkpoints(
     log: &Log,
     listing: &Listing,
     table: &Table,
     exclusive: bool,
     report: &mut Report,
-) -> BTreeMap<u64, State> {
+) -> (BTreeMap<u64, State>, BTreeSet<Version>) {
+    let mut unfinished = BTreeSet::new();
     let newest = listing.checkpoints.last().copied();
     let mut found = BTreeMap::new();
     for version in listing.checkpoints.iter().map(|&version| Version(version)) {
         report.checkpoints += 1;
-        let being_written =
-            !exclusive && Some(version.0) == newest && !log.checkpoint_digest_path(version).exists();
+        let has_digest = log.checkpoint_digest_path(version).exists();
+        let being_written = !exclusive && Some(version.0) == newest && !has_digest;
         match snapshot::read_checkpoint(log, version) {
             Ok(actions) => {
                 let mut state = State::default();
@@ -280,13 +300,14 @@ fn read_checkpoints(
                 found.insert(version.0, state);
             }
             Err(_) if being_written => {}
+            Err(_) if !has_digest => drop(unfinished.insert(version)),
             Err(error) => {
                 let file = table.in_log(&delta::checkpoint_name(version));
                 report.push(Finding::damage(Part::Checkpoint, file, what(&error)).versions(version, None));
             }
         }
     }
-    found
+    (found, unfinished)
 }
 
 fn compare(version: Version, found: &State, state: Option<&State>, table: &Table, report: &mut Report) {

@@ -321,3 +321,40 @@ fn rows_that_contradict_each_other_are_found() {
     assert!(report.findings.iter().any(|finding| finding.paths == ["/f9"]));
     assert!(report.findings.iter().any(|finding| finding.nodes.contains(&id(200))));
 }
+
+#[test]
+fn what_power_loss_brings_back_of_removed_history_is_no_damage() {
+    let pond = pond();
+    let opened = OpLog::open(&pond.path, &Options::default()).unwrap();
+    let oplog = opened.oplog;
+    let (first, last) = (opened.recovered.first().unwrap().lsn, opened.recovered.last().unwrap().lsn);
+    assert!(first < last);
+    oplog.commit(&[&opened.recovered], last, &Origin::recovery()).unwrap();
+    let log = pond.file("data/_delta_log");
+    let entries: Vec<_> = (0..10).map(|version| log.join(crate::entry_name(Version(version)))).collect();
+    let bytes: Vec<_> = entries.iter().map(|entry| fs::read(entry).unwrap()).collect();
+    oplog.journal().release(&oplog.position()).unwrap();
+    let raised = oplog.commit_floor(oplog.floor_at(Version(8)).unwrap()).unwrap();
+    oplog.journal().release(&raised).unwrap();
+    let options = crate::CleanOptions {
+        keep_replaced: std::time::Duration::ZERO,
+        reads: std::time::Duration::ZERO,
+        watermark: None,
+        in_use: &|_| Default::default(),
+        entries: true,
+        dry_run: false,
+    };
+    let cleaned = oplog.clean(&options).unwrap();
+    assert_eq!((cleaned.entries, cleaned.checkpoints), (8, 0));
+    drop(oplog);
+    assert_eq!(pond.check().findings, []);
+    for version in [2, 5] {
+        fs::write(&entries[version], &bytes[version]).unwrap();
+    }
+    assert!(pond.check().is_clean(), "{:?}", pond.check().findings);
+    // A checkpoint that was being made, and one that everything builds on.
+    let digest = |version| log.join(format!("_pond_checkpoint.{version:020}.blake3"));
+    fs::remove_file(digest(8)).unwrap();
+    let findings = pond.check().findings;
+    assert!(findings.iter().any(|found| found.problem.contains("digest is missing")), "{findings:?}");
+}

@@ -82,6 +82,7 @@ impl Pond {
     }
 
     fn made(&mut self) {
+        self.oplog.journal().release(&self.oplog.position()).unwrap();
         self.digests.push(digest(&self.fs));
         assert_eq!(self.digests.len() as u64, self.oplog.position().version.0 + 1);
     }
@@ -295,6 +296,36 @@ fn a_prune_gives_back_what_overwritten_content_took_and_log_entries_go() {
     (pond.oplog, pond.fs) = (oplog, fs);
     pond.commit();
     pond.check(66, 0);
+}
+
+#[test]
+fn the_entries_stay_on_which_the_journal_builds() {
+    let mut pond = Pond::new();
+    let caller = Caller::root();
+    let make = |fs: &TinyFs, name: &str| {
+        fs.make(&caller, NodeId::ROOT, name.as_bytes(), Make::File { mode: 0o644 }).unwrap();
+    };
+    (0..70).for_each(|n| {
+        make(&pond.fs, &format!("f{n}"));
+        pond.commit();
+    });
+    // Rows that come after the cut of a commit which is under way are in a segment that builds on the version before.
+    make(&pond.fs, "committed");
+    let cut = pond.fs.cut();
+    make(&pond.fs, "journaled");
+    let later = pond.fs.cut();
+    pond.oplog.journal().append(&[&later.rows]).unwrap();
+    let committed = pond.oplog.commit(&[&cut.rows], cut.cut_lsn, &Origin::mount()).unwrap();
+    pond.oplog.journal().release(&committed.position).unwrap();
+    let version = committed.position.version.0;
+    let raised = pond.oplog.commit_floor(pond.oplog.floor_at(Version(version)).unwrap()).unwrap();
+    pond.oplog.journal().release(&raised).unwrap();
+    pond.clean();
+    let opened = OpLog::open(pond.dir.path(), &Options::default()).unwrap();
+    assert_eq!(opened.read_only_because, None);
+    assert_eq!(opened.recovered.len(), later.rows.len());
+    let log = crate::delta::Log::new(&pond.dir.path().join("data"));
+    assert_eq!(log.list().unwrap().entries[0], version - 1);
 }
 
 #[test]

@@ -61,6 +61,35 @@ fn a_commit_covers_everything_issued_before_it_was_asked_for() {
 }
 
 #[test]
+fn commits_wait_for_merges_and_fsyncs_do_not() {
+    let rig = Rig::new(NEVER, MUCH);
+    rig.log.state.lock().crowded = true;
+    touch(&rig, "a");
+    rig.committer.commit_now().unwrap();
+    assert_eq!(rig.log.state.lock().versions, 1, "nobody merges: waiting would not end");
+    rig.committer.merges.set_at_work(true);
+    touch(&rig, "b");
+    std::thread::scope(|scope| {
+        let commit = scope.spawn(|| rig.committer.commit_now().unwrap());
+        rig.fsync_wait().unwrap();
+        std::thread::sleep(4 * LOOK_AGAIN);
+        assert_eq!(rig.log.state.lock().versions, 1);
+        rig.log.state.lock().crowded = false;
+        commit.join().unwrap();
+    });
+    // Whoever merges gives up.
+    rig.log.state.lock().crowded = true;
+    touch(&rig, "c");
+    std::thread::scope(|scope| {
+        let commit = scope.spawn(|| rig.committer.commit_now().unwrap());
+        std::thread::sleep(2 * LOOK_AGAIN);
+        rig.committer.merges.set_at_work(false);
+        commit.join().unwrap();
+    });
+    assert_eq!(rig.log.state.lock().versions, 3);
+}
+
+#[test]
 fn nothing_to_commit_makes_no_version() {
     let rig = Rig::new(NEVER, MUCH);
     assert_eq!(rig.committer.commit_now().unwrap().version.0, 0);

@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use disk::{Bytes, Cache, Disk, Names, Outcome};
 use pond_oplog::{Recording, Step};
-use pond_steward::{Found, OpenOptions, State, Steward};
+use pond_steward::{Found, OpenOptions, State, Steward, fsck};
 use pond_tinyfs::{Caller, Lsn, Make, NodeId, WriteFlags};
 use python::Python;
 use random::Random;
@@ -257,6 +257,11 @@ impl Checker {
             return Err(format!("opened again it differs:\n{}", differences(&after, &look(&again)?)));
         }
         again.close().map_err(|error| failed(&error))?;
+        drop(again);
+        let checked = fsck::check(pond, &()).map_err(|error| format!("it cannot be checked: {error}"))?;
+        if !checked.report.is_clean() {
+            return Err(format!("fsck finds damage: {:?}", checked.report.findings));
+        }
         match self.python.answer()? {
             version if version == committed.version.0 => Ok(()),
             version => Err(format!(

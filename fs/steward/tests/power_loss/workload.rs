@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pond_oplog::{Recording, Version};
-use pond_steward::Steward;
+use pond_steward::{MaintainOptions, Steward};
 use pond_tinyfs::{Caller, FileType, Lsn, Make, NodeId, RenameFlags, SetAttributes, WriteFlags};
 
 use crate::random::Random;
@@ -116,11 +116,19 @@ impl Workload {
         }
     }
 
-    /// Checkpoint and everything else that keeps a pond small.
+    /// Checkpoint, merge, prune and cleaning. From the first time on there is little that is kept.
     pub fn maintain(&mut self) {
         Self::promise(&self.books, &self.recording, Promise::Maintenance(true));
         self.steward.oplog().checkpoint().unwrap();
-        // Merging, pruning and cleaning by hand (`steward.maintain()`) belong here.
+        self.steward.control_set("keep_replaced", "0s").unwrap();
+        self.steward.control_set("retention", "12 versions").unwrap();
+        let options = MaintainOptions { alone: true, ..MaintainOptions::default() };
+        let report = self.steward.maintain(&options, &|_| {}).unwrap();
+        assert!(report.merged_files > 0 && report.pruned.rows > 0, "{report:?}");
+        assert!(report.cleaned.files > 0 && report.cleaned.entries > 0, "{report:?}");
+        // Those were joined, and what is pruned now is in files that no commit made.
+        self.run(12);
+        self.steward.maintain(&options, &|_| {}).unwrap();
         Self::promise(&self.books, &self.recording, Promise::Maintenance(false));
     }
 
