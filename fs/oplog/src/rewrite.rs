@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use pond_tinyfs::{Location, Lsn, Moved, NodeId, Record, Row};
 
 use crate::action::{Action, Add, CommitInfo, Remove, Txn, metric};
-use crate::delta::{self, Put};
 use crate::data_file::Digests;
+use crate::delta::{self, Put};
 use crate::live::LiveFile;
 use crate::oplog::{Next, now_ms};
 use crate::txns::{TxnRanges, Txns};
