@@ -88,6 +88,9 @@ fn main() {
     let seconds = scaled("POND_PGBENCH_SECONDS", 10u64);
     if seconds > 0 {
         let scale = scaled("POND_PGBENCH_SCALE", 5u64).to_string();
+        // The server is not root, and what it makes must be its own.
+        let for_postgres = Passthrough::mount_as(&pond.host_directory("for-postgres"), "postgres");
+        let places = [pond.mountpoint(), for_postgres.mountpoint(), &ext4];
         let servers: Vec<Postgres<'_>> = places
             .iter()
             .zip(PLACES)

@@ -20,6 +20,7 @@
 //! digest to begin with and is never taken for a frame; 8 zero bytes after the last frame say that it ends there. The spare
 //! loses its old name before it is overwritten, and gets the new one after its new header is synced. A segment
 //! that ends is cut to its frames, so only the newest has anything behind them.
+//! A segment that has to grow for a small frame grows by zeros ahead of those that come next.
 //!
 //! **A torn frame is legal only where nothing after it can have been promised**: at the tail of the newest
 //! segment, or before a segment that was begun because this one failed (flag `AFTER_FAILURE`), whose first
@@ -41,6 +42,16 @@ pub(crate) const SPARE: &str = "spare";
 
 /// Larger segments are not kept as spares, bytes.
 const LARGEST_SPARE: u64 = 16 << 20;
+
+/// A segment that has to grow is written on with at least and at most so many zeros, bytes.
+const SMALLEST_GROWTH: u64 = 16 << 10;
+const LARGEST_GROWTH: u64 = 1 << 20;
+
+/// For larger frames than this, bytes, it grows by nothing more: the zeros would cost more than they save.
+const LARGEST_GROWING: u64 = 32 << 10;
+
+/// What disks are written by, bytes.
+const BLOCK: u64 = 4 << 10;
 
 /// Zero bytes that say that no frame follows.
 pub(crate) const TERMINATOR: usize = 8;
@@ -376,16 +387,23 @@ impl Journal {
         let Current::Open { file, segment, seed, length } = &mut state.current else { return Ok(()) };
         let header = payload.frame_header(seed, segment.bytes);
         let end = segment.bytes + payload.frame_length();
-        let mut pieces: Vec<IoSlice<'_>> = std::iter::once(&header[..])
-            .chain(payload.pieces())
-            .chain([terminator(end, *length)])
-            .map(IoSlice::new)
-            .collect();
-        let written = file.seek_to(segment.bytes).and_then(|()| file.write_all_vectored(&mut pieces));
+        let start = segment.bytes;
+        let write = |file: &mut DurableFile, zeros: u64| {
+            let frame = std::iter::once(&header[..]).chain(payload.pieces());
+            let mut pieces: Vec<IoSlice<'_>> = frame.chain(zeros_of(zeros)).map(IoSlice::new).collect();
+            file.seek_to(start).and_then(|()| file.write_all_vectored(&mut pieces))
+        };
+        let mut zeros = zeros_behind(payload.frame_length(), end, *length);
+        let mut written = write(file, zeros);
+        if end > *length && written.as_ref().is_err_and(is_full) {
+            // There may be room for the frame alone.
+            zeros = 0;
+            written = file.cut_back(start).and_then(|()| write(file, zeros));
+        }
         let failure = match written {
             Ok(()) => match file.sync() {
                 Ok(()) => {
-                    *length = end.max(*length);
+                    *length = (end + zeros).max(*length);
                     segment.bytes += payload.frame_length();
                     segment.frames += 1;
                     segment.last_lsn = segment.last_lsn.max(payload.last_lsn);
@@ -480,9 +498,32 @@ impl Journal {
     }
 }
 
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
 /// What a frame, or a header, is followed by that ends here in a file of this length: where old bytes follow, zeros.
 fn terminator(end: u64, length: u64) -> &'static [u8] {
     &[0; TERMINATOR][..length.saturating_sub(end).min(TERMINATOR as u64) as usize]
+}
+
+/// How many zero bytes to write behind a frame of length `frame` that ends at `end` in a file of this length: where old
+/// bytes follow, as many as say that no frame does; where the file has to grow for a small frame, half as much as there
+/// is, so that the next ones change neither size nor blocks.
+fn zeros_behind(frame: u64, end: u64, length: u64) -> u64 {
+    match length.checked_sub(end) {
+        Some(rest) => rest.min(TERMINATOR as u64),
+        None if frame > LARGEST_GROWING => 0,
+        None => (end + (end / 2).clamp(SMALLEST_GROWTH, LARGEST_GROWTH)).next_multiple_of(BLOCK) - end,
+    }
+}
+
+/// So many zero bytes, in pieces.
+fn zeros_of<'a>(count: u64) -> impl Iterator<Item = &'a [u8]> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let pieces = (count / ZEROS.len() as u64) as usize;
+    let rest = (count % ZEROS.len() as u64) as usize;
+    std::iter::repeat_n(&ZEROS[..], pieces).chain([&ZEROS[..rest]])
 }
 
 /// Cuts a segment to its frames and syncs it.

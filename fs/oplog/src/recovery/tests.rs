@@ -59,6 +59,8 @@ fn three_frames(scene: &Scene) -> Vec<usize> {
         journal.append(&[&file("f", 100 + lsn, lsn)]).unwrap();
         ends.push(journal.size().bytes as usize);
     }
+    // Cuts the segment to its frames.
+    journal.rotate().unwrap();
     ends
 }
 
@@ -184,6 +186,7 @@ fn bytes_that_look_like_a_frame_within_a_torn_one_are_not_taken_for_one() {
     let journal = scene.journal(scene.recover(0).segments);
     journal.rotate().unwrap();
     journal.append(&[&[extent(5, 9, 0, stored)]]).unwrap();
+    journal.rotate().unwrap();
     let second = fs::read(scene.segment(2)).unwrap();
     fs::write(scene.segment(2), &second[..second.len() - 3]).unwrap();
     let recovered = scene.recover(0);
@@ -219,6 +222,7 @@ fn after_a_failed_fsync_everything_is_written_again_to_a_new_segment() {
     let journal = scene.journal(Vec::new());
     let (a, b, c) = (file("a", 100, 2), file("b", 101, 3), file("c", 102, 4));
     journal.append(&[&a]).unwrap();
+    let synced = journal.size().bytes as usize;
     journal.fail_next_sync();
     assert!(matches!(journal.append(&[&b]), Err(JournalError::Io { action: "fsync", .. })));
     assert!(journal.must_restart());
@@ -228,7 +232,7 @@ fn after_a_failed_fsync_everything_is_written_again_to_a_new_segment() {
     journal.append(&[&file("d", 103, 5)]).unwrap();
     // The disk kept half of what could not be synced.
     let first = fs::read(scene.segment(1)).unwrap();
-    fs::write(scene.segment(1), &first[..first.len() - 10]).unwrap();
+    fs::write(scene.segment(1), &first[..synced + 300]).unwrap();
     let recovered = scene.recover(0);
     assert_eq!(recovered.damage, None);
     assert_eq!(recovered.rows, [a, b, c, file("d", 103, 5)].concat());
@@ -244,13 +248,15 @@ fn a_crash_while_writing_again_loses_nothing_that_was_promised() {
     let journal = scene.journal(Vec::new());
     let (a, b) = (file("a", 100, 2), file("b", 101, 3));
     journal.append(&[&a]).unwrap();
+    let synced = journal.size().bytes as usize;
     journal.fail_next_sync();
     assert!(journal.append(&[&b]).is_err());
     journal.restart(&[&a, &b]).unwrap();
+    journal.rotate().unwrap();
     let first = fs::read(scene.segment(1)).unwrap();
     let second = fs::read(scene.segment(2)).unwrap();
     for length in 0..second.len() {
-        fs::write(scene.segment(1), &first[..first.len() - 10]).unwrap();
+        fs::write(scene.segment(1), &first[..synced + 300]).unwrap();
         fs::write(scene.segment(2), &second[..length]).unwrap();
         let recovered = scene.recover(0);
         assert_eq!((&recovered.rows, recovered.damage), (&a, None), "cut off at byte {length}");
@@ -350,4 +356,41 @@ fn a_spare_that_was_being_overwritten_is_no_segment() {
     journal.append(&[&file("a", 110, 5)]).unwrap();
     assert_eq!(scene.names(), ["0000000000000001.segment"]);
     assert_eq!(scene.recover(3).rows, file("a", 110, 5));
+}
+
+#[test]
+fn a_segment_grows_ahead_of_its_frames() {
+    let scene = Scene::new();
+    let journal = scene.journal(Vec::new());
+    let (mut rows, mut lengths) = (Vec::new(), std::collections::BTreeSet::new());
+    for lsn in 2..200 {
+        let row = extent(5, lsn, lsn * 4096, vec![lsn as u8; 4096]);
+        journal.append(&[std::slice::from_ref(&row)]).unwrap();
+        rows.push(row);
+        let length = fs::metadata(scene.segment(1)).unwrap().len();
+        assert!(length >= journal.size().bytes);
+        lengths.insert(length);
+    }
+    // Of so many frames only a few changed the file's length.
+    assert!(lengths.len() < 15, "{lengths:?}");
+    let start = journal.size().bytes as usize;
+    drop(journal);
+    // What lies behind the frames is no torn tail, however much of it reached the disk.
+    let whole = fs::read(scene.segment(1)).unwrap();
+    assert!(whole.len() > start + TERMINATOR && whole[start..].iter().all(|byte| *byte == 0));
+    for length in [start, start + 1, start + TERMINATOR, start + 5000, whole.len()] {
+        fs::write(scene.segment(1), &whole[..length]).unwrap();
+        let recovered = scene.recover(0);
+        assert_eq!((&recovered.rows, &recovered.damage), (&rows, &None), "{length} bytes");
+        assert!(recovered.notes.is_empty(), "{:?}", recovered.notes);
+        assert_eq!(fs::metadata(scene.segment(1)).unwrap().len(), start as u64);
+    }
+}
+
+#[test]
+fn a_large_frame_takes_what_it_needs() {
+    let scene = Scene::new();
+    let journal = scene.journal(Vec::new());
+    journal.append(&[&[extent(5, 2, 0, vec![7; 100_000])]]).unwrap();
+    assert_eq!(fs::metadata(scene.segment(1)).unwrap().len(), journal.size().bytes);
 }
