@@ -73,8 +73,11 @@ fn look_at_version(pond: &TestPond, version: u64) -> Tree {
     tree
 }
 
+/// A tree as the script sees it, by path.
+type Folded = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
+
 /// Size and content of each path, as Python's deltalake folds these versions.
-fn fold(pond: &TestPond, versions: &[u64]) -> BTreeMap<u64, BTreeMap<Vec<u8>, (u64, Vec<u8>)>> {
+fn fold(pond: &TestPond, versions: &[u64]) -> BTreeMap<u64, Folded> {
     let mut command = python(&["pyarrow", "deltalake", "blake3"]);
     command.arg(script("fold.py")).arg(pond.directory().join("data"));
     command.args(versions.iter().map(u64::to_string));

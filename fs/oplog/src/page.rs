@@ -40,7 +40,7 @@ pub(crate) struct Page {
     first_row: u32,
     buffer: Bytes,
     /// Where in the buffer each value lies; `None` is null.
-    values: Box<[Option<(u32, u32)>]>,
+    values: Values,
 }
 
 impl Page {
@@ -126,8 +126,11 @@ fn decompress(compressed: &[u8]) -> Result<Bytes, String> {
     Ok(out.into())
 }
 
+/// Start and length of each row's value in a page, where it has one.
+type Values = Box<[Option<(u32, u32)>]>;
+
 /// Where the values of a page lie: definition levels of one bit, run-length encoded, then lengths and bytes in turn.
-fn values(page: &[u8], rows: usize) -> Option<Box<[Option<(u32, u32)>]>> {
+fn values(page: &[u8], rows: usize) -> Option<Values> {
     let (length, rest) = page.split_first_chunk::<4>()?;
     let (mut levels, _) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
     let mut at = 4 + levels.len();
