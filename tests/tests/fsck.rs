@@ -80,7 +80,9 @@ fn flipped_bits_are_named_and_never_read_as_if_they_were_right() {
         let name = &kept[number(&mut random) % kept.len()];
         let path = pond.directory().join(name);
         let good = fs::read(&path).unwrap();
-        let bit = number(&mut random) % (8 * good.len());
+        // A segment of the journal may have grown ahead of its frames, by zeros that say nothing.
+        let used = good.iter().rposition(|&byte| byte != 0).map_or(1, |last| last + 1);
+        let bit = number(&mut random) % (8 * used);
         let mut bad = good.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
         fs::write(&path, bad).unwrap();
@@ -104,7 +106,9 @@ fn flipped_bits_are_named_and_never_read_as_if_they_were_right() {
         fs::write(&path, good).unwrap();
     }
     let (values, clean) = fsck(&pond, &[]);
-    assert!(clean && findings(&values).is_empty(), "{values:#?}");
+    // The daemon was killed, perhaps while it was merging.
+    let is_left_over = |finding: &&Value| finding["part"] == "leftover";
+    assert!(clean && findings(&values).iter().all(|finding| is_left_over(&finding)), "{values:#?}");
     pond.mount();
     for (name, content) in &files {
         assert!(fs::read(pond.path(name)).unwrap() == *content, "{name}");
@@ -175,7 +179,7 @@ fn repair_takes_lost_files_from_the_backup() {
     pond.umount();
     assert!(fsck(&pond, &[]).1);
 
-    // Data files of the first version, of one in a pack and of the newest; two entries; a checkpoint; a setting's file.
+    // Data files of the first version and of the newest; two entries, one in a pack; a checkpoint; a setting's file.
     let directory = pond.directory();
     let data = |version: u64| {
         let text = fs::read_to_string(directory.join(format!("data/_delta_log/{version:020}.json"))).unwrap();
@@ -185,11 +189,10 @@ fn repair_takes_lost_files_from_the_backup() {
         directory.join("data").join(add.unwrap())
     };
     let newest: u64 = pond.json(["log", "-n", "1"])[0]["version"].as_u64().unwrap();
-    let (first, packed, last) = (data(0), data(33), data(newest));
+    let (first, last) = (data(0), data(newest));
     let entries = [20, newest].map(|version| directory.join(format!("data/_delta_log/{version:020}.json")));
     let checkpoint = directory.join(format!("data/_delta_log/{:020}.checkpoint.parquet", 64));
     damage(&first);
-    fs::remove_file(&packed).unwrap();
     damage(&last);
     entries.iter().for_each(|entry| damage(entry));
     damage(&checkpoint);
@@ -204,26 +207,27 @@ fn repair_takes_lost_files_from_the_backup() {
     let (values, clean) = fsck(&pond, &[]);
     assert!(!clean);
     let named = findings(&values).iter().map(|finding| finding["file"].to_string()).collect::<String>();
-    for path in [&first, &packed, &last, &entries[0], &entries[1], &checkpoint, settings.last().unwrap()] {
+    for path in [&first, &last, &entries[0], &entries[1], &checkpoint, settings.last().unwrap()] {
         assert!(named.contains(path.file_name().unwrap().to_str().unwrap()), "{}: {named}", path.display());
     }
     // The damage hides the remote's node from nobody: its file is whole.
     let (values, clean) = fsck(&pond, &["--repair"]);
     assert!(clean, "{values:#?}");
     let repaired = values.iter().filter(|value| value["event"] == "repaired").count();
-    assert!(repaired >= 6, "{values:#?}");
+    assert!(repaired >= 5, "{values:#?}");
     assert!(!directory.join("repair").exists());
     pond.mount();
     tree::assert_same("the tree before and after", &before, &tree::look_at(pond.mountpoint()), Also::ALL);
     pond.umount();
     assert!(fsck(&pond, &[]).1);
 
-    // Where the remote's own node is lost, the user names the store.
-    let node = (0..newest).map(data).find(|path| {
-        let bytes = fs::read(path).unwrap();
-        bytes.windows(12).any(|window| window == b"storage_type")
-    });
-    fs::remove_file(node.expect("the configuration is in a data file, uncompressed")).unwrap();
+    // Where the remote's own node is lost, and all else, the user names the store.
+    for entry in fs::read_dir(directory.join("data")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "parquet") {
+            fs::remove_file(path).unwrap();
+        }
+    }
     let (values, clean) = fsck(&pond, &["--repair"]);
     assert!(!clean, "{values:#?}");
     let (values, clean) = fsck(&pond, &["--repair", "--from-backup", yaml]);
