@@ -108,7 +108,7 @@ fn flipped_bits_are_named_and_never_read_as_if_they_were_right() {
     let (values, clean) = fsck(&pond, &[]);
     // The daemon was killed, perhaps while it was merging.
     let is_left_over = |finding: &&Value| finding["part"] == "leftover";
-    assert!(clean && findings(&values).iter().all(|finding| is_left_over(&finding)), "{values:#?}");
+    assert!(clean && findings(&values).iter().all(is_left_over), "{values:#?}");
     pond.mount();
     for (name, content) in &files {
         assert!(fs::read(pond.path(name)).unwrap() == *content, "{name}");
