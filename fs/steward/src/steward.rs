@@ -194,6 +194,8 @@ impl Steward {
         let Some(Running { lock, mut threads }) = running.take() else {
             return Ok(self.position());
         };
+        // First, so that factories get all versions that there will be.
+        self.end_maintenance(&mut threads);
         // The next attempt's error counts.
         if let Err(error) = self.committer.commit_now() {
             tracing::warn!(%error, "closing");

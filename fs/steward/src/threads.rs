@@ -131,11 +131,16 @@ impl Steward {
         join(threads.fsync.take());
     }
 
-    /// Ends the committer, the housekeeper and maintenance.
-    pub(crate) fn end_rest(&self, threads: &mut Threads) {
+    /// Ends maintenance, which makes versions.
+    pub(crate) fn end_maintenance(&self, threads: &mut Threads) {
         self.maintenance.stop();
         join(threads.merges.take());
         join(threads.cleaning.take());
+    }
+
+    /// Ends the committer and the housekeeper.
+    pub(crate) fn end_rest(&self, threads: &mut Threads) {
+        self.end_maintenance(threads);
         self.committer.stop();
         join(threads.committer.take());
         threads.drainers.drain(..).for_each(|drainer| join(Some(drainer)));
