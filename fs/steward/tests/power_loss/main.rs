@@ -35,7 +35,13 @@ fn scaled(variable: &str, default: u64) -> u64 {
 }
 
 fn options(interval: Duration) -> OpenOptions {
-    OpenOptions { commit_interval: interval, cache_budget: Some(16 << 20), ..OpenOptions::default() }
+    // The workload maintains when it is its turn; otherwise versions are those that are asked for.
+    OpenOptions {
+        commit_interval: interval,
+        cache_budget: Some(16 << 20),
+        maintenance: false,
+        ..OpenOptions::default()
+    }
 }
 
 fn by_hand() -> OpenOptions {
