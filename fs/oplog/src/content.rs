@@ -155,8 +155,9 @@ impl DataFiles {
 
     /// Decodes the page of an extent that will soon be read.
     pub(crate) fn prefetch(&self, location: Location) {
-        // Whoever reads it hears of an error.
-        let _ = self.page(location.file, Column::Content, location.row);
+        if self.page(location.file, Column::Content, location.row).is_err() {
+            tracing::debug!(?location, "cannot be read ahead; whoever reads it hears why");
+        }
     }
 
     /// The page of a column that holds a row: of content, the rows that fail their checksums are null.

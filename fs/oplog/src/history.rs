@@ -1,5 +1,6 @@
 //! What happened: versions newest first, and the rows of one.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use pond_tinyfs::{Lsn, Row};
@@ -7,7 +8,7 @@ use serde::Serialize;
 
 use crate::action::{Add, metric};
 use crate::data_file::Digests;
-use crate::delta::{Entry, Log};
+use crate::delta::Log;
 use crate::load::{self, Source};
 use crate::oplog::position_of;
 use crate::rewrite::is_rewritten;
@@ -36,19 +37,37 @@ pub struct CommitInfo {
 /// The versions of the pond at `pond`, newest first, at most `limit`.
 pub fn history(pond: &Path, limit: Option<usize>) -> Result<Vec<CommitInfo>, OpLogError> {
     let log = Log::new(&Layout::new(pond).data());
-    let floor = floor::of_table(&log)?.map_or(0, |floor| floor.version.0);
-    let mut versions = log.list()?.entries;
-    versions.retain(|&version| version >= floor);
+    let mut versions = kept(&log)?;
     versions.reverse();
     versions.truncate(limit.unwrap_or(usize::MAX));
+    read(&log, &versions)
+}
+
+/// These versions of the pond at `pond`, oldest first, as far as they are kept; whatever was committed since.
+pub fn history_of(pond: &Path, wanted: RangeInclusive<Version>) -> Result<Vec<CommitInfo>, OpLogError> {
+    let log = Log::new(&Layout::new(pond).data());
+    let mut versions = kept(&log)?;
+    versions.retain(|&version| wanted.contains(&Version(version)));
+    read(&log, &versions)
+}
+
+/// The versions that the log has from the floor on, ascending.
+fn kept(log: &Log) -> Result<Vec<u64>, OpLogError> {
+    let floor = floor::of_table(log)?.map_or(0, |floor| floor.version.0);
+    let mut versions = log.list()?.entries;
+    versions.retain(|&version| version >= floor);
+    Ok(versions)
+}
+
+fn read(log: &Log, versions: &[u64]) -> Result<Vec<CommitInfo>, OpLogError> {
     let mut commits = Vec::with_capacity(versions.len());
     for chunk in versions.chunks(CHUNK) {
-        for (&version, entry) in chunk.iter().zip(snapshot::read_entries(&log, chunk)?) {
+        for (&version, entry) in chunk.iter().zip(snapshot::read_entries(log, chunk)?) {
             let version = Version(version);
-            let info = commit_info(&log, version, &entry)?;
+            let info = commit_info(log, version, &entry)?;
             let number = |name: &str| info.operation_metrics.get(name).copied().unwrap_or_default();
             commits.push(CommitInfo {
-                position: position_of(&log, version, &entry.digest, info)?,
+                position: position_of(log, version, &entry.digest, info)?,
                 origin: info.origin.clone().ok_or_else(|| OpLogError::CorruptEntry {
                     version,
                     path: log.entry_path(version),
@@ -68,20 +87,15 @@ pub fn changes(pond: &Path, version: Version) -> Result<Vec<Row>, OpLogError> {
     let log = Log::new(&Layout::new(pond).data());
     snapshot::resolve(&log, &log.list()?, At::Version(version))?;
     let entry = log.read(version)?;
-    let cut_lsn = |entry: &Entry| -> Result<Lsn, OpLogError> {
-        let info = commit_info(&log, version, entry)?;
-        Ok(position_of(&log, version, &entry.digest, info)?.cut_lsn)
-    };
-    let to = cut_lsn(&entry)?;
+    let to = position_of(&log, version, &entry.digest, commit_info(&log, version, &entry)?)?.cut_lsn;
     let adds = entry.actions.into_iter().filter_map(|action| action.add);
     let mut files: Vec<Add> = adds.filter(|add| !is_rewritten(add)).collect();
     let mut from = Lsn(0);
     if files.iter().any(|add| !log.table().join(&add.path).exists()) {
-        // Merging has replaced them: the newest version's files hold the rows, among others.
-        if let Some(before) = version.0.checked_sub(1).map(Version) {
-            snapshot::resolve(&log, &log.list()?, At::Version(before))?;
-            from = cut_lsn(&log.read(before)?)?;
-        }
+        // Merging has replaced them: the newest version's files hold the rows, among others. The entry itself says where they
+        // begin; that of the version before may be gone.
+        let first = files.iter().filter_map(reading::first_lsn).min();
+        from = first.map_or(from, |first| Lsn(first.0.saturating_sub(1)));
         files = snapshot::load(&log, At::Tip)?.files.into_values().collect();
         files.retain(|add| {
             reading::first_lsn(add).is_none_or(|first| first <= to)

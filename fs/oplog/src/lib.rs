@@ -61,7 +61,7 @@ pub use export::{
 };
 pub use floor::Floor;
 pub use follow::Ahead;
-pub use history::{CommitInfo, changes, history};
+pub use history::{CommitInfo, changes, history, history_of};
 pub use incoming::{Incoming, IncomingVersion};
 pub use journal::{Journal, JournalError, JournalSize};
 pub use layout::Layout;

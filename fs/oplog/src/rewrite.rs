@@ -209,7 +209,7 @@ impl OpLog {
         let next = self.next_maintenance(&open)?;
         let data = self.layout().data();
         for output in &mut rewrite.outputs {
-            let name = named(&output.add.path, next.txn_seq);
+            let name = data_file::renamed(&output.add.path, next.txn_seq);
             let target = data.join(&name);
             durable::rename(&output.path, &target).map_err(OpLogError::io("move", &output.path))?;
             (output.path, output.add.path) = (target, name);
@@ -331,13 +331,6 @@ impl OpLog {
             }
         }
     }
-}
-
-/// The name of a file that was written before its transaction was known.
-fn named(name: &str, txn_seq: TxnSeq) -> String {
-    let unique =
-        name.strip_prefix("txn-").and_then(|rest| rest.split_once('-')).map_or(name, |(_, rest)| rest);
-    format!("txn-{:010}-{unique}", txn_seq.0)
 }
 
 fn removal(add: &Add, now: i64, kind: Kind) -> Remove {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
-use pond_oplog::{CommitInfo, OpLog, Version, history};
+use pond_oplog::{CommitInfo, OpLog, Version, history_of};
 use pond_tinyfs::{FileType, Make, NodeId, SetAttributes, Stale, TinyFs, WriteFlags};
 
 use crate::StewardError;
@@ -56,12 +56,7 @@ impl FactoryPond {
         if let Some(recent) = self.progress.recent(&versions) {
             return Ok(recent);
         }
-        let tip = self.oplog.position().version;
-        let limit = usize::try_from(tip.0.saturating_sub(versions.start().0) + 1).ok();
-        let mut commits = history(&self.path, limit)?;
-        commits.retain(|commit| versions.contains(&commit.position.version));
-        commits.reverse();
-        Ok(commits)
+        Ok(history_of(&self.path, versions)?)
     }
 
     /// Whether the process wants to end and the time that was left to finish in is over: long work should stop now,

@@ -4,7 +4,7 @@ use pond_tinyfs::{ExtentContent, TinyFs};
 
 use super::*;
 use crate::samples::{self, extent, file, id};
-use crate::{changes, history};
+use crate::{changes, history, history_of};
 
 struct Pond {
     _dir: tempfile::TempDir,
@@ -201,6 +201,9 @@ fn history_and_changes_tell_what_happened() {
     assert_eq!((commits[1].rows, commits[1].files), (rows.len() as u64, 1));
     assert_eq!(commits[0].position, opened.oplog.position());
     assert_eq!(history(&pond.path, Some(1)).unwrap().len(), 1);
+    // Whatever came since.
+    let asked = history_of(&pond.path, Version(0)..=Version(1)).unwrap();
+    assert_eq!(asked.iter().map(|commit| commit.position.version.0).collect::<Vec<_>>(), [0, 1]);
     let changed = changes(&pond.path, Version(1)).unwrap();
     let key = |row: &Row| (row.lsn, row.seq, row.node);
     assert_eq!(changed.iter().map(key).collect::<Vec<_>>(), rows.iter().map(key).collect::<Vec<_>>());

@@ -290,6 +290,8 @@ fn a_prune_gives_back_what_overwritten_content_took_and_log_entries_go() {
     assert_eq!(entries.count() as u64, pond.oplog.position().version.0 - 66 + 1);
     pond.check(66, 0);
     assert_eq!(crate::history(pond.dir.path(), None).unwrap().last().unwrap().position.version, Version(66));
+    // Its own files are gone, and the entry before it.
+    assert!(!crate::changes(pond.dir.path(), Version(66)).unwrap().is_empty());
     let error = crate::changes(pond.dir.path(), Version(3)).unwrap_err().to_string();
     assert!(error.starts_with("version 3 is no longer kept"), "{error}");
     let (oplog, fs) = open(pond.dir.path());

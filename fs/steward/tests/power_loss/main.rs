@@ -39,6 +39,8 @@ fn options(interval: Duration) -> OpenOptions {
     OpenOptions {
         commit_interval: interval,
         cache_budget: Some(16 << 20),
+        // So small that what is written in one go is drained.
+        dirty_budget: Some(8 << 20),
         maintenance: false,
         ..OpenOptions::default()
     }
