@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use pond_oplog::{At, Origin};
-use pond_steward::{Found, OpenOptions, Registry, Role, Steward, StewardError};
+use pond_steward::{Found, OpenOptions, Priority, Registry, Role, Steward, StewardError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -194,6 +194,7 @@ fn show(
         .worker_threads(1)
         .max_blocking_threads(WAITING_THREADS)
         .thread_name("pond-waiting")
+        .on_thread_start(|| Priority::Ordinary.take())
         .enable_all()
         .build()
         .map_err(|error| MountError::io("start threads for", pond, error))?;

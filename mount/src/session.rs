@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::{io, thread};
 
 use fuser::{Config, SessionACL};
-use pond_steward::Steward;
+use pond_steward::{Priority, Steward};
 use pond_tinyfs::{Error, TinyFs};
 use std::os::fd::OwnedFd;
 
@@ -45,7 +45,11 @@ impl Session {
         coherence.start(session.notifier()).map_err(failed)?;
         let thread = thread::Builder::new()
             .name("pond-session".to_owned())
-            .spawn(move || session.run())
+            .spawn(move || {
+                // The threads that take requests inherit it.
+                Priority::Prompt.take();
+                session.run()
+            })
             .map_err(failed)?;
         Ok(Session { thread })
     }

@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::drain::DRAINERS;
+use crate::priority::Priority;
 use crate::{Steward, StewardError};
 
 /// How long closing waits for post-commit work that is under way, and for a pull.
@@ -20,6 +21,14 @@ pub(crate) type Spawn<'a> =
 /// As [`Spawn`], really.
 pub(crate) fn spawn(name: &str, body: Box<dyn FnOnce() + Send + 'static>) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
+}
+
+/// A thread's body at this priority.
+fn at(priority: Priority, body: impl FnOnce() + Send + 'static) -> Box<dyn FnOnce() + Send> {
+    Box::new(move || {
+        priority.take();
+        body();
+    })
 }
 
 /// Those that run. A replica has no use for the first three and for maintenance, and a source not for the last.
@@ -57,10 +66,12 @@ impl Steward {
             None => {
                 let (committer, fsync) = (self.committer.clone(), self.fsync.clone());
                 threads.committer = Some(spawn("pond-commit", Box::new(move || committer.run()))?);
-                threads.fsync = Some(spawn("pond-journal", Box::new(move || fsync.run()))?);
+                threads.fsync = Some(spawn("pond-journal", at(Priority::Prompt, move || fsync.run()))?);
                 for _ in 0..DRAINERS {
                     let committer = self.committer.clone();
-                    threads.drainers.push(spawn("pond-drain", Box::new(move || committer.run_drains()))?);
+                    threads
+                        .drainers
+                        .push(spawn("pond-drain", at(Priority::Aside, move || committer.run_drains()))?);
                 }
             }
             // Nothing is ever uncommitted there; who asked for a commit all the same must not wait for ever.
@@ -77,9 +88,11 @@ impl Steward {
         threads.housekeeper = Some(spawn("pond-housekeeper", Box::new(body))?);
         if self.follower.is_none() && self.maintained {
             let maintenance = self.maintenance.clone();
-            threads.merges = Some(spawn("pond-merge", Box::new(move || maintenance.run_merges()))?);
+            threads.merges =
+                Some(spawn("pond-merge", at(Priority::Aside, move || maintenance.run_merges()))?);
             let maintenance = self.maintenance.clone();
-            threads.cleaning = Some(spawn("pond-clean", Box::new(move || maintenance.run_cleaning()))?);
+            threads.cleaning =
+                Some(spawn("pond-clean", at(Priority::Aside, move || maintenance.run_cleaning()))?);
         }
         let post_commit = self.post_commit.clone();
         threads.post_commit = Some(spawn("pond-factories", Box::new(move || post_commit.run()))?);
