@@ -29,7 +29,7 @@ fn write(path: &Path, mib: usize, compressible: bool) {
     let mut file = File::create(path).expect("the directory is ours");
     let mut random = Random::new(1);
     for _ in 0..mib {
-        let mut bytes = random.bytes(MIB);
+        let mut bytes: Vec<u8> = (0..MIB / 8).flat_map(|_| random.number().to_le_bytes()).collect();
         if compressible {
             for group in bytes.chunks_exact_mut(3 << 10) {
                 let (first, rest) = group.split_at_mut(1 << 10);

@@ -27,7 +27,7 @@ const INDEXES: u64 = 32 << 20;
 /// What a cached page costs besides its own memory.
 const OVERHEAD: u64 = 96;
 /// Extents of so many bytes are not kept once they were read whole.
-const LARGE: usize = 64 << 10;
+const LARGE: usize = 16 << 10;
 
 /// The data files of a table, by the numbers that locations carry.
 pub(crate) struct DataFiles {

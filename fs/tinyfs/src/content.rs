@@ -106,14 +106,18 @@ fn plan(tree: &Tree, id: NodeId, offset: u64, length: usize) -> Result<ReadPlan,
         }
         let skipped = (position - at) as u32;
         let take = u64::from(extent.length - skipped).min(end - position) as u32;
-        let from = (extent.skip + skipped) as usize;
-        pieces.push(match &extent.source {
-            Source::Open(open) => {
-                Piece::Bytes(Bytes::copy_from_slice(&open.data[from..from + take as usize]))
+        let range = || {
+            let from = (extent.skip + skipped) as usize;
+            from..from + take as usize
+        };
+        match &extent.source {
+            Source::Open(open) => pieces.push(Piece::Bytes(Bytes::copy_from_slice(&open.data[range()]))),
+            Source::Held(held) => pieces.push(Piece::Bytes(held.data.slice(range()))),
+            Source::Stored(_) | Source::Run(_) => {
+                let rows = extent.stored_rows(skipped, take);
+                pieces.extend(rows.map(|(location, skip, length)| Piece::Stored(location, skip, length)));
             }
-            Source::Held(held) => Piece::Bytes(held.data.slice(from..from + take as usize)),
-            Source::Stored(location) => Piece::Stored(*location, from as u32, take),
-        });
+        }
         position += u64::from(take);
     }
     if position < end {
@@ -133,11 +137,14 @@ impl TinyFs {
         let tree = self.tree();
         let node = tree.find(id)?;
         let end = offset.saturating_add(length).min(node.size);
-        let stored = |(_, extent): (u64, &crate::extent::Extent)| match extent.source {
-            Source::Stored(location) => Some(location),
-            Source::Open(_) | Source::Held(_) => None,
-        };
-        Ok(node.content()?.extents.overlapping(offset.min(end), end).filter_map(stored).collect())
+        let offset = offset.min(end);
+        let mut locations = Vec::new();
+        for (at, extent) in node.content()?.extents.overlapping(offset, end) {
+            let from = offset.saturating_sub(at) as u32;
+            let length = u64::from(extent.length - from).min(end - at.max(offset)) as u32;
+            locations.extend(extent.stored_rows(from, length).map(|(location, ..)| location));
+        }
+        Ok(locations)
     }
 
     /// Writes all of `data`, or nothing.

@@ -3,7 +3,8 @@
 //!
 //! An *open* extent is in memory and may still grow or be overwritten; a cut turns it into a *held*
 //! one, whose bytes a row shares; a commit turns that into a *stored* one. Extents never cross a
-//! multiple of [`MAX_EXTENT`], so that a file written in any pattern ends with few of them.
+//! multiple of [`MAX_EXTENT`], so that a file written in any pattern ends with few of them. Stored ones that follow each
+//! other in the file and in the rows of one data file are joined into a *run*, so that a large file takes little memory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,10 +37,14 @@ pub(crate) struct HeldExtent {
 pub(crate) enum Source {
     Open(Box<OpenExtent>),
     Held(Arc<HeldExtent>),
+    /// In one row.
     Stored(Location),
+    /// In a row and those that follow it, of which all but the last hold [`MAX_EXTENT`] bytes, and the first is there
+    /// to its end.
+    Run(Location),
 }
 
-/// A run of bytes: `length` of them, starting `skip` bytes into its source.
+/// Bytes that follow each other: `length` of them, starting `skip` bytes into their source.
 #[derive(Clone, Debug)]
 pub(crate) struct Extent {
     pub(crate) length: u32,
@@ -73,10 +78,51 @@ impl Extent {
             }
             Source::Held(held) => Source::Held(held.clone()),
             Source::Stored(location) => Source::Stored(*location),
+            Source::Run(first) => {
+                let (location, skip) = within(*first, u64::from(self.skip) + u64::from(n));
+                return Extent { length: self.length - n, skip, source: Source::Run(location) };
+            }
         };
         let skip = if matches!(source, Source::Open(_)) { 0 } else { self.skip + n };
         Extent { length: self.length - n, skip, source }
     }
+
+    /// The rows in which `length` bytes after the first `from` are stored: where, from which byte, and how many.
+    pub(crate) fn stored_rows(&self, from: u32, length: u32) -> impl Iterator<Item = (Location, u32, u32)> {
+        let start = u64::from(self.skip) + u64::from(from);
+        let (one, run) = match self.source {
+            Source::Open(_) | Source::Held(_) => (None, None),
+            Source::Stored(location) => (Some((location, start as u32, length)), None),
+            Source::Run(first) => (None, Some(first)),
+        };
+        let mut position = start;
+        let end = start + u64::from(length);
+        let rows = run.into_iter().flat_map(move |first| {
+            std::iter::from_fn(move || {
+                let (location, skip) = within(first, position);
+                let take = (end - position).min(MAX_EXTENT as u64 - u64::from(skip)) as u32;
+                position += u64::from(take);
+                (take > 0).then_some((location, skip, take))
+            })
+        });
+        one.into_iter().chain(rows)
+    }
+
+    /// Where the bytes that follow this would be stored, were they of the same run.
+    fn next_in_run(&self) -> Option<Location> {
+        let end = u64::from(self.skip) + u64::from(self.length);
+        match self.source {
+            Source::Stored(location) if end == MAX_EXTENT as u64 => Some(within(location, end).0),
+            Source::Run(first) if end.is_multiple_of(MAX_EXTENT as u64) => Some(within(first, end).0),
+            _ => None,
+        }
+    }
+}
+
+/// The row, and the byte of it, that is byte `n` of the run that begins with row `first`.
+fn within(first: Location, n: u64) -> (Location, u32) {
+    let row = first.row.saturating_add((n / MAX_EXTENT as u64) as u32);
+    (Location { row, ..first }, (n % MAX_EXTENT as u64) as u32)
 }
 
 /// A file's extents. Nearly all files have one or none, which needs no allocation.
@@ -121,6 +167,39 @@ impl ExtentMap {
             }
             ExtentMap::Many(map) => {
                 map.insert(offset, extent);
+            }
+        }
+    }
+
+    /// Inserts an extent, joined with those beside it where all are stored in one run.
+    pub(crate) fn put(&mut self, offset: u64, extent: Extent) {
+        self.insert(offset, extent);
+        self.join(offset);
+    }
+
+    /// Joins the extent at `offset` with the one after it and with the one before, if they are of one run.
+    fn join(&mut self, offset: u64) {
+        let ExtentMap::Many(map) = self else { return };
+        let after = map.get(&offset).map(|extent| offset + u64::from(extent.length));
+        for second in after.into_iter().chain([offset]) {
+            let Some(extent) = map.get(&second) else { continue };
+            let location = match extent.source {
+                // An older pond's rows may hold more.
+                Source::Stored(location) if extent.length <= MAX_EXTENT as u32 => location,
+                Source::Run(first) => first,
+                _ => continue,
+            };
+            let (length, whole) = (extent.length, extent.skip == 0);
+            let Some((&first, before)) = map.range_mut(..second).next_back() else { continue };
+            let joined = before.length.checked_add(length);
+            if let (true, Some(joined)) = (whole, joined)
+                && first + u64::from(before.length) == second
+                && before.next_in_run() == Some(location)
+                && let Source::Stored(location) | Source::Run(location) = before.source
+            {
+                before.length = joined;
+                before.source = Source::Run(location);
+                map.remove(&second);
             }
         }
     }
@@ -277,7 +356,12 @@ impl ExtentMap {
 
     /// Turns held bytes of the row `(lsn, seq)` within `[start, start + length)` into stored ones.
     pub(crate) fn settle(&mut self, start: u64, length: u32, lsn: Lsn, seq: u32, location: Location) {
-        self.each_held(start, length, lsn, seq, |_, extent| extent.source = Source::Stored(location));
+        let mut settled = Vec::new();
+        self.each_held(start, length, lsn, seq, |at, extent| {
+            extent.source = Source::Stored(location);
+            settled.push(at);
+        });
+        settled.into_iter().for_each(|at| self.join(at));
     }
 
     /// The same for bytes that went into a spill file, in which they stand where they stand in this one.
@@ -301,8 +385,15 @@ impl ExtentMap {
         });
     }
 
-    fn each_held(&mut self, start: u64, length: u32, lsn: Lsn, seq: u32, settle: impl Fn(u64, &mut Extent)) {
-        let settle = |at: u64, extent: &mut Extent| {
+    fn each_held(
+        &mut self,
+        start: u64,
+        length: u32,
+        lsn: Lsn,
+        seq: u32,
+        mut settle: impl FnMut(u64, &mut Extent),
+    ) {
+        let mut settle = |at: u64, extent: &mut Extent| {
             if let Source::Held(held) = &extent.source
                 && held.lsn == lsn
                 && held.seq == seq
@@ -321,19 +412,42 @@ impl ExtentMap {
 
     /// Notes that a row whose bytes lay at `from`, within `[start, start + length)`, was written anew at `to`.
     pub(crate) fn relocate(&mut self, start: u64, length: u32, from: Location, to: Location) {
-        let relocate = |extent: &mut Extent| {
-            if let Source::Stored(location) = &mut extent.source
-                && *location == from
-            {
-                *location = to;
+        let end = start + u64::from(length);
+        let found: Vec<u64> = self.overlapping(start, end).map(|(at, _)| at).collect();
+        for at in found {
+            let Some(extent) = self.get_mut(at) else { continue };
+            let at = match extent.source {
+                Source::Stored(location) if location == from => at,
+                Source::Run(first) if first.file == from.file && first.row <= from.row => {
+                    // Counted from the beginning of the run's first row.
+                    let row = u64::from(from.row - first.row) * MAX_EXTENT as u64;
+                    let bytes = u64::from(extent.skip)..u64::from(extent.skip) + u64::from(extent.length);
+                    let (from, to) = (row.max(bytes.start), (row + MAX_EXTENT as u64).min(bytes.end));
+                    if from >= to {
+                        continue;
+                    }
+                    self.split(at + (to - bytes.start));
+                    self.split(at + (from - bytes.start));
+                    at + (from - bytes.start)
+                }
+                _ => continue,
+            };
+            if let Some(extent) = self.get_mut(at) {
+                extent.source = Source::Stored(to);
+                self.join(at);
             }
-        };
-        match self {
-            ExtentMap::Empty => {}
-            ExtentMap::One(_, extent) => relocate(extent),
-            ExtentMap::Many(map) => {
-                map.range_mut(start..start + u64::from(length)).for_each(|(_, extent)| relocate(extent));
-            }
+        }
+    }
+
+    /// Has a stored extent begin at `position`, if one covers it.
+    fn split(&mut self, position: u64) {
+        if let Some((at, extent)) = self.floor_mut(position)
+            && at < position
+            && position < at + u64::from(extent.length)
+        {
+            let tail = extent.tail((position - at) as u32);
+            extent.truncate((position - at) as u32);
+            self.insert(position, tail);
         }
     }
 
@@ -425,10 +539,124 @@ mod tests {
     fn small_appends_grow_one_extent_up_to_its_window() {
         let mut map = ExtentMap::default();
         let mut opened = Vec::new();
-        for n in 0..64u64 {
+        for n in 0..8u64 {
             map.write(n * 4096, &[1; 4096], Lsn(n), &mut opened);
         }
         assert_eq!(map.iter().count(), 2);
         assert_eq!(opened, vec![0, MAX_EXTENT as u64]);
+    }
+
+    /// A file's blocks of this many bytes, as a model that knows nothing of runs.
+    const BLOCK: u64 = 4096;
+
+    /// Where each block is stored, as the map has it.
+    fn blocks(map: &ExtentMap, count: usize) -> Vec<Option<(Location, u32)>> {
+        let mut out = vec![None; count];
+        for (at, extent) in map.iter() {
+            let mut position = at;
+            for (location, skip, length) in extent.stored_rows(0, extent.length) {
+                for n in 0..u64::from(length) / BLOCK {
+                    out[(position / BLOCK + n) as usize] = Some((location, skip + (n * BLOCK) as u32));
+                }
+                position += u64::from(length);
+            }
+            assert_eq!(position, at + u64::from(extent.length));
+        }
+        out
+    }
+
+    #[test]
+    fn runs_say_of_each_byte_what_single_rows_would() {
+        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+        let mut random = move |n: u64| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed % n
+        };
+        const WINDOW: u64 = MAX_EXTENT as u64;
+        const COUNT: usize = 64 * MAX_EXTENT / BLOCK as usize;
+        let mut joined = 0;
+        for _ in 0..200 {
+            let mut map = ExtentMap::default();
+            let mut plain: Vec<Option<(Location, u32)>> = vec![None; COUNT];
+            let mut next = 0;
+            // What was put: its place in the file and in the table, for moving it.
+            let mut rows: Vec<(u64, u32, Location)> = Vec::new();
+            for _ in 0..60 {
+                match random(4) {
+                    // Rows that follow each other, as a large write leaves them; the last one may be short.
+                    0 | 1 => {
+                        let file = random(3) as u32;
+                        let mut at = random(48) * WINDOW;
+                        for left in (0..=random(12)).rev() {
+                            let length = match left {
+                                0 => (random(WINDOW / BLOCK) + 1) * BLOCK,
+                                _ => WINDOW,
+                            };
+                            let location = Location { file, row: next };
+                            next += 1;
+                            map.carve(at, at + length, &mut Vec::new());
+                            map.put(at, Extent::stored(location, length as u32));
+                            rows.push((at, length as u32, location));
+                            for n in 0..length / BLOCK {
+                                plain[(at / BLOCK + n) as usize] = Some((location, (n * BLOCK) as u32));
+                            }
+                            at += length;
+                        }
+                    }
+                    2 => {
+                        let start = random(COUNT as u64);
+                        let end = (start + random(40)).min(COUNT as u64);
+                        map.carve(start * BLOCK, end * BLOCK, &mut Vec::new());
+                        plain[start as usize..(end.max(start)) as usize].fill(None);
+                    }
+                    // Some rows move to places that follow each other, as a merge moves them.
+                    _ => {
+                        let from = random(rows.len() as u64 + 1) as usize;
+                        let until = (from + random(20) as usize).min(rows.len());
+                        for (start, length, location) in &mut rows[from..until] {
+                            let to = Location { file: 9, row: next };
+                            next += 1;
+                            map.relocate(*start, *length, *location, to);
+                            for block in plain.iter_mut().flatten() {
+                                if block.0 == *location {
+                                    block.0 = to;
+                                }
+                            }
+                            *location = to;
+                        }
+                    }
+                }
+                assert_eq!(blocks(&map, COUNT), plain);
+                joined += map.iter().filter(|(_, extent)| matches!(extent.source, Source::Run(_))).count();
+            }
+        }
+        assert!(joined > 10_000, "{joined} runs are too few to tell");
+    }
+
+    #[test]
+    fn a_large_file_takes_one_extent_for_each_data_file_that_holds_it() {
+        let mut map = ExtentMap::default();
+        for n in 0..1000 {
+            let location = Location { file: n / 500, row: 7 + n % 500 };
+            let length = if n == 999 { 5 } else { MAX_EXTENT as u32 };
+            map.put(u64::from(n) * MAX_EXTENT as u64, Extent::stored(location, length));
+        }
+        assert_eq!(map.iter().count(), 2);
+        assert_eq!(map.end(), Some(999 * MAX_EXTENT as u64 + 5));
+    }
+
+    #[test]
+    fn larger_rows_of_older_ponds_are_no_runs() {
+        let mut map = ExtentMap::default();
+        let length = 8 * MAX_EXTENT as u32;
+        for n in 0..3 {
+            let location = Location { file: 1, row: n };
+            map.put(u64::from(n * length), Extent::stored(location, length));
+        }
+        let rows: Vec<_> = map.iter().flat_map(|(_, extent)| extent.stored_rows(0, extent.length)).collect();
+        let whole = |row| (Location { file: 1, row }, 0, length);
+        assert_eq!(rows, [whole(0), whole(1), whole(2)]);
     }
 }

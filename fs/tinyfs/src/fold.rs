@@ -150,7 +150,7 @@ impl Fold {
                     let change = content.extents.carve(offset, end, &mut opened);
                     content.allocated = content.allocated.saturating_add_signed(change.allocated);
                     content.allocated += u64::from(extent.length);
-                    content.extents.insert(offset, extent);
+                    content.extents.put(offset, extent);
                 }
             }
         }

@@ -47,8 +47,11 @@ pub use tree::{Cut, Tree, root_row};
 /// Extended attributes of a node: names and values are bytes.
 pub type Xattrs = std::collections::BTreeMap<Box<[u8]>, Box<[u8]>>;
 
-/// Most bytes that one extent row holds: a small read must not decode a megabyte.
-pub const MAX_EXTENT: usize = 128 * 1024;
+/// Most bytes of an extent row that is written: a small read decodes all of it.
+pub const MAX_EXTENT: usize = 16 << 10;
+
+/// Most bytes of an extent row in any pond: earlier programs wrote larger ones, which are read as they are.
+pub const LARGEST_EXTENT: usize = 128 << 10;
 
 /// Longest name of a directory entry in bytes.
 pub const MAX_NAME: usize = 255;

@@ -32,7 +32,7 @@ impl TinyFs {
         for node in tree.nodes.values().chain(old_versions) {
             let Body::File(content) = &node.body else { continue };
             for (_, extent) in content.extents.iter() {
-                if let Source::Stored(location) = &extent.source
+                if let Source::Stored(location) | Source::Run(location) = &extent.source
                     && files.contains(&location.file)
                 {
                     used.insert(location.file);

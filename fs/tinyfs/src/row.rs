@@ -130,7 +130,8 @@ pub struct EntryChange {
     pub op: EntryOp,
 }
 
-/// Bytes of a file: at most [`MAX_EXTENT`](crate::MAX_EXTENT).
+/// Bytes of a file: at most [`LARGEST_EXTENT`](crate::LARGEST_EXTENT), and [`MAX_EXTENT`](crate::MAX_EXTENT) where this
+/// program writes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExtentRecord {
     /// Position of the first byte in the file.

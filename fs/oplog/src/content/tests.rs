@@ -97,10 +97,11 @@ fn find(all: &[u8], part: &[u8]) -> Option<usize> {
 #[test]
 fn what_is_kept_stays_within_its_budget_and_weighs_what_it_takes() {
     let pond = pond(&[MAX_EXTENT; 64]);
-    let (files, locations) = pond.files(2 << 20);
+    let budget = 16 * MAX_EXTENT as u64;
+    let (files, locations) = pond.files(budget);
     for (i, location) in locations.iter().enumerate() {
         assert_eq!(files.read(*location, 7, 100).unwrap(), pond.bytes(i)[7..107]);
-        assert!(files.pages.weight() <= 2 << 20, "{}", files.pages.weight());
+        assert!(files.pages.weight() <= budget, "{}", files.pages.weight());
     }
     let pages: Vec<_> = files.pages.iter().map(|(_, page)| page).collect();
     assert!(pages.len() > 8 && pages.len() < 20, "{}", pages.len());
@@ -110,7 +111,7 @@ fn what_is_kept_stays_within_its_budget_and_weighs_what_it_takes() {
 #[test]
 fn a_scan_does_not_push_out_what_is_used_again() {
     let pond = pond(&[MAX_EXTENT; 64]);
-    let (files, locations) = pond.files(3 << 20);
+    let (files, locations) = pond.files(24 * MAX_EXTENT as u64);
     let (hot, cold) = locations.split_at(4);
     for _ in 0..4 {
         hot.iter().for_each(|location| drop(files.read(*location, 0, 4096).unwrap()));
@@ -197,20 +198,20 @@ fn what_was_read_ahead_is_never_shown_once_it_was_overwritten_or_cut_off() {
     let mut expected: Vec<u8> = (0..4).flat_map(|i| pond.bytes(i)).collect();
 
     let before = fs.read(id, 0, 4096).unwrap();
-    fs.write(&caller, id, 1000, &[7; 200_000], WriteFlags::default()).unwrap();
+    fs.write(&caller, id, 1000, &[7; 25_000], WriteFlags::default()).unwrap();
     ahead.iter().for_each(|location| pond_tinyfs::PersistenceLayer::prefetch(&*opened.oplog, *location));
     // A plan is of its time.
     assert!(before.fill(&*opened.oplog).unwrap() == expected[..4096]);
-    expected[1000..201_000].fill(7);
+    expected[1000..26_000].fill(7);
     assert!(content() == expected);
 
-    let size = SetAttributes { size: Some(300_000), ..SetAttributes::default() };
+    let size = SetAttributes { size: Some(37_500), ..SetAttributes::default() };
     fs.setattr(&caller, id, &size).unwrap();
     ahead.iter().for_each(|location| pond_tinyfs::PersistenceLayer::prefetch(&*opened.oplog, *location));
-    assert!(content() == expected[..300_000]);
-    let size = SetAttributes { size: Some(400_000), ..SetAttributes::default() };
+    assert!(content() == expected[..37_500]);
+    let size = SetAttributes { size: Some(50_000), ..SetAttributes::default() };
     fs.setattr(&caller, id, &size).unwrap();
-    expected.truncate(300_000);
-    expected.resize(400_000, 0);
+    expected.truncate(37_500);
+    expected.resize(50_000, 0);
     assert!(content() == expected);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use pond_tinyfs::{EntryOp, ExtentRecord, Fold, Lsn, MAX_EXTENT, NodeId, Record, Row};
+use pond_tinyfs::{EntryOp, ExtentRecord, Fold, LARGEST_EXTENT, Lsn, NodeId, Record, Row};
 
 use super::files::ReadFiles;
 use super::log::Table;
@@ -127,7 +127,7 @@ impl Found<'_> {
 fn wrong(row: &Row) -> Option<String> {
     match &row.record {
         Record::Extent(ExtentRecord { offset, length, .. }) => {
-            let window = MAX_EXTENT as u64;
+            let window = LARGEST_EXTENT as u64;
             let end = offset.saturating_add(u64::from(*length));
             (*length == 0 || offset / window != (end - 1) / window).then(|| {
                 format!("an extent of {length} bytes at {offset} does not lie within one window of {window}")
