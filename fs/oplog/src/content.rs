@@ -3,7 +3,7 @@
 //!
 //! Three caches stand before the disk: open files, page indexes, decoded pages. Of several readers that miss the same
 //! page one decodes it, and the others wait for that. A scan does not push out what is used again and again: the cache takes
-//! new pages on trial, and lets a large one go as soon as it was read whole, since the kernel then has its bytes.
+//! new pages on trial, and lets a full one go as soon as it was read whole, since the kernel then has its bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use parquet::errors::ParquetError;
-use pond_tinyfs::{Location, StorageError};
+use pond_tinyfs::{Location, MAX_EXTENT, StorageError};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -26,8 +26,6 @@ use crate::page_index::{Column, PageIndex};
 const INDEXES: u64 = 32 << 20;
 /// What a cached page costs besides its own memory.
 const OVERHEAD: u64 = 96;
-/// Extents of so many bytes are not kept once they were read whole.
-const LARGE: usize = 16 << 10;
 
 /// The data files of a table, by the numbers that locations carry.
 pub(crate) struct DataFiles {
@@ -199,10 +197,10 @@ impl DataFiles {
         Ok(page)
     }
 
-    /// Lets the page of a large extent go that was read whole.
+    /// Lets the page of an extent of full size go that was read whole.
     fn let_go(&self, key: PageKey, page: &Page, row: u32, bytes: &Bytes) {
         let whole = page.value(row).is_some_and(|value| value.len() == bytes.len());
-        if whole && bytes.len() >= LARGE {
+        if whole && bytes.len() >= MAX_EXTENT {
             self.pages.remove(&key);
         }
     }
