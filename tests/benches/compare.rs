@@ -25,7 +25,7 @@ use pond_tests::scale::scaled;
 use pond_tests::{TestPond, pond_binary};
 
 const METADATA: Group = Group { title: "Many small files, one CPU", baseline: "passthrough_ll" };
-const COMMITS: Group = Group { title: "The same, ten commits a second", baseline: "pond without commits" };
+const COMMITS: Group = Group { title: "The same while commits go on", baseline: "pond without commits" };
 
 /// A part of the whole, by the name that asks for it.
 type Part = (&'static str, fn(&mut Table));
@@ -64,7 +64,8 @@ fn small_files(table: &mut Table) {
 
 fn commits(table: &mut Table) {
     let contenders = [
-        Contender::pond("pond", &["-o", "commit=0.1"]),
+        Contender::pond("pond, a commit a second", &[]),
+        Contender::pond("pond, ten a second", &["-o", "commit=0.1"]),
         Contender::pond(COMMITS.baseline, &["-o", "commit=3600"]),
     ];
     for _ in 0..rounds() {

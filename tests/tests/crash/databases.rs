@@ -111,7 +111,12 @@ fn sqlite(database: &Path, statements: &str) -> String {
 
 /// `synchronous` is what the mode needs for a commit to be durable: after a rollback journal was deleted, its directory must
 /// be synced, too.
+///
+/// With a rollback journal the last acknowledgement before a death may be void: where SQLite cannot open the directory that it is
+/// to sync, as it cannot once the daemon is dead, it takes that for a directory that need not be synced (`unixDelete` in its
+/// `os_unix.c`) and says that the transaction is committed. The one before has been synced, or its writer had not gone on.
 fn sqlite_survives(journal_mode: &str, synchronous: &str) {
+    let last_is_sure = journal_mode == "WAL";
     const WRITERS: u64 = 2;
     let mut random = crate::random();
     let pond = pond();
@@ -142,9 +147,19 @@ fn sqlite_survives(journal_mode: &str, synchronous: &str) {
         }
         pond.mount();
         assert_eq!(sqlite(&database, "PRAGMA integrity_check;"), "ok", "round {round}");
-        for (writer, acknowledged) in acknowledged.iter().enumerate() {
-            let query = format!("SELECT count(*) FROM t WHERE writer = {writer} AND x <= {acknowledged};");
-            let found = sqlite(&database, &query);
+        for (writer, acknowledged) in acknowledged.iter_mut().enumerate() {
+            let count = |last: u64| {
+                let query = format!("SELECT count(*) FROM t WHERE writer = {writer} AND x <= {last};");
+                sqlite(&database, &query)
+            };
+            let mut found = count(*acknowledged);
+            if !last_is_sure && found != acknowledged.to_string() {
+                println!(
+                    "round {round}: writer {writer} acknowledged {acknowledged} without having synced it"
+                );
+                *acknowledged -= 1;
+                found = count(*acknowledged);
+            }
             assert_eq!(found, acknowledged.to_string(), "round {round}: writer {writer} lost a transaction");
         }
         println!("round {round}: {acknowledged:?} transactions acknowledged and there");

@@ -62,9 +62,9 @@ pub fn expect_deaths(pond: &TestPond) {
     assert!(!deaths.is_empty(), "{told}");
 }
 
-/// Whether the daemon ended by itself within a moment; a killed process may take some time to be gone.
+/// Whether the daemon ended by itself within half a minute: on a busy machine a killed process takes its time to be gone.
 pub fn died(daemon: i32) -> bool {
-    (0..200).any(|_| {
+    (0..6_000).any(|_| {
         thread::sleep(Duration::from_millis(5));
         has_ended(daemon)
     })
