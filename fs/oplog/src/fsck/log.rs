@@ -96,7 +96,8 @@ pub(super) fn check(
     // Below the floor history is being removed, or was, and power loss brings some of it back.
     let floor = match kind {
         Kind::Oplog => floor::of_table(log).ok().flatten().map_or(0, |floor| floor.version.0),
-        Kind::Small => 0,
+        // What a checkpoint covers is removed after it.
+        Kind::Small => checkpoints.keys().max().copied().unwrap_or(0),
     };
     let mut state = (first == 0).then(State::default);
     let mut before: Option<Position> = None;
