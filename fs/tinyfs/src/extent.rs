@@ -491,6 +491,17 @@ impl ExtentMap {
 mod tests {
     use super::*;
 
+    /// Numbers below the one that is asked for, the same at each run (xorshift).
+    fn random() -> impl FnMut(u64) -> u64 {
+        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+        move |n| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed % n
+        }
+    }
+
     /// Reads back what open extents hold, holes as zeros.
     fn bytes(map: &ExtentMap, length: usize) -> Vec<u8> {
         let mut out = vec![0; length];
@@ -505,13 +516,7 @@ mod tests {
 
     #[test]
     fn any_pattern_of_writes_and_holes_reads_back_as_a_plain_buffer_would() {
-        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
-        let mut random = move |n: u64| {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            seed % n
-        };
+        let mut random = random();
         for round in 0..50 {
             let mut map = ExtentMap::default();
             let mut plain = vec![0u8; 400_000];
@@ -567,13 +572,7 @@ mod tests {
 
     #[test]
     fn runs_say_of_each_byte_what_single_rows_would() {
-        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
-        let mut random = move |n: u64| {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            seed % n
-        };
+        let mut random = random();
         const WINDOW: u64 = MAX_EXTENT as u64;
         const COUNT: usize = 64 * MAX_EXTENT / BLOCK as usize;
         let mut joined = 0;

@@ -358,3 +358,30 @@ fn what_power_loss_brings_back_of_removed_history_is_no_damage() {
     let findings = pond.check().findings;
     assert!(findings.iter().any(|found| found.problem.contains("digest is missing")), "{findings:?}");
 }
+
+#[test]
+fn entries_that_a_checkpoint_of_the_control_table_covers_may_be_gone() {
+    let pond = pond();
+    // Any table will do: this one has entries 0 to 9, and a checkpoint at 5.
+    let copy = |from: PathBuf, to: PathBuf| {
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+    };
+    copy(pond.file("data"), pond.file("control"));
+    copy(pond.file("data/_delta_log"), pond.file("control/_delta_log"));
+    let missing = |pond: &Pond| -> Vec<String> {
+        let findings = pond.check().findings.into_iter();
+        findings.filter(|found| found.problem == "it is missing").map(|found| found.file).collect()
+    };
+    assert_eq!(missing(&pond), [""; 0]);
+    // Their removal was under way when the power went.
+    let entry = |version| format!("control/_delta_log/{}", crate::entry_name(Version(version)));
+    [1, 3].into_iter().for_each(|version| fs::remove_file(pond.file(&entry(version))).unwrap());
+    assert_eq!(missing(&pond), [""; 0]);
+    fs::remove_file(pond.file(&entry(7))).unwrap();
+    assert_eq!(missing(&pond), [entry(7)]);
+}
