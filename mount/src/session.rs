@@ -15,7 +15,8 @@ use crate::backing::{Backing, Done};
 use crate::virtual_files::Content;
 use crate::{MountError, log_file, mount_point};
 
-/// Threads that take requests. Two keep each other's replies out of the way; four were slower.
+/// Threads that take requests. Two keep each other's replies out of the way; four were slower. On a single processor
+/// a second one only costs switches: it is woken for what the first takes anyway.
 const THREADS: usize = 2;
 
 /// A running session.
@@ -33,7 +34,8 @@ impl Session {
     ) -> Result<Session, MountError> {
         let failed = |source| MountError::Session { mountpoint: mountpoint.to_owned(), source };
         let mut config = Config::default();
-        config.n_threads = Some(THREADS);
+        config.n_threads =
+            Some(thread::available_parallelism().map_or(THREADS, |cores| THREADS.min(cores.get())));
         // For a queue of its own each thread opens /dev/fuse, which a user who mounted by fusermount3 need not be
         // allowed to.
         config.clone_fd = mount_point::open_fuse().is_ok();

@@ -12,7 +12,7 @@ use crate::commit::Committer;
 use crate::drain::DRAINERS;
 
 /// So much content not yet in any cut is drained.
-const DRAIN: u64 = 32 << 20;
+const DRAIN: u64 = 48 << 20;
 
 /// What a drain takes besides the content itself: row groups in Arrow's and in Parquet's form, one per core.
 const ENCODER: u64 = 48 << 20;
@@ -122,7 +122,7 @@ mod tests {
             assert!(room.full + (DRAINERS as u64 * ENCODER).min(budget / 4) <= budget);
             assert!(room.drain <= room.slow && room.slow < room.full);
         }
-        assert_eq!(Room::new(256 * MIB), Room { drain: 32 * MIB, slow: 96 * MIB, full: 192 * MIB });
+        assert_eq!(Room::new(256 * MIB), Room { drain: 48 * MIB, slow: 96 * MIB, full: 192 * MIB });
     }
 
     #[test]
