@@ -121,6 +121,15 @@ fn content_plans<'a>(extents: &[&'a Row]) -> Vec<Plan<'a>> {
     files.map(|range| Plan { metadata: Vec::new(), extents: extents[range].to_vec() }).collect()
 }
 
+/// How a file is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort<'a> {
+    /// Cores to use.
+    pub(crate) threads: usize,
+    /// Called between pieces of work, by each thread that does them; may sleep.
+    pub(crate) pause: &'a (dyn Fn() + Sync),
+}
+
 /// A file that was written and synced in the directory of files being written.
 pub(crate) struct Written<'a> {
     pub(crate) add: Add,
@@ -131,15 +140,15 @@ pub(crate) struct Written<'a> {
     pub(crate) extents: Vec<(u32, &'a Row)>,
 }
 
-/// Writes and syncs one data file in `inflight`, on up to `threads` cores. `now` is in milliseconds since 1970 UTC.
+/// Writes and syncs one data file in `inflight`. `now` is in milliseconds since 1970 UTC.
 pub(crate) fn write<'a>(
     inflight: &Path,
     plan: Plan<'a>,
     txn_seq: TxnSeq,
     now: i64,
-    threads: usize,
+    effort: Effort<'_>,
 ) -> Result<Written<'a>, OpLogError> {
-    write_rows(inflight, plan, txn_seq, Txns::One(txn_seq), now, threads)
+    write_rows(inflight, plan, txn_seq, Txns::One(txn_seq), now, effort)
 }
 
 /// As [`write`], of rows of various transactions in a file of transaction `txn_seq`.
@@ -149,7 +158,7 @@ pub(crate) fn write_rows<'a>(
     txn_seq: TxnSeq,
     txns: Txns<'_>,
     now: i64,
-    threads: usize,
+    effort: Effort<'_>,
 ) -> Result<Written<'a>, OpLogError> {
     let name = format!("txn-{:010}-{}.parquet", txn_seq.0, Uuid::new_v4());
     let path = inflight.join(&name);
@@ -157,7 +166,7 @@ pub(crate) fn write_rows<'a>(
     if u32::try_from(rows).is_err() {
         return Err(OpLogError::Encode { path, why: format!("{rows} rows are too many for one file") });
     }
-    let (size, digests) = match write_to(&path, &plan, txns, threads) {
+    let (size, digests) = match write_to(&path, &plan, txns, effort) {
         Ok(written) => written,
         Err(error) => {
             durable::discard(std::iter::once(path.as_path()).filter(|path| path.exists()));
@@ -183,12 +192,12 @@ fn write_to(
     path: &Path,
     plan: &Plan<'_>,
     txns: Txns<'_>,
-    threads: usize,
+    effort: Effort<'_>,
 ) -> Result<(u64, Digests), OpLogError> {
     let mut file = DurableFile::create(path).map_err(OpLogError::io("create", path))?;
-    let mut hashing = Hashing { file: &mut file, hasher: blake3::Hasher::new() };
+    let mut hashing = Hashing { file: &mut file, hasher: blake3::Hasher::new(), pause: effort.pause };
     let metadata =
-        encode_file(&mut hashing, plan, txns, threads).map_err(|error| parquet_error(path, error))?;
+        encode_file(&mut hashing, plan, txns, effort).map_err(|error| parquet_error(path, error))?;
     let whole = hashing.hasher.finalize().to_hex().to_string();
     file.sync().map_err(OpLogError::io("fsync", path))?;
     let size = file.file().metadata().map_err(OpLogError::io("stat", path))?.len();
@@ -200,12 +209,14 @@ fn write_to(
 struct Hashing<'a> {
     file: &'a mut DurableFile,
     hasher: blake3::Hasher,
+    pause: &'a (dyn Fn() + Sync),
 }
 
 impl Write for Hashing<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.hasher.update(&bytes[..written]);
+        (self.pause)();
         Ok(written)
     }
 
@@ -255,8 +266,9 @@ fn encode_file(
     file: &mut Hashing<'_>,
     plan: &Plan<'_>,
     txns: Txns<'_>,
-    threads: usize,
+    effort: Effort<'_>,
 ) -> Result<ParquetMetaData, ParquetError> {
+    let threads = effort.threads;
     let schema = schema::ROWS.clone();
     let descriptor = ArrowSchemaConverter::new().with_coerce_types(false).convert(&schema)?;
     let properties = properties(plan)?;
@@ -270,7 +282,7 @@ fn encode_file(
     let mut number = 0;
     // A wave of as many groups as there are cores: what is encoded and not yet written stays bounded.
     for wave in groups.chunks(threads.max(1)) {
-        let encoded = encode_wave(&factory, wave, number, txns);
+        let encoded = encode_wave(&factory, wave, number, txns, effort.pause);
         number += wave.len();
         for chunks in encoded {
             let mut group = writer.next_row_group()?;
@@ -290,15 +302,16 @@ fn encode_wave(
     wave: &[&[&Row]],
     first: usize,
     txns: Txns<'_>,
+    pause: &(dyn Fn() + Sync),
 ) -> Vec<Encoded> {
     if let [rows] = wave {
-        return vec![encode_group(factory, rows, first, txns)];
+        return vec![encode_group(factory, rows, first, txns, pause)];
     }
     std::thread::scope(|scope| {
         let threads: Vec<_> = wave
             .iter()
             .enumerate()
-            .map(|(i, rows)| scope.spawn(move || encode_group(factory, rows, first + i, txns)))
+            .map(|(i, rows)| scope.spawn(move || encode_group(factory, rows, first + i, txns, pause)))
             .collect();
         threads
             .into_iter()
@@ -314,11 +327,13 @@ fn encode_group(
     rows: &[&Row],
     number: usize,
     txns: Txns<'_>,
+    pause: &(dyn Fn() + Sync),
 ) -> Encoded {
     let mut writers = factory.create_column_writers(number)?;
     for range in runs(rows, BATCH, usize::MAX) {
         let rows = &rows[range];
         let batch = encode::batch(rows, txns)?;
+        pause();
         let mut leaf = 0;
         for (field, array) in schema::ROWS.fields().iter().zip(batch.columns()) {
             // Slices decide where pages of content may end.
@@ -330,6 +345,7 @@ fn encode_group(
                 for (i, values) in leaves.iter().enumerate() {
                     writers[leaf + i].write(values)?;
                 }
+                pause();
             }
             leaf += columns;
         }

@@ -14,7 +14,7 @@ use pond_tinyfs::{Placed, Record, Row};
 use crate::action::Add;
 use crate::data_file::{self, Digests};
 use crate::journal::JournalError;
-use crate::oplog::{now_ms, placed_in, threads};
+use crate::oplog::{now_ms, placed_in};
 use crate::{OpLog, OpLogError, TxnSeq, durable};
 
 /// A content file that no version names yet.
@@ -64,7 +64,7 @@ impl OpLog {
         let txn_seq = self.position().txn_seq.next();
         let mut written = Vec::new();
         for plan in data_file::plan_content(extents) {
-            match data_file::write(&self.layout().inflight(), plan, txn_seq, now_ms(), threads()) {
+            match data_file::write(&self.layout().inflight(), plan, txn_seq, now_ms(), self.effort()) {
                 Ok(file) => written.push(file),
                 Err(error) => {
                     durable::discard(written.iter().map(|file| file.path.as_path()));

@@ -66,7 +66,7 @@ pub use incoming::{Incoming, IncomingVersion};
 pub use journal::{Journal, JournalError, JournalSize};
 pub use layout::Layout;
 pub use merge::MergeLimits;
-pub use oplog::{Committed, OpLog, Opened, Options};
+pub use oplog::{Committed, OpLog, Opened, Options, Pause};
 pub use pin::Pin;
 pub use position::{At, Identity, Origin, PondId, Position, TxnSeq, Version};
 pub use prune::PruneReport;

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -17,7 +17,7 @@ use pond_tinyfs::{Fold, Location, Lsn, PersistenceLayer, Placed, Record, Row, Sp
 use crate::action::{Action, Add, CommitInfo, Metadata, Protocol, Txn, metric};
 use crate::clean::Replaced;
 use crate::content::DataFiles;
-use crate::data_file::{self, Digests, Written};
+use crate::data_file::{self, Digests, Effort, Written};
 use crate::delta::{self, Log, Put};
 use crate::drain::Drained;
 use crate::journal::base_of;
@@ -102,7 +102,11 @@ pub struct OpLog {
     ahead: Mutex<BTreeMap<String, u32>>,
     /// Held while a commit is under way; says why there can be no more.
     commit: Mutex<Result<(), String>>,
+    pause: OnceLock<Pause>,
 }
+
+/// Is called between pieces of work of some milliseconds by each thread that makes a commit's or a drain's files; may sleep.
+pub type Pause = Box<dyn Fn() + Send + Sync>;
 
 impl OpLog {
     /// Makes a pond: the table with version 0, which holds the root directory's row, and an empty journal.
@@ -146,7 +150,8 @@ impl OpLog {
             }),
         ];
         let rows = [root];
-        let written = write_files(&layout, &[&rows], txn_seq, now)?;
+        let effort = Effort { threads: threads(), pause: &|| {} };
+        let written = write_files(&layout, &[&rows], txn_seq, now, effort)?;
         let next = Next { version: Version(0), timestamp: now, txn_seq, cut_lsn, timeline: 1 };
         let bytes = entry(&next, pond_id, origin, start, &written, (&[], 0))
             .map_err(|error| OpLogError::Encode { path: layout.delta_log(), why: error.to_string() })?;
@@ -260,6 +265,7 @@ impl OpLog {
             checkpointing: Mutex::default(),
             ahead: Mutex::default(),
             commit: Mutex::new(writable),
+            pause: OnceLock::new(),
             layout,
             log,
             identity,
@@ -267,6 +273,19 @@ impl OpLog {
             journal,
         };
         Ok((Arc::new(oplog), tree))
+    }
+
+    /// Sets what commits and drains call in between; the first one stays.
+    pub fn set_pause(&self, pause: Pause) {
+        self.pause.get_or_init(|| pause);
+    }
+
+    pub(crate) fn effort(&self) -> Effort<'_> {
+        let pause: &(dyn Fn() + Sync) = match self.pause.get() {
+            Some(pause) => pause,
+            None => &|| {},
+        };
+        Effort { threads: threads(), pause }
     }
 
     /// Who the pond is.
@@ -331,7 +350,7 @@ impl OpLog {
         }
         let next = Next::after(&last, cut_lsn, self.timeline());
         let named = self.name_drained(drained, next.txn_seq)?;
-        let written = write_files(&self.layout, rows, next.txn_seq, next.timestamp)?;
+        let written = write_files(&self.layout, rows, next.txn_seq, next.timestamp, self.effort())?;
         if written.is_empty() && !named.is_empty() {
             let data = self.layout.data();
             durable::sync_directory(&data).map_err(OpLogError::io("fsync", &data))?;
@@ -574,10 +593,11 @@ fn write_files<'a>(
     rows: &[&'a [Row]],
     txn_seq: TxnSeq,
     now: i64,
+    effort: Effort<'_>,
 ) -> Result<Vec<Written<'a>>, OpLogError> {
     let mut written: Vec<Written<'_>> = Vec::new();
     let result = data_file::plan(rows).into_iter().try_for_each(|plan| {
-        written.push(data_file::write(&layout.inflight(), plan, txn_seq, now, threads())?);
+        written.push(data_file::write(&layout.inflight(), plan, txn_seq, now, effort)?);
         Ok(())
     });
     if let Err(error) = result {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use pond_tinyfs::{Location, Lsn, Moved, NodeId, Record, Row};
 
 use crate::action::{Action, Add, CommitInfo, Remove, Txn, metric};
-use crate::data_file::Digests;
+use crate::data_file::{Digests, Effort};
 use crate::delta::{self, Put};
 use crate::live::LiveFile;
 use crate::oplog::{Next, now_ms};
@@ -133,10 +133,11 @@ impl Collected {
     ) -> Result<(), OpLogError> {
         let txns = TxnRanges::new(self.txns);
         let inflight = oplog.layout().inflight();
+        let effort = Effort { threads, pause: &|| {} };
         for plan in data_file::plan(&[&self.rows]) {
             // The name gets its transaction once that is known.
             let written =
-                data_file::write_rows(&inflight, plan, TxnSeq(0), Txns::Several(&txns), now_ms(), threads)?;
+                data_file::write_rows(&inflight, plan, TxnSeq(0), Txns::Several(&txns), now_ms(), effort)?;
             let extents = written.extents.iter().filter_map(|&(number, row)| match &row.record {
                 Record::Extent(extent) => Some(Extent {
                     row: number,

@@ -13,6 +13,7 @@ use pond_tinyfs::{Lsn, NodeId, Row, Space, StorageError, TinyFs};
 
 use crate::StewardError;
 use crate::commit_log::{CommitLog, for_waiters};
+use crate::courtesy::PATIENCE;
 use crate::end_process::EndProcessOnPanic;
 use crate::ledger::{Batch, Ledger, Refusal, rows_of};
 use crate::merges::Merges;
@@ -102,7 +103,12 @@ impl Committer {
 
     /// Commits what recovery found in the journal, before anything else and before [`run`](Self::run).
     pub(crate) fn commit_recovered(&self, rows: Vec<Row>, cut_lsn: Lsn) -> Result<(), StorageError> {
-        self.ledger.lock().adopt_recovered(rows, cut_lsn);
+        {
+            let mut ledger = self.ledger.lock();
+            ledger.adopt_recovered(rows, cut_lsn);
+            // Who opens the pond waits for it.
+            ledger.requested = true;
+        }
         self.attempt(&Origin::recovery())
     }
 
@@ -255,6 +261,8 @@ impl Committer {
         self.spill_unlinked();
         let (attempt, batches, refusal) = {
             let mut ledger = self.ledger.lock();
+            let patience = if ledger.requested { Duration::ZERO } else { self.interval * PATIENCE };
+            ledger.hurried_from = Some(Instant::now() + patience);
             ledger.requested = false;
             ledger.attempts_started += 1;
             ledger.take_cut(&self.fs);
@@ -287,6 +295,7 @@ impl Committer {
             }
         }
         ledger.attempts_ended = attempt;
+        ledger.hurried_from = None;
         drop(ledger);
         self.ended.notify_all();
         result

@@ -90,6 +90,8 @@ pub(crate) struct Ledger {
     pub(crate) drains_ended: u64,
     /// Whether a commit is wanted without waiting for the interval.
     pub(crate) requested: bool,
+    /// While a commit is under way, when it stops giving way to other programs.
+    pub(crate) hurried_from: Option<Instant>,
     /// Why the last commit failed; `None` once one has succeeded.
     pub(crate) failure: Option<StorageError>,
     /// Commits that failed in a row.

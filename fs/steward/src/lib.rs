@@ -10,6 +10,7 @@ mod commit_log;
 pub mod configuration;
 mod control;
 mod control_row;
+mod courtesy;
 mod drain;
 mod end_process;
 mod error;

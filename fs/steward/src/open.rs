@@ -251,6 +251,12 @@ impl Steward {
             dirty_budget,
             merges: merges.clone(),
         }));
+        let committing = Arc::downgrade(&committer);
+        oplog.set_pause(Box::new(move || {
+            if let Some(committer) = committing.upgrade() {
+                committer.give_way();
+            }
+        }));
         let watcher = Arc::new(RwLock::new(None));
         let post_commit = Arc::new(PostCommit {
             fs: fs.clone(),

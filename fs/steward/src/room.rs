@@ -26,6 +26,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Room {
     /// So much uncut content is drained.
     pub(crate) drain: u64,
+    /// From here on what stores content gives way to no other program.
+    pub(crate) hurry: u64,
     /// From here on writers are slowed down.
     slow: u64,
     /// From here on they wait.
@@ -35,7 +37,7 @@ pub(crate) struct Room {
 impl Room {
     pub(crate) fn new(budget: u64) -> Self {
         let full = budget.saturating_sub((DRAINERS as u64 * ENCODER).min(budget / 4)).max(1);
-        Room { drain: DRAIN.min(full / 4).max(1), slow: full / 2, full }
+        Room { drain: DRAIN.min(full / 4).max(1), hurry: full / 3, slow: full / 2, full }
     }
 
     /// How long a write of so many bytes waits while so much is taken.
@@ -79,13 +81,14 @@ impl Committer {
         if let (true, Some(failure)) = (resting, &ledger.failure) {
             return Err(failure.clone().into());
         }
-        let attempt = ledger.attempts_started + 1;
+        // One that is under way may make room.
+        let attempt = ledger.attempts_ended + 1;
         let mut drains = ledger.drains_ended;
         while self.fs.dirty_bytes() >= self.room.full && ledger.attempts_ended < attempt && !ledger.stop {
             // What drains cannot take, small rests and what fsyncs have cut, a commit stores.
             let drains_help = self.fs.uncut_bytes() >= self.room.drain && ledger.failure.is_none()
                 || ledger.draining(u64::MAX) > 0;
-            if !drains_help && !ledger.requested {
+            if !drains_help && !ledger.requested && ledger.attempts_started < attempt {
                 ledger.requested = true;
                 self.wanted.notify_one();
             }
@@ -122,7 +125,10 @@ mod tests {
             assert!(room.full + (DRAINERS as u64 * ENCODER).min(budget / 4) <= budget);
             assert!(room.drain <= room.slow && room.slow < room.full);
         }
-        assert_eq!(Room::new(256 * MIB), Room { drain: 48 * MIB, slow: 96 * MIB, full: 192 * MIB });
+        assert_eq!(
+            Room::new(256 * MIB),
+            Room { drain: 48 * MIB, hurry: 64 * MIB, slow: 96 * MIB, full: 192 * MIB }
+        );
     }
 
     #[test]

@@ -14,11 +14,14 @@ fn touch(rig: &Rig, name: &str) -> NodeId {
     made.id
 }
 
-fn fill(rig: &Rig, file: NodeId, bytes: usize) {
+/// Writes so much. No drainer, and no commit, takes any of it before the ledger is let go.
+fn fill(rig: &Rig, file: NodeId, bytes: usize) -> MutexGuard<'_, Ledger> {
+    let ledger = rig.committer.ledger();
     let piece = vec![7; 1 << 20];
     for offset in (0..bytes).step_by(piece.len()) {
         rig.fs.write(&Caller::root(), file, offset as u64, &piece, WriteFlags::default()).unwrap();
     }
+    ledger
 }
 
 fn errno<T: std::fmt::Debug>(result: Result<T, StewardError>) -> i32 {
@@ -161,7 +164,7 @@ fn writers_wait_for_room_and_get_it_when_content_is_drained() {
     let file = touch(&rig, "a");
     assert!(rig.committer.has_room());
     rig.hold_drains(true);
-    fill(&rig, file, 4 << 20);
+    drop(fill(&rig, file, 4 << 20));
     assert!(!rig.committer.has_room());
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| rig.committer.wait_for_room(0));
@@ -177,9 +180,8 @@ fn writers_wait_for_room_and_get_it_when_content_is_drained() {
 fn where_there_is_nothing_to_drain_writers_wait_for_a_commit() {
     let rig = Rig::new(NEVER, 4 << 20);
     let file = touch(&rig, "a");
-    // As an fsync cuts it.
-    fill(&rig, file, 3 << 20);
-    rig.committer.ledger().take_cut(&rig.fs);
+    // As an fsync cuts it, before any drainer can.
+    fill(&rig, file, 3 << 20).take_cut(&rig.fs);
     rig.committer.wait_for_room(0).unwrap();
     assert_eq!(rig.log.state.lock().versions, 1);
 }
@@ -190,7 +192,7 @@ fn writers_that_wait_for_room_on_a_full_disk_are_told() {
     let file = touch(&rig, "a");
     rig.log.state.lock().drain_faults.extend([Fault::Errno(libc::ENOSPC); 2]);
     rig.log.state.lock().commit_faults.push_back(Fault::Errno(libc::ENOSPC));
-    fill(&rig, file, 4 << 20);
+    drop(fill(&rig, file, 4 << 20));
     assert_eq!(rig.committer.wait_for_room(0).unwrap_err().errno(), libc::ENOSPC);
     // And at once while the committer rests.
     assert_eq!(rig.committer.wait_for_room(0).unwrap_err().errno(), libc::ENOSPC);
@@ -203,16 +205,16 @@ fn writers_that_wait_for_room_on_a_full_disk_are_told() {
 fn a_write_waits_for_a_commit_before_a_tight_disk_refuses_it() {
     let rig = Rig::over(MemoryPersistence::with_capacity(8 << 20), NEVER, MUCH);
     let file = touch(&rig, "a");
-    fill(&rig, file, 3 << 20);
+    drop(fill(&rig, file, 3 << 20));
     assert!(rig.committer.has_room());
-    fill(&rig, touch(&rig, "b"), 2 << 20);
+    drop(fill(&rig, touch(&rig, "b"), 2 << 20));
     // 5 MiB are owed of 8.
     assert!(!rig.committer.has_room());
     rig.committer.wait_for_room(0).unwrap();
     assert_eq!(rig.log.state.lock().versions, 1);
     assert!(rig.committer.has_room());
     // What is left is refused without waiting once nothing is owed, and a commit more would not help.
-    fill(&rig, touch(&rig, "c"), 1 << 20);
+    drop(fill(&rig, touch(&rig, "c"), 1 << 20));
     rig.committer.commit_now().unwrap();
     let piece = vec![7; 3 << 20];
     let refused = rig.fs.write(&Caller::root(), file, 0, &piece, WriteFlags::default()).unwrap_err();
@@ -224,7 +226,7 @@ fn a_write_waits_for_a_commit_before_a_tight_disk_refuses_it() {
 fn what_unlinked_files_hold_is_not_waited_for() {
     let rig = Rig::over(MemoryPersistence::with_capacity(8 << 20), NEVER, MUCH);
     let file = touch(&rig, "a");
-    fill(&rig, file, 6 << 20);
+    drop(fill(&rig, file, 6 << 20));
     rig.fs.unlink(&Caller::root(), NodeId::ROOT, b"a").unwrap();
     assert_eq!(rig.fs.unlinked_bytes(), 6 << 20, "it is still open");
     assert!(rig.committer.has_room());
