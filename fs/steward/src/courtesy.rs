@@ -18,13 +18,13 @@ const LOOK: Duration = Duration::from_millis(1);
 const WINDOW: Duration = Duration::from_millis(20);
 
 /// For so long as it ran, where others waited, it sleeps so many times as long.
-const YIELD: u32 = 7;
+const YIELD: u32 = 12;
 
 /// Asleep, it looks so often whether somebody has begun to wait for it.
 const NAP: Duration = Duration::from_millis(5);
 
 /// So many commit intervals a commit may take that way; then it is seen to its end.
-pub(crate) const PATIENCE: u32 = 2;
+pub(crate) const PATIENCE: u32 = 3;
 
 thread_local! {
     static METER: RefCell<Option<Meter>> = const { RefCell::new(None) };
