@@ -93,7 +93,7 @@ pub fn draw(table: &Table, title: &str) -> String {
         56.0,
         "quiet",
         "end",
-        "median rate as a multiple of the baseline's; more is better",
+        "rate as a multiple of the baseline's, median of rounds; more is better",
     );
     svg.push_str(&body);
     svg.push_str("</svg>\n");

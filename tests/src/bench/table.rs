@@ -94,15 +94,22 @@ impl Table {
 
     /// The median of a contender's rates; `None` where it was not measured.
     pub fn median(&self, row: Row, contender: &str) -> Option<f64> {
-        let cell = self.cells.iter().find(|cell| cell.row == row && cell.contender == contender)?;
-        let mut rates = cell.rates.clone();
-        rates.sort_unstable_by(f64::total_cmp);
-        Some(rates[rates.len() / 2])
+        Some(median_of(self.rates(row, contender)?.to_vec()))
     }
 
-    /// A contender's median as a multiple of the baseline's.
+    /// A contender's rates as multiples of the baseline's, round by round, as the machine's speed changes between rounds: the
+    /// median of these. The ratio of the medians where one has more rounds than the other.
     pub fn ratio(&self, row: Row, contender: &str) -> Option<f64> {
-        Some(self.median(row, contender)? / self.median(row, row.group.baseline)?)
+        let (rates, baseline) = (self.rates(row, contender)?, self.rates(row, row.group.baseline)?);
+        if rates.len() != baseline.len() {
+            return Some(self.median(row, contender)? / self.median(row, row.group.baseline)?);
+        }
+        Some(median_of(rates.iter().zip(baseline).map(|(rate, baseline)| rate / baseline).collect()))
+    }
+
+    fn rates(&self, row: Row, contender: &str) -> Option<&[f64]> {
+        let cell = self.cells.iter().find(|cell| cell.row == row && cell.contender == contender)?;
+        Some(&cell.rates)
     }
 
     /// Every single rate, medians and ratios.
@@ -163,6 +170,11 @@ impl fmt::Display for Table {
     }
 }
 
+fn median_of(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,14 +185,15 @@ mod tests {
     #[test]
     fn medians_and_ratios_are_those_of_the_rates_noted() {
         let mut table = Table::default();
-        for rate in [1.0, 100.0, 8.0] {
+        // The machine is fast in one round and slow in another.
+        for (rate, ratio) in [(1.0, 4.0), (100.0, 5.0), (8.0, 3.0)] {
             table.note("pond", [(ROW, rate)]);
-            table.note("other", [(ROW, rate / 4.0)]);
+            table.note("other", [(ROW, rate / ratio)]);
         }
         table.note("third", [(ROW, 6.0)]);
         assert_eq!(table.median(ROW, "pond"), Some(8.0));
         assert_eq!(table.ratio(ROW, "pond"), Some(4.0));
-        assert_eq!(table.ratio(ROW, "third"), Some(3.0));
+        assert_eq!(table.ratio(ROW, "third"), Some(6.0 / (8.0 / 3.0)));
         assert_eq!(table.median(ROW, "nobody"), None);
         assert_eq!(table.contenders(&GROUP), ["pond", "other", "third"]);
         assert_eq!(table.to_json()[0]["rates"], json!([1.0, 100.0, 8.0]));
