@@ -123,7 +123,7 @@ mod tests {
         for budget in [16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB] {
             let room = Room::new(budget);
             assert!(room.full + (DRAINERS as u64 * ENCODER).min(budget / 4) <= budget);
-            assert!(room.drain <= room.slow && room.slow < room.full);
+            assert!(room.drain <= room.hurry && room.hurry <= room.slow && room.slow < room.full);
         }
         assert_eq!(
             Room::new(256 * MIB),
