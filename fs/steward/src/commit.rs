@@ -23,8 +23,8 @@ use crate::room::Room;
 /// The longest time between two attempts of a commit that keeps failing.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
-/// So often a commit that waits for a merge looks whether merging still goes on.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// So often somebody looks who waits for what need not be told: that merging has ended, that a file has gone.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Origin of a commit that holds only what factories wrote.
 pub(crate) const FACTORY_ORIGIN: &str = "factory";

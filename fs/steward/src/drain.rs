@@ -9,14 +9,12 @@ use pond_oplog::OpLogError;
 use pond_tinyfs::{ExtentContent, Placed, Record, Row, StorageError};
 
 use crate::commit::Committer;
+use crate::commit_log::for_waiters;
 use crate::end_process::EndProcessOnPanic;
 use crate::ledger::{Batch, DrainedContent, Ledger};
 
 /// Threads that drain.
 pub(crate) const DRAINERS: usize = 2;
-
-/// So many bytes of unlinked files that are still open may stay in memory.
-const MOST_UNLINKED: u64 = 16 << 20;
 
 impl Committer {
     /// A drainer's thread. Ends after [`stop`](Self::stop).
@@ -30,7 +28,8 @@ impl Committer {
                     return;
                 }
                 let batch = self.next_to_drain(&mut ledger);
-                if batch.is_none() {
+                let spills = ledger.spill_failure.is_none() && self.must_spill();
+                if batch.is_none() && !spills {
                     self.drain_wanted.wait(&mut ledger);
                 }
                 batch
@@ -41,19 +40,31 @@ impl Committer {
         }
     }
 
+    /// Whether unlinked files hold so much that it has to leave memory.
+    pub(crate) fn must_spill(&self) -> bool {
+        self.fs.unlinked_bytes() >= self.room.spill
+    }
+
     /// Writes what unlinked files hold to files without names, if it is much.
     pub(crate) fn spill_unlinked(&self) {
-        if self.fs.unlinked_bytes() >= MOST_UNLINKED
-            && let Err(error) = self.fs.spill()
+        if !self.must_spill() {
+            return;
+        }
+        let failure = self.fs.spill().err().map(|error| for_waiters(&error, error.errno()));
+        let mut ledger = self.ledger.lock();
+        if let Some(error) = &failure
+            && ledger.spill_failure.is_none()
         {
             tracing::warn!(%error, "what unlinked files hold stays in memory");
         }
+        ledger.spill_failure = failure;
+        drop(ledger);
+        self.ended.notify_all();
     }
 
     fn next_to_drain(&self, ledger: &mut Ledger) -> Option<Batch> {
         let can_commit = ledger.refusal.as_ref().is_none_or(|refusal| refusal.may_commit);
-        let uncut = self.fs.uncut_bytes().saturating_sub(self.fs.unlinked_bytes());
-        if uncut < self.room.drain || ledger.failure.is_some() || !can_commit {
+        if self.fs.uncut_bytes() < self.room.drain || ledger.failure.is_some() || !can_commit {
             return None;
         }
         ledger.take_cut_to_drain(&self.fs)

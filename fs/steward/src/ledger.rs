@@ -86,6 +86,8 @@ pub(crate) struct Ledger {
     pub(crate) attempts_ended: u64,
     /// The last commit that ended well.
     pub(crate) last_success: u64,
+    /// Why the last spill of what unlinked files hold failed; `None` once one has succeeded.
+    pub(crate) spill_failure: Option<StorageError>,
     /// Drains that have ended, well or badly.
     pub(crate) drains_ended: u64,
     /// Whether a commit is wanted without waiting for the interval.

@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use pond_tinyfs::{Errno, Error};
 
-use crate::commit::Committer;
+use crate::commit::{Committer, LOOK_AGAIN};
 use crate::drain::DRAINERS;
 
 /// So much content not yet in any cut is drained.
 const DRAIN: u64 = 48 << 20;
+
+/// So much content of unlinked files that are still open leaves memory.
+const SPILL: u64 = 16 << 20;
 
 /// What a drain takes besides the content itself: row groups in Arrow's and in Parquet's form, one per core.
 const ENCODER: u64 = 48 << 20;
@@ -26,6 +29,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Room {
     /// So much uncut content is drained.
     pub(crate) drain: u64,
+    /// So much content of unlinked files is spilled.
+    pub(crate) spill: u64,
     /// From here on what stores content gives way to no other program.
     pub(crate) hurry: u64,
     /// From here on writers are slowed down.
@@ -37,7 +42,8 @@ pub(crate) struct Room {
 impl Room {
     pub(crate) fn new(budget: u64) -> Self {
         let full = budget.saturating_sub((DRAINERS as u64 * ENCODER).min(budget / 4)).max(1);
-        Room { drain: DRAIN.min(full / 4).max(1), hurry: full / 3, slow: full / 2, full }
+        let drain = DRAIN.min(full / 4).max(1);
+        Room { drain, spill: SPILL.min(drain), hurry: full / 3, slow: full / 2, full }
     }
 
     /// How long a write of so many bytes waits while so much is taken.
@@ -70,7 +76,7 @@ impl Committer {
         }
     }
 
-    /// Waits until a drain or a commit has ended, where there is no room.
+    /// Waits until a drain, a spill or a commit has made room, where there is none.
     fn wait_until_stored(&self) -> Result<(), Error> {
         self.wake_drainers();
         let mut ledger = self.ledger.lock();
@@ -88,24 +94,34 @@ impl Committer {
             // What drains cannot take, small rests and what fsyncs have cut, a commit stores.
             let drains_help = self.fs.uncut_bytes() >= self.room.drain && ledger.failure.is_none()
                 || ledger.draining(u64::MAX) > 0;
-            if !drains_help && !ledger.requested && ledger.attempts_started < attempt {
+            let spills_help = ledger.spill_failure.is_none() && self.must_spill();
+            if !drains_help && !spills_help && !ledger.requested && ledger.attempts_started < attempt {
                 ledger.requested = true;
                 self.wanted.notify_one();
             }
-            self.ended.wait(&mut ledger);
+            // Not for ever: a file that is removed, or closed after that, makes room and tells nobody.
+            self.ended.wait_for(&mut ledger, LOOK_AGAIN);
             if drains != ledger.drains_ended {
                 drains = ledger.drains_ended;
                 self.drain_wanted.notify_one();
             }
         }
-        Ok(())
+        match &ledger.spill_failure {
+            // A commit was made meanwhile, so there is no room but where unlinked files are.
+            Some(failure) if ledger.attempts_ended >= attempt && self.fs.dirty_bytes() >= self.room.full => {
+                Err(failure.clone().into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn wake_drainers(&self) {
-        if self.fs.uncut_bytes() >= self.room.drain {
+        let (drain, spill) = (self.fs.uncut_bytes() >= self.room.drain, self.must_spill());
+        if drain || spill {
             let ledger = self.ledger.lock();
             // Not while the disk is full: nothing could be stored.
-            if ledger.failure.is_none() && ledger.draining(u64::MAX) < DRAINERS {
+            let drain = drain && ledger.failure.is_none() && ledger.draining(u64::MAX) < DRAINERS;
+            if drain || spill && ledger.spill_failure.is_none() {
                 self.drain_wanted.notify_one();
             }
         }
@@ -127,7 +143,7 @@ mod tests {
         }
         assert_eq!(
             Room::new(256 * MIB),
-            Room { drain: 48 * MIB, hurry: 64 * MIB, slow: 96 * MIB, full: 192 * MIB }
+            Room { drain: 48 * MIB, spill: 16 * MIB, hurry: 64 * MIB, slow: 96 * MIB, full: 192 * MIB }
         );
     }
 

@@ -10,10 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::shown::Found;
-use crate::{Attributes, Cut, Errno, Error, Lsn, NodeId, PersistenceLayer, Placed, Space, Timestamp, Tree};
+use crate::tree::Spilling;
+use crate::{
+    Attributes, Cut, Errno, Error, Lsn, MAX_EXTENT, NodeId, PersistenceLayer, Placed, Space, Timestamp, Tree,
+};
 
 /// Space that a changed node's rows are taken to need until a commit has them, in bytes.
 const ROW_ESTIMATE: u64 = 512;
+
+/// Where a spill file ends at the latest: rows of locations have 32 bits.
+const MAX_SPILL: u64 = (MAX_EXTENT as u64) << 32;
 
 /// A POSIX filesystem over a persistence layer. All calls may be made from any thread.
 ///
@@ -158,26 +164,38 @@ impl TinyFs {
         let _turn = self.spilling.lock();
         loop {
             let Some(spilling) = self.changing().take_for_spill() else { return Ok(()) };
-            let written =
-                spilling.spill.map_or_else(|| self.persistence.open_spill(), Ok).and_then(|spill| {
-                    let mut pieces = spilling.pieces.iter();
-                    pieces.try_for_each(|(offset, data, _)| {
-                        self.persistence.write_spill(spill, *offset, data)
-                    })?;
-                    Ok(spill)
-                });
-            match written {
+            match self.write_spill(&spilling) {
                 Ok(spill) => {
                     if !self.changing().spilled(&spilling, spill) {
                         self.persistence.close_spill(spill);
                     }
                 }
                 Err(error) => {
-                    self.changing().not_spilled(&spilling);
-                    return Err(error.into());
+                    // A file that went meanwhile took its spill file with it.
+                    if self.changing().not_spilled(&spilling) {
+                        return Err(error);
+                    }
                 }
             }
         }
+    }
+
+    /// The number of the spill file that holds these bytes now.
+    fn write_spill(&self, spilling: &Spilling) -> Result<u32, Error> {
+        let end = spilling.pieces.iter().map(|(offset, data, _)| offset + data.len() as u64).max();
+        if end > Some(MAX_SPILL) {
+            return Err(Errno::FBIG.into());
+        }
+        let spill = spilling.spill.map_or_else(|| self.persistence.open_spill(), Ok)?;
+        for (offset, data, _) in &spilling.pieces {
+            if let Err(error) = self.persistence.write_spill(spill, *offset, data) {
+                if spilling.spill.is_none() {
+                    self.persistence.close_spill(spill);
+                }
+                return Err(error.into());
+            }
+        }
+        Ok(spill)
     }
 
     /// How many nodes there are, unlinked ones that are still referred to included.
@@ -225,13 +243,12 @@ impl TinyFs {
         tree.uncut_bytes + tree.unstored_bytes + tree.unlinked_bytes
     }
 
-    /// Content bytes that no cut has taken and, of unlinked files, no [`spill`](Self::spill).
+    /// Content bytes that the next cut takes.
     pub fn uncut_bytes(&self) -> u64 {
-        let tree = self.tree();
-        tree.uncut_bytes + tree.unlinked_bytes
+        self.tree().uncut_bytes
     }
 
-    /// Content bytes of unlinked files in memory.
+    /// Content bytes of unlinked files that no [`spill`](Self::spill) has taken.
     pub fn unlinked_bytes(&self) -> u64 {
         self.tree().unlinked_bytes
     }

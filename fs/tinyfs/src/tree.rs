@@ -224,15 +224,16 @@ impl Tree {
         true
     }
 
-    /// Takes bytes back that could not be spilled.
-    pub(crate) fn not_spilled(&mut self, spilling: &Spilling) {
-        let Some(content) = self.unlinked_content(spilling.node) else { return };
+    /// Takes bytes back that could not be spilled. False if the node is gone.
+    pub(crate) fn not_spilled(&mut self, spilling: &Spilling) -> bool {
+        let Some(content) = self.unlinked_content(spilling.node) else { return false };
         for (offset, data, lsn) in &spilling.pieces {
             content.extents.reopen(*offset, data.len() as u32, *lsn);
         }
         let open = open_bytes(content);
         self.unlinked_bytes += open;
         self.unlinked.push(spilling.node);
+        true
     }
 
     /// Writes bytes into a file and keeps the accounts. The file exists and is one.

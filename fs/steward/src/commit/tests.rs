@@ -234,6 +234,46 @@ fn what_unlinked_files_hold_is_not_waited_for() {
 }
 
 #[test]
+fn writers_of_unlinked_files_get_room_when_those_are_spilled() {
+    let rig = Rig::new(NEVER, 16 << 20);
+    let file = touch(&rig, "a");
+    rig.fs.unlink(&Caller::root(), NodeId::ROOT, b"a").unwrap();
+    rig.committer.commit_now().unwrap();
+    for _ in 0..3 {
+        drop(fill(&rig, file, 13 << 20));
+        rig.committer.wait_for_room(0).unwrap();
+    }
+    assert_eq!(rig.log.state.lock().versions, 1, "nothing changed that a version tells");
+}
+
+#[test]
+fn writers_who_wait_for_an_unlinked_file_that_cannot_be_spilled_are_told() {
+    let rig = Rig::new(NEVER, 16 << 20);
+    let file = touch(&rig, "a");
+    rig.fs.unlink(&Caller::root(), NodeId::ROOT, b"a").unwrap();
+    // So far out that no host's file is as large.
+    let piece = vec![7; 1 << 20];
+    for at in 0..13u64 {
+        let offset = (1 << 60) + (at << 20);
+        rig.fs.write(&Caller::root(), file, offset, &piece, WriteFlags::default()).unwrap();
+    }
+    assert_eq!(rig.committer.wait_for_room(0).unwrap_err().errno(), libc::EIO);
+    // With the file its bytes go.
+    std::thread::scope(|scope| {
+        rig.hold_commits(true);
+        touch(&rig, "b");
+        let commit = scope.spawn(|| rig.committer.commit_now());
+        rig.wait_until(|state| state.committing);
+        let writer = scope.spawn(|| rig.committer.wait_for_room(0));
+        std::thread::sleep(Duration::from_millis(20));
+        rig.fs.forget(file, 1);
+        writer.join().unwrap().unwrap();
+        rig.hold_commits(false);
+        commit.join().unwrap().unwrap();
+    });
+}
+
+#[test]
 fn a_commit_is_a_factorys_only_if_it_holds_nothing_else() {
     let rig = Rig::new(NEVER, MUCH);
     let by_factory = |rig: &Rig, name: &str| {
