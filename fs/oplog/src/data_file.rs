@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use crate::action::Add;
 use crate::durable::{self, DurableFile};
+use crate::parallel::parallel;
 use crate::schema::{self, col, record};
 use crate::txns::Txns;
 use crate::{OpLogError, TxnSeq, encode};
@@ -282,7 +283,10 @@ fn encode_file(
     let mut number = 0;
     // A wave of as many groups as there are cores: what is encoded and not yet written stays bounded.
     for wave in groups.chunks(threads.max(1)) {
-        let encoded = encode_wave(&factory, wave, number, txns, effort.pause);
+        let numbered: Vec<(usize, &&[&Row])> = (number..).zip(wave).collect();
+        let encoded = parallel(&numbered, threads, |(number, rows)| {
+            encode_group(&factory, rows, *number, txns, effort.pause)
+        });
         number += wave.len();
         for chunks in encoded {
             let mut group = writer.next_row_group()?;
@@ -296,31 +300,6 @@ fn encode_file(
 }
 
 type Encoded = Result<Vec<ArrowColumnChunk>, ParquetError>;
-
-fn encode_wave(
-    factory: &ArrowRowGroupWriterFactory,
-    wave: &[&[&Row]],
-    first: usize,
-    txns: Txns<'_>,
-    pause: &(dyn Fn() + Sync),
-) -> Vec<Encoded> {
-    if let [rows] = wave {
-        return vec![encode_group(factory, rows, first, txns, pause)];
-    }
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = wave
-            .iter()
-            .enumerate()
-            .map(|(i, rows)| scope.spawn(move || encode_group(factory, rows, first + i, txns, pause)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                thread.join().unwrap_or_else(|_| Err(ParquetError::General("the encoder panicked".into())))
-            })
-            .collect()
-    })
-}
 
 fn encode_group(
     factory: &ArrowRowGroupWriterFactory,

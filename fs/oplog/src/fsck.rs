@@ -21,15 +21,12 @@ mod rows;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use pond_tinyfs::NodeId;
 use serde::Serialize;
 
 use crate::delta::Log;
-use crate::oplog::threads;
 use crate::{Layout, OpLogError, Position, Version};
 
 pub use repair::{Repaired, Restore, repair};
@@ -203,27 +200,6 @@ pub fn check(pond: &Path, exclusive: bool, watch: &dyn Watch) -> Result<Report, 
     }
     names.resolve(&mut report.findings);
     Ok(report)
-}
-
-/// Does something with each item, on all cores; the results are in the items' order.
-fn parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(items.len()));
-    std::thread::scope(|scope| {
-        for _ in 0..threads().min(items.len()) {
-            scope.spawn(|| {
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(i) else { return };
-                    let result = work(item);
-                    done.lock().push((i, result));
-                }
-            });
-        }
-    });
-    let mut done = done.into_inner();
-    done.sort_unstable_by_key(|(i, _)| *i);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 #[cfg(test)]

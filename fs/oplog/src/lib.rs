@@ -28,6 +28,7 @@ mod merge;
 mod oplog;
 mod page;
 mod page_index;
+mod parallel;
 mod pin;
 mod placing;
 mod position;

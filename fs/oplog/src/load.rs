@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::thread::Builder;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
@@ -70,9 +71,9 @@ pub(crate) fn load(
     std::thread::scope(|scope| {
         // Few batches may wait: rows must not pile up faster than they are folded.
         let (sender, receiver) = mpsc::sync_channel::<Result<Vec<Row>, OpLogError>>(4);
-        for _ in 0..threads.clamp(1, sources.len().max(1)) {
+        for number in 0..threads.clamp(1, sources.len().max(1)) {
             let (sender, next, stop) = (sender.clone(), &next, &stop);
-            scope.spawn(move || {
+            let decode = move || {
                 while let Some(source) = sources.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if stop.load(Ordering::Relaxed) {
                         return;
@@ -86,7 +87,15 @@ pub(crate) fn load(
                         }
                     }
                 }
-            });
+            };
+            match (Builder::new().spawn_scoped(scope, decode), sources.first()) {
+                // The others do the work of those that the system does not grant.
+                (Err(error), Some(source)) if number == 0 => {
+                    return Err(OpLogError::io("start a thread to read", &source.path)(error));
+                }
+                (Err(_), _) => break,
+                (Ok(_), _) => {}
+            }
         }
         drop(sender);
         for rows in receiver {

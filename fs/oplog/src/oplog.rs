@@ -23,6 +23,7 @@ use crate::drain::Drained;
 use crate::journal::base_of;
 use crate::live::Live;
 use crate::load::{self, Source};
+use crate::parallel::threads;
 use crate::recovery::{self, Recovered};
 use crate::snapshot::{self, Snapshot};
 use crate::space::SpaceGauge;
@@ -690,10 +691,6 @@ pub(crate) fn position_of(
 
 pub(crate) fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
-}
-
-pub(crate) fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use crate::durable::{self, Existing, Unnamed};
 use crate::incoming::{Checked, State};
+use crate::parallel::parallel;
 use crate::staging::{self, check_name};
 use crate::{FileRef, Incoming, OpLogError, Version};
 
@@ -83,21 +84,12 @@ impl Incoming {
             unnamed.sync()?;
             Ok(unnamed)
         };
-        let written: io::Result<Vec<Unnamed>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = batch
-                .chunks(batch.len().div_ceil(SYNCS))
-                .map(|part| scope.spawn(move || part.iter().map(write).collect::<io::Result<Vec<_>>>()))
-                .collect();
-            let mut all = Vec::with_capacity(batch.len());
-            for thread in threads {
-                all.extend(
-                    thread.join().unwrap_or_else(|_| Err(io::Error::other("the writing thread panicked")))?,
-                );
-            }
-            Ok(all)
-        });
+        let portions: Vec<&[Checked<'_>]> = batch.chunks(batch.len().div_ceil(SYNCS)).collect();
+        let written =
+            parallel(&portions, SYNCS, |part| part.iter().map(write).collect::<io::Result<Vec<_>>>());
+        let written: io::Result<Vec<Vec<Unnamed>>> = written.into_iter().collect();
         let written = written.map_err(OpLogError::io("write an entry in", &directory))?;
-        for (unnamed, checked) in written.into_iter().zip(batch) {
+        for (unnamed, checked) in written.into_iter().flatten().zip(batch) {
             let version = checked.incoming.version;
             let path = self.log.entry_path(version);
             match unnamed.name_unsynced(&path, Existing::Refuse) {

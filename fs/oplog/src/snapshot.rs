@@ -17,6 +17,7 @@ use parquet::file::reader::ChunkReader;
 use crate::action::{Action, Add, CommitInfo, Metadata, Protocol};
 use crate::delta::{Entry, Listing, Log};
 use crate::oplog::POND_ID;
+use crate::parallel::{parallel, threads};
 use crate::{At, Floor, OpLogError, Version, data_file, floor};
 
 /// A table at a version.
@@ -161,27 +162,15 @@ pub(crate) fn commit_info<'a>(
 
 /// Reads entries on all cores, in their order.
 pub(crate) fn read_entries(log: &Log, versions: &[u64]) -> Result<Vec<Entry>, OpLogError> {
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let read = |versions: &[u64]| versions.iter().map(|&version| log.read(Version(version))).collect();
+    let threads = threads();
+    let read = |versions: &[u64]| -> Result<Vec<Entry>, OpLogError> {
+        versions.iter().map(|&version| log.read(Version(version))).collect()
+    };
     if versions.len() < 4 * threads {
         return read(versions);
     }
-    let parts: Vec<Result<Vec<Entry>, OpLogError>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = versions
-            .chunks(versions.len().div_ceil(threads))
-            .map(|versions| scope.spawn(move || read(versions)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                thread.join().unwrap_or_else(|_| {
-                    Err(OpLogError::io("read", &log.directory())(io::Error::other(
-                        "the reading thread panicked",
-                    )))
-                })
-            })
-            .collect()
-    });
+    let portions: Vec<&[u64]> = versions.chunks(versions.len().div_ceil(threads)).collect();
+    let parts = parallel(&portions, threads, |versions| read(versions));
     let mut entries = Vec::with_capacity(versions.len());
     for part in parts {
         entries.extend(part?);

@@ -12,11 +12,12 @@ use pond_tinyfs::{ExtentContent, ExtentRecord, NodeId, Record, Row};
 
 use super::log::{Table, what};
 use super::paths::Names;
-use super::{Finding, Part, Report, Watch, parallel};
+use super::{Finding, Part, Report, Watch};
 use crate::content::DataFiles;
 use crate::data_file::{self, Digests, FILE_TAG};
 use crate::delta::Log;
 use crate::load::{self, Source};
+use crate::parallel::{parallel, threads};
 use crate::schema::col;
 use crate::{Layout, OpLogError, Version, durable, staging};
 
@@ -84,7 +85,7 @@ pub(super) fn check(
         })
         .collect();
     watch.begin("data files", items.iter().map(|item| item.source.size).sum());
-    let checked = parallel(&items, |item| check_file(item, watch));
+    let checked = parallel(&items, threads(), |item| check_file(item, watch));
     let groups: Vec<(usize, usize)> = items
         .iter()
         .zip(&checked)
@@ -92,7 +93,7 @@ pub(super) fn check(
         .flat_map(|(item, checked)| (0..checked.groups).map(|group| (item.index, group)))
         .collect();
     watch.begin("extents", checked.iter().filter_map(|checked| checked.rows.as_deref()).map(content).sum());
-    let decoded = parallel(&groups, |&(index, group)| match watch.cancelled() {
+    let decoded = parallel(&groups, threads(), |&(index, group)| match watch.cancelled() {
         true => Ok(0),
         false => check_group(&items[index].source.path, group, watch),
     });
