@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pond_oplog::{At, Origin};
-use pond_steward::{Found, OpenOptions, Priority, Registry, Role, Steward, StewardError};
+use pond_steward::{
+    Found, LockHolder, OpenOptions, Priority, Registry, Role, Steward, StewardError, lock_holder,
+};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -53,6 +55,7 @@ pub fn mount_foreground(
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), MountError> {
     log_panics();
+    raise_open_files();
     let mut starter = ReadyPipe::from_environment();
     let result =
         begin(pond, mountpoint, options, registry, starter.is_some()).and_then(|(serving, ready)| {
@@ -76,6 +79,21 @@ fn log_panics() {
         report(panic);
         tracing::error!(%panic, "panicked");
     }));
+}
+
+/// Takes as many descriptors as the system allows: each large unlinked file that is still open has one.
+fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls are given a pointer to a live value.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+        }
+    };
+    if !raised {
+        tracing::debug!(error = %io::Error::last_os_error(), "the limit of open files stays as it is");
+    }
 }
 
 /// A mount that answers.
@@ -162,12 +180,29 @@ fn open_pond(
         wait_for_lock: (!is_mounted).then_some(WAIT_FOR_PREDECESSOR),
         ..defaults
     };
+    if fixed && at == At::Tip && !is_mounted {
+        wait_for_predecessor(pond)?;
+    }
     let steward = if fixed { Steward::open_read_only(pond, at, open)? } else { Steward::open(pond, open)? };
     if options.follow && !is_replica(&steward) {
         steward.close()?;
         return Err(MountError::NothingToFollow(pond.to_owned()));
     }
     Ok((steward, made))
+}
+
+/// Waits while a daemon that has lost its mount is still committing: that version is the newest one.
+fn wait_for_predecessor(pond: &Path) -> Result<(), MountError> {
+    let deadline = Instant::now() + WAIT_FOR_PREDECESSOR;
+    // Other commands take the lock as well, and they have nothing that somebody was promised.
+    let is_daemon = |holder: &LockHolder| {
+        let mut words = holder.command.split(' ');
+        words.any(|word| word == "mount" || word.ends_with("mount.fuse.pond"))
+    };
+    while lock_holder(pond)?.as_ref().is_some_and(is_daemon) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// Whether one version is shown for good.

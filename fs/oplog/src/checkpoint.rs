@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use deltalake::DeltaTableBuilder;
 use deltalake::checkpoints::create_checkpoint;
+use parking_lot::Mutex;
 use url::Url;
 
 use crate::action::{Add, Metadata, Protocol};
@@ -21,8 +22,12 @@ use crate::durable::{self, Existing};
 use crate::snapshot::{self, State};
 use crate::{At, DurableStore, OpLogError, Version};
 
+/// One at a time in this process: one without a digest yet is taken for a damaged one.
+static WRITING: Mutex<()> = Mutex::new(());
+
 /// Writes a checkpoint of `version` and blocks until it is durable. Call it from a thread that runs no async tasks.
 pub(crate) fn write(log: &Log, version: Version) -> Result<(), OpLogError> {
+    let _one_at_a_time = WRITING.lock();
     let failed = |why: String| OpLogError::Checkpoint { version, table: log.table().to_path_buf(), why };
     let expected = snapshot::load(log, At::Version(version))?;
     set_aside(log, &expected.damaged)?;

@@ -100,11 +100,14 @@ impl Replaced {
         listing: &Listing,
         names: &BTreeSet<String>,
     ) -> Result<BTreeMap<String, Replacement>, OpLogError> {
-        let mut known = self.0.lock();
         loop {
-            let unknown = names.iter().filter(|name| !known.replaced.contains_key(*name));
-            let Some(oldest) = unknown.filter_map(|name| data_file::txn_of_name(name)).min() else { break };
-            let end = known.read_from.map_or(listing.entries.len(), |from| {
+            let (oldest, read_from) = {
+                let known = self.0.lock();
+                let unknown = names.iter().filter(|name| !known.replaced.contains_key(*name));
+                (unknown.filter_map(|name| data_file::txn_of_name(name)).min(), known.read_from)
+            };
+            let Some(oldest) = oldest else { break };
+            let end = read_from.map_or(listing.entries.len(), |from| {
                 listing.entries.partition_point(|&version| version < from)
             });
             let versions = &listing.entries[end.saturating_sub(READ_AT_ONCE)..end];
@@ -115,7 +118,10 @@ impl Replaced {
             {
                 break;
             }
-            for (&version, entry) in versions.iter().zip(snapshot::read_entries(log, versions)?) {
+            // Without the lock: merges note what they replace while they keep commits waiting.
+            let entries = snapshot::read_entries(log, versions)?;
+            let mut known = self.0.lock();
+            for (&version, entry) in versions.iter().zip(entries) {
                 for remove in entry.actions.into_iter().filter_map(|action| action.remove) {
                     let timestamp = remove.deletion_timestamp.unwrap_or_default();
                     let replacement = Replacement { version: Version(version), timestamp };
@@ -125,6 +131,7 @@ impl Replaced {
             }
             known.read_from = Some(first);
         }
+        let known = self.0.lock();
         let asked = known.replaced.iter().filter(|(name, _)| names.contains(*name));
         Ok(asked.map(|(name, replacement)| (name.clone(), *replacement)).collect())
     }

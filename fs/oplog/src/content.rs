@@ -162,10 +162,10 @@ impl DataFiles {
     fn page(&self, number: u32, column: Column, row: u32) -> Result<(PageKey, Arc<Page>), ReadError> {
         let file = self.open.get_or_insert_with(&number, || self.open_named(number).map(Arc::new))?;
         let index = self.indexes.get_or_insert_with(&number, || {
-            let digests = self.digests.read();
-            let digest = digests.get(number as usize).and_then(|digest| digest.as_deref());
+            // A copy, as those who add files wait for the lock, and a disk may take its time.
+            let digest = self.digests.read().get(number as usize).cloned().flatten();
             let digest = digest.ok_or_else(|| ReadError::Corrupt("the log has no digests for it".into()))?;
-            unpanicked(|| PageIndex::read(&file, digest).map(Arc::new)).map_err(ReadError::Corrupt)?
+            unpanicked(|| PageIndex::read(&file, &digest).map(Arc::new)).map_err(ReadError::Corrupt)?
         })?;
         let place = index
             .place(column, row)

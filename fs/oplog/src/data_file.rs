@@ -161,7 +161,7 @@ pub(crate) fn write_rows<'a>(
     now: i64,
     effort: Effort<'_>,
 ) -> Result<Written<'a>, OpLogError> {
-    let name = format!("txn-{:010}-{}.parquet", txn_seq.0, Uuid::new_v4());
+    let name = new_name(txn_seq);
     let path = inflight.join(&name);
     let rows = plan.metadata.len() + plan.extents.len();
     if u32::try_from(rows).is_err() {
@@ -224,6 +224,11 @@ impl Write for Hashing<'_> {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+/// A name that no data file has yet, carrying a transaction.
+pub(crate) fn new_name(txn_seq: TxnSeq) -> String {
+    format!("txn-{:010}-{}.parquet", txn_seq.0, Uuid::new_v4())
 }
 
 /// A data file's name, carrying another transaction.

@@ -31,11 +31,17 @@ pub struct Drained {
 #[derive(Debug)]
 struct Place {
     path: PathBuf,
-    /// The name of the table's file that it has been given, if it has.
-    named: Option<TxnSeq>,
+    /// The name of the table's file that it has been given for this transaction, if it has.
+    named: Option<(TxnSeq, String)>,
 }
 
 impl Drained {
+    /// Has the next commit give it a new name: a name whose sync has failed once cannot be told to be durable by a sync
+    /// that succeeds.
+    pub(crate) fn distrust_name(&self) {
+        self.place.lock().named = None;
+    }
+
     /// Rows in the file.
     pub fn rows(&self) -> u64 {
         self.rows
@@ -95,16 +101,20 @@ impl OpLog {
     }
 
     fn name_one(&self, drained: &Drained, txn_seq: TxnSeq) -> Result<Add, OpLogError> {
-        let name = data_file::renamed(&drained.add.path, txn_seq);
         let mut place = drained.place.lock();
-        // An earlier commit that failed has named it already.
-        if place.named != Some(txn_seq) {
-            let target = self.layout().data().join(&name);
-            self.files()
-                .rename(drained.number, &name, || durable::rename(&place.path, &target))
-                .map_err(OpLogError::io("move", &place.path))?;
-            *place = Place { path: target, named: Some(txn_seq) };
-        }
+        let name = match &place.named {
+            // An earlier commit that failed has named it already.
+            Some((named, name)) if *named == txn_seq => name.clone(),
+            _ => {
+                let name = data_file::new_name(txn_seq);
+                let target = self.layout().data().join(&name);
+                self.files()
+                    .rename(drained.number, &name, || durable::rename(&place.path, &target))
+                    .map_err(OpLogError::io("move", &place.path))?;
+                *place = Place { path: target, named: Some((txn_seq, name.clone())) };
+                name
+            }
+        };
         Ok(Add { path: name, ..drained.add.clone() })
     }
 

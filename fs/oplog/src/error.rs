@@ -265,6 +265,11 @@ impl OpLogError {
         matches!(self.errno(), libc::ENOSPC | libc::EDQUOT)
     }
 
+    /// Whether there are too many open files: the same call may succeed once some are closed.
+    pub fn is_out_of_files(&self) -> bool {
+        matches!(self.errno(), libc::EMFILE | libc::ENFILE)
+    }
+
     /// Names the action and the file of an I/O error.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpLogError {
         move |source| OpLogError::Io { action, path: path.to_path_buf(), source }

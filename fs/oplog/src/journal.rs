@@ -72,11 +72,11 @@ pub enum JournalError {
     },
     /// An earlier write or fsync of the current segment failed, so nobody knows what of it is on disk.
     #[error(
-        "the journal segment {path} failed earlier; all rows that no commit holds must be journaled again (restart)",
+        "the journal {path} failed earlier; all rows that no commit holds must be journaled again (restart)",
         path = path.display()
     )]
     MustRestart {
-        /// The segment.
+        /// Its directory.
         path: PathBuf,
     },
     /// Nothing may be journaled here.
@@ -184,6 +184,8 @@ struct State {
     base: Base,
     /// Whether there is a spare.
     spare: bool,
+    /// Whether a restart has begun and no frame holds yet what it was to save.
+    restarting: bool,
     encoder: FrameEncoder,
 }
 
@@ -215,7 +217,7 @@ impl Journal {
         let next = ended.iter().map(|segment| segment.number + 1).max().unwrap_or(1);
         let encoder = FrameEncoder::new().map_err(|why| JournalError::Encode { why })?;
         let spare = directory.join(SPARE).exists();
-        let state = State { ended, current: Current::None, next, base, spare, encoder };
+        let state = State { ended, current: Current::None, next, base, spare, restarting: false, encoder };
         Ok(Journal { directory: directory.to_path_buf(), pond_id, state: Mutex::new(state) })
     }
 
@@ -241,8 +243,8 @@ impl Journal {
     /// [`Journal::restart`] succeeds.
     pub fn append(&self, rows: &[&[Row]]) -> Result<(), JournalError> {
         let mut state = self.state.lock();
-        if let Current::Failed(segment) = &state.current {
-            return Err(JournalError::MustRestart { path: segment.path.clone() });
+        if state.must_restart() {
+            return Err(JournalError::MustRestart { path: self.directory.clone() });
         }
         self.write(&mut state, rows)
     }
@@ -251,13 +253,20 @@ impl Journal {
     /// a commit that is under way included, whether they were journaled before or not.
     pub fn restart(&self, rows: &[&[Row]]) -> Result<(), JournalError> {
         let mut state = self.state.lock();
-        self.end(&mut state)?;
-        self.write(&mut state, rows)
+        // One that was begun for this and has taken nothing will do.
+        if !matches!(&state.current, Current::Open { segment, .. } if segment.frames == 0) {
+            self.end(&mut state)?;
+        }
+        // Until a frame holds all of them: what failed may hold some of them no more.
+        state.restarting = true;
+        self.write(&mut state, rows)?;
+        state.restarting = false;
+        Ok(())
     }
 
     /// Whether [`Journal::restart`] is due.
     pub fn must_restart(&self) -> bool {
-        matches!(self.state.lock().current, Current::Failed(_))
+        self.state.lock().must_restart()
     }
 
     /// Ends the current segment: it is synced here, and the next append begins a new one. Call it when a cut is taken,
@@ -298,7 +307,12 @@ impl Journal {
             let failed = oldest.failed;
             // What failed is not to be trusted with anything new.
             if state.spare || failed || oldest.bytes > LARGEST_SPARE {
-                durable::remove(&oldest.path).map_err(JournalError::io("remove", &oldest.path))?;
+                match durable::remove(&oldest.path) {
+                    Ok(()) => {}
+                    // Removed the last time, when what follows failed.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(JournalError::io("remove", &oldest.path)(error)),
+                }
             } else {
                 let spare = self.directory.join(SPARE);
                 durable::rename(&oldest.path, &spare).map_err(JournalError::io("move", &oldest.path))?;
@@ -545,6 +559,10 @@ impl Journal {
 }
 
 impl State {
+    fn must_restart(&self) -> bool {
+        self.restarting || matches!(self.current, Current::Failed(_))
+    }
+
     fn encode(&mut self, rows: &[&[Row]]) -> Result<Option<Payload>, JournalError> {
         self.encoder.encode(rows).map_err(|why| JournalError::Encode { why })
     }

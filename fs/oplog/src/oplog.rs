@@ -97,8 +97,6 @@ pub struct OpLog {
     /// The data files of the newest version.
     live: Live,
     replaced: Replaced,
-    /// Held while a checkpoint is written: one without a digest yet is taken for a damaged one.
-    checkpointing: Mutex<()>,
     /// Numbers of files that were read ahead of the position.
     ahead: Mutex<BTreeMap<String, u32>>,
     /// Held while a commit is under way; says why there can be no more.
@@ -263,7 +261,6 @@ impl OpLog {
             timeline: AtomicU64::new(0),
             live,
             replaced: Replaced::default(),
-            checkpointing: Mutex::default(),
             ahead: Mutex::default(),
             commit: Mutex::new(writable),
             pause: OnceLock::new(),
@@ -351,11 +348,15 @@ impl OpLog {
         }
         let next = Next::after(&last, cut_lsn, self.timeline());
         let named = self.name_drained(drained, next.txn_seq)?;
-        let written = write_files(&self.layout, rows, next.txn_seq, next.timestamp, self.effort())?;
-        if written.is_empty() && !named.is_empty() {
-            let data = self.layout.data();
-            durable::sync_directory(&data).map_err(OpLogError::io("fsync", &data))?;
-        }
+        let written = write_files(&self.layout, rows, next.txn_seq, next.timestamp, self.effort())
+            .and_then(|written| {
+                if written.is_empty() && !named.is_empty() {
+                    let data = self.layout.data();
+                    durable::sync_directory(&data).map_err(OpLogError::io("fsync", &data))?;
+                }
+                Ok(written)
+            })
+            .inspect_err(|_| drained.iter().for_each(|drained| drained.distrust_name()))?;
         let drained_rows: u64 = drained.iter().map(|drained| drained.rows()).sum();
         let put = entry(&next, self.identity.pond_id, origin, Vec::new(), &written, (&named, drained_rows))
             .map_err(|error| OpLogError::Encode {
@@ -413,7 +414,6 @@ impl OpLog {
     }
 
     pub(crate) fn checkpoint_at(&self, version: Version) -> Result<(), OpLogError> {
-        let _one_at_a_time = self.checkpointing.lock();
         checkpoint::write(&self.log, version)
     }
 

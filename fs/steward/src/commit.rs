@@ -193,8 +193,12 @@ impl Committer {
     /// One version (or an older one) holds everything issued before the call.
     pub(crate) fn commit_now(&self) -> Result<Position, StewardError> {
         let mut ledger = self.ledger.lock();
-        if ledger.all_committed() && !self.fs.is_dirty() {
-            return Ok(self.log.position());
+        while ledger.all_committed() && !self.fs.is_dirty() {
+            // What has just landed those who run after commits hear of before the attempt ends.
+            if ledger.attempts_ended == ledger.attempts_started {
+                return Ok(self.log.position());
+            }
+            self.ended.wait(&mut ledger);
         }
         let attempt = ledger.attempts_started + 1;
         ledger.requested = true;
@@ -344,6 +348,8 @@ impl Committer {
             self.refuse_writes(&error.to_string(), false);
         } else if error.is_full() {
             tracing::warn!(%error, "the disk is full; changes stay in memory until there is room");
+        } else if error.is_out_of_files() {
+            tracing::warn!(%error, "too many files are open; changes stay in memory until some are closed");
         } else {
             let why = format!(
                 "{error}; what is not yet committed is kept and tried again, mount anew once it is repaired"

@@ -110,10 +110,16 @@ impl Committer {
         }
     }
 
+    /// From now on nothing gives way: the pond is being closed.
+    pub(crate) fn hurry(&self) {
+        self.ledger().closing = true;
+    }
+
     /// Whether somebody waits for a commit or soon will for room, or it has taken long enough.
     fn is_hurried(&self) -> bool {
         let ledger = self.ledger();
         ledger.stop
+            || ledger.closing
             || ledger.requested
             || ledger.hurried_from.is_some_and(|from| from <= Instant::now())
             || self.fs.dirty_bytes() >= self.room.hurry

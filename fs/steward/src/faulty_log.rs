@@ -75,7 +75,7 @@ impl FaultyLog {
     fn write_frame(&self, rows: &[&[Row]], restart: bool) -> Result<(), JournalError> {
         let mut state = self.state.lock();
         if state.must_restart && !restart {
-            return Err(JournalError::MustRestart { path: PathBuf::from("journal/1") });
+            return Err(JournalError::MustRestart { path: PathBuf::from("journal") });
         }
         let spared = restart && state.restarts_succeed;
         match state.journal_faults.pop_front().filter(|_| !spared) {

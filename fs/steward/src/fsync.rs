@@ -75,7 +75,7 @@ impl Fsync {
                 }
                 std::mem::take(&mut queue.waiting)
             };
-            let result = self.make_durable(LARGEST_FRAME);
+            let result = self.make_durable(Some(LARGEST_FRAME));
             for done in waiting {
                 done(result.clone().map_err(Error::from));
             }
@@ -89,8 +89,9 @@ impl Fsync {
     }
 
     /// Everything issued before the call is in a durable frame or version. With more content than `largest_frame`,
-    /// bytes, not yet journaled, a commit is made instead. Only one thread may be in here.
-    pub(crate) fn make_durable(&self, largest_frame: u64) -> Result<(), StorageError> {
+    /// bytes, not yet journaled, or some that was drained, a commit is made instead; without that bound never. Only one
+    /// thread may be in here.
+    pub(crate) fn make_durable(&self, largest_frame: Option<u64>) -> Result<(), StorageError> {
         let committer = &self.committer;
         let (uncommitted, unjournaled, may_commit) = {
             let mut ledger = committer.ledger();
@@ -105,7 +106,8 @@ impl Fsync {
         let batches = if committer.log.must_restart() { uncommitted } else { unjournaled };
         let content: u64 = batches.iter().map(|batch| batch.bytes).sum();
         // No frame names a content file.
-        if may_commit && (content > largest_frame || batches.iter().any(Batch::leaves_memory)) {
+        let is_bulk = |largest| content > largest || batches.iter().any(Batch::leaves_memory);
+        if may_commit && largest_frame.is_some_and(is_bulk) {
             return match committer.commit_now() {
                 Ok(_) => Ok(()),
                 Err(StewardError::NotCommitted { reason, .. }) => Err(reason),

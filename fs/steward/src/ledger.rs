@@ -92,6 +92,8 @@ pub(crate) struct Ledger {
     pub(crate) drains_ended: u64,
     /// Whether a commit is wanted without waiting for the interval.
     pub(crate) requested: bool,
+    /// Whether the pond is being closed, so that nothing gives way to other programs any more.
+    pub(crate) closing: bool,
     /// While a commit is under way, when it stops giving way to other programs.
     pub(crate) hurried_from: Option<Instant>,
     /// Why the last commit failed; `None` once one has succeeded.

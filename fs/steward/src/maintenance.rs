@@ -33,6 +33,9 @@ const MANY_FILES: usize = 128;
 /// A read that began before its file was replaced is over after this.
 const READS: Duration = Duration::from_secs(10);
 
+/// So often background work that keeps its pace looks whether it is to end.
+const NAP: Duration = Duration::from_millis(20);
+
 /// In the background cleaning is done so often, and old versions are looked for.
 const CLEAN_PERIOD: Duration = Duration::from_secs(600);
 
@@ -194,7 +197,10 @@ impl Maintenance {
     /// Keeps background work from taking the disk for itself, unless files pile up; false when it is to end.
     fn pace(&self, bytes: u64) -> bool {
         if self.oplog.small_files(&MergeLimits::default()) < MANY_FILES {
-            std::thread::sleep(Duration::from_secs_f64(bytes as f64 / RATE as f64));
+            let until = Instant::now() + Duration::from_secs_f64(bytes as f64 / RATE as f64);
+            while !self.is_stopping() && Instant::now() < until {
+                std::thread::sleep(until.saturating_duration_since(Instant::now()).min(NAP));
+            }
         }
         !self.is_stopping()
     }

@@ -4,6 +4,7 @@
 //! It is a preallocated file that is given up when a commit or an fsync meets ENOSPC and made again once there
 //! is room. While it is given up, its size still counts as taken, so that writers do not eat it.
 
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -104,10 +105,18 @@ fn preallocate(path: &Path, bytes: u64) -> std::io::Result<()> {
     let file = durable::make_empty_file(path)?;
     let length = libc::off_t::try_from(bytes).map_err(|_| std::io::ErrorKind::InvalidInput)?;
     // SAFETY: the descriptor is open for as long as `file` lives.
-    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } != 0 {
-        return Err(std::io::Error::last_os_error());
+    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } == 0 {
+        return Ok(());
     }
-    Ok(())
+    let error = std::io::Error::last_os_error();
+    match error.raw_os_error() {
+        // What cannot set blocks aside takes them for bytes that are written.
+        Some(libc::EOPNOTSUPP | libc::ENOSYS) => {
+            std::io::copy(&mut std::io::repeat(0).take(bytes), &mut &file)?;
+            file.sync_all()
+        }
+        _ => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -194,6 +194,7 @@ impl Steward {
         let Some(Running { lock, mut threads }) = running.take() else {
             return Ok(self.position());
         };
+        self.committer.hurry();
         // First, so that factories get all versions that there will be.
         self.end_maintenance(&mut threads);
         // The next attempt's error counts.
@@ -206,7 +207,7 @@ impl Steward {
         self.end_journal(&mut threads);
         let result = self.committer.commit_now().map_err(|error| match error {
             StewardError::NotCommitted { reason, .. } => StewardError::ClosedUncommitted {
-                in_journal: self.fsync.make_durable(u64::MAX).is_ok(),
+                in_journal: self.fsync.make_durable(None).is_ok(),
                 rows: self.committer.ledger().rows(),
                 reason,
             },

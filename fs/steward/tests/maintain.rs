@@ -84,6 +84,39 @@ fn digest_at(pond: &Path, version: Version) -> String {
     digest(steward.fs())
 }
 
+/// What tells files of unfinished transactions from those that were replaced is needed for nothing else.
+#[test]
+fn a_damaged_entry_of_long_ago_keeps_nobody_from_opening_the_pond() {
+    let directory = tempfile::tempdir().unwrap();
+    let pond = directory.path().join("pond");
+    Steward::init(&pond).unwrap();
+    let slow = || OpenOptions { commit_interval: Duration::from_secs(3600), ..OpenOptions::default() };
+    let steward = Steward::open(&pond, slow()).unwrap();
+    for n in 0..70 {
+        let name = format!("file {n}");
+        steward
+            .fs()
+            .make(&Caller::root(), NodeId::ROOT, name.as_bytes(), Make::File { mode: 0o644 })
+            .unwrap();
+        steward.sync().unwrap();
+    }
+    steward.maintain(&MaintainOptions::default(), &|_| {}).unwrap();
+    steward.close().unwrap();
+    let before = digest(steward.fs());
+    drop(steward);
+    let entry = pond.join(format!("data/_delta_log/{:020}.json", 30));
+    fs::write(&entry, "no longer what it was").unwrap();
+
+    let steward = Steward::open(&pond, slow()).unwrap();
+    assert_eq!(digest(steward.fs()), before);
+    let notes = steward.status().notes;
+    assert!(
+        notes.iter().any(|note| note.contains(entry.file_name().unwrap().to_str().unwrap())),
+        "{notes:?}"
+    );
+    steward.close().unwrap();
+}
+
 #[test]
 fn a_pond_that_is_committed_to_without_a_pause_stays_small() {
     let commits = scaled(700);

@@ -211,6 +211,19 @@ fn what_was_drained_goes_into_the_journal_where_nothing_can_be_committed() {
 }
 
 #[test]
+fn closing_puts_what_was_drained_into_the_journal_where_commits_fail() {
+    let rig = Rig::new(NEVER, BUDGET);
+    let file = touch(&rig, "a");
+    drained(&rig, file, 0, 1);
+    rig.log.state.lock().commit_faults.extend([Fault::Errno(libc::EIO); 4]);
+    assert!(rig.committer.commit_now().is_err());
+    rig.fsync.make_durable(None).unwrap();
+    let state = rig.log.state.lock();
+    assert_eq!((state.versions, state.attempts), (0, 1));
+    assert_eq!(state.frames.concat().iter().max().unwrap().0, rig.fs.last_lsn());
+}
+
+#[test]
 fn whatever_is_committed_while_content_is_drained_is_a_prefix() {
     let rig = Rig::new(Duration::from_millis(3), BUDGET);
     let file = touch(&rig, "a");
