@@ -287,7 +287,8 @@ fn umount_tells_what_is_still_to_be_pushed() {
     // The store is gone, and a file in its place.
     fs::rename(&store, bed.path("elsewhere")).unwrap();
     fs::write(&store, "").unwrap();
-    fs::write(mounted.at("a"), "one").unwrap();
+    // One operation, so that it is one version whenever it is committed.
+    fs::create_dir(mounted.at("a")).unwrap();
     let text = mounted.umount();
     assert!(
         text.contains("Still to be pushed by /etc/system.d/10-remote: 1 version; the next mount"),

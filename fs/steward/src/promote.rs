@@ -146,7 +146,8 @@ mod tests {
         Steward::init(pond.path()).unwrap();
         let mut registry = Registry::empty();
         registry.register(Arc::new(Remote));
-        let options = OpenOptions { registry, ..OpenOptions::default() };
+        let hour = Duration::from_secs(3600);
+        let options = OpenOptions { registry, commit_interval: hour, ..OpenOptions::default() };
         let steward = Steward::open(pond.path(), options.clone()).unwrap();
         steward.mknod("remote", "/etc/system.d/1", b"").unwrap();
         steward.sync().unwrap();

@@ -155,7 +155,11 @@ fn every_version_is_a_prefix_of_the_operations() {
     let place = Place::with_pond();
     let options = OpenOptions { commit_interval: Duration::from_millis(3), ..OpenOptions::default() };
     let steward = open(&place.pond, options);
-    for i in 0..500 {
+    let mut written = 0;
+    // However slow the disk, some versions hold a part.
+    while written < 500 || steward.position().version <= Version(3) && written < 10_000 {
+        let i = written;
+        written += 1;
         write(&steward, &format!("{i:04}"), b"x").unwrap();
         if i % 20 == 0 {
             std::thread::sleep(Duration::from_millis(5));
@@ -181,7 +185,7 @@ fn every_version_is_a_prefix_of_the_operations() {
         assert!(names.len() >= last);
         last = names.len();
     }
-    assert_eq!(last, 500);
+    assert_eq!(last, written);
 }
 
 #[test]

@@ -165,7 +165,7 @@ pub struct Pair {
 impl Pair {
     pub fn new() -> Self {
         let place = super::Place::with_pond();
-        let source = place.open();
+        let source = super::open(&place.pond, super::by_hand());
         super::write(&source, "a", b"one").unwrap();
         source.commit_now().unwrap();
         let replica = place.dir.path().join("replica");
