@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use url::Url;
 
 use crate::action::{Add, Metadata, Protocol};
+use crate::data_file::unpanicked;
 use crate::delta::{self, Log};
 use crate::durable::{self, Existing};
 use crate::snapshot::{self, State};
@@ -36,22 +37,25 @@ pub(crate) fn write(log: &Log, version: Version) -> Result<(), OpLogError> {
     let store = Arc::new(DurableStore::new(log.table()));
     let url = Url::parse("memory:///").map_err(|error| failed(error.to_string()))?;
     // The kernel blocks within async tasks and hands work to others, which needs a runtime of two threads.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("checkpoint")
-        .enable_all()
-        .build()
-        .map_err(|error| failed(error.to_string()))?;
-    runtime
-        .block_on(async {
+    let make = || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("checkpoint")
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        let made = runtime.block_on(async {
             let table = DeltaTableBuilder::from_url(url.clone())?
                 .with_storage_backend(store, url)
                 .with_version(version.0)
                 .load()
                 .await?;
             create_checkpoint(&table, None).await
-        })
-        .map_err(|error| failed(error.to_string()))?;
+        });
+        made.map_err(|error| error.to_string())
+    };
+    // It panics where the system grants no thread.
+    unpanicked(make).and_then(|made| made).map_err(failed)?;
     let path = log.checkpoint_path(version);
     let bytes = fs::read(&path).map_err(OpLogError::io("read", &path))?;
     let mut found = State::default();
