@@ -7,6 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::wait::wait_until;
+
 /// How long a program may take unless told otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -68,6 +70,17 @@ pub fn run(command: &mut Command) -> Finished {
 #[track_caller]
 pub fn succeed(command: &mut Command) -> String {
     run(command).success()
+}
+
+/// Runs a program that unmounts something and must exit with 0. A program that another test is starting has our descriptors
+/// between its fork and its exec, and keeps the mount busy for that moment.
+#[track_caller]
+pub fn unmount(command: &mut Command) {
+    wait_until("the mount is not busy", Duration::from_secs(10), || {
+        let ended = run(command);
+        assert!(ended.status.success() || ended.stderr.contains("busy"), "{ended}");
+        ended.status.success().then_some(())
+    });
 }
 
 /// Runs a program to its end. Its output goes through files, not pipes: a daemon that it leaves behind must

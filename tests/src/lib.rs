@@ -24,7 +24,7 @@ pub mod tree;
 pub mod wait;
 
 pub use binary::pond_binary;
-pub use command::{Finished, run, succeed};
+pub use command::{Finished, run, succeed, unmount};
 pub use content::Random;
 pub use pond::TestPond;
 pub use wait::wait_until;

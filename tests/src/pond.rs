@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::binary::pond_binary;
-use crate::command::{Finished, run, wait_for};
+use crate::command::{Finished, run, unmount, wait_for};
 use crate::processes::{self, MARK};
 use crate::tools::need_root;
 use crate::tree::c_path;
@@ -175,7 +175,7 @@ impl TestPond {
     /// Unmounts what is mounted somewhere.
     #[track_caller]
     pub fn umount_at(&self, mountpoint: &Path) {
-        run(self.command().arg("umount").arg(mountpoint)).success();
+        unmount(self.command().arg("umount").arg(mountpoint));
     }
 
     /// Unmounts and mounts at once.

@@ -44,7 +44,7 @@ pub fn signal(pid: i32, signal: i32) {
 /// SIGKILL, and waits until it has taken effect.
 pub fn kill_and_wait(pid: i32) {
     signal(pid, libc::SIGKILL);
-    wait_for_end(pid, Duration::from_secs(20));
+    wait_for_end(pid, Duration::from_secs(60));
 }
 
 /// Waits for a process that is not our child.

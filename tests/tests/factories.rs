@@ -79,8 +79,8 @@ fn a_factory_that_fails_is_told_of_and_catches_up_and_no_commit_fails() {
     let pond = TestPond::mounted();
     let log = pond.host("not-there-yet/commits");
     make_exec_log(&pond, "/etc/system.d/10-log", &log);
-    fs::write(pond.path("file"), "x").unwrap();
     let before = pond.version();
+    fs::write(pond.path("file"), "x").unwrap();
     let told = pond.try_pond(["sync"]).failure(1);
     assert!(told.contains("/etc/system.d/10-log"), "{told}");
     assert!(pond.version() > before, "the commit stands");

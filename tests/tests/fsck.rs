@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pond_tests::scale::scaled;
 use pond_tests::tree::{self, Also};
-use pond_tests::{Random, TestPond, run};
+use pond_tests::{Random, TestPond, run, wait_until};
 use serde_json::Value;
 
 /// What `pond fsck --json` with these arguments printed: its objects, and whether it exited with 0.
@@ -26,7 +27,8 @@ fn findings(values: &[Value]) -> Vec<&Value> {
 
 /// Small and large files, in versions, with checkpoints; the last changes only in the journal.
 fn busy_pond() -> (TestPond, BTreeMap<String, Vec<u8>>) {
-    let pond = TestPond::mounted();
+    // Each version holds whole files.
+    let pond = TestPond::mounted_with(&["-o", "commit=3600"]);
     let mut random = Random::new(8);
     let mut files = BTreeMap::new();
     for number in 0..70u8 {
@@ -40,6 +42,7 @@ fn busy_pond() -> (TestPond, BTreeMap<String, Vec<u8>>) {
         files.insert(name, content);
         pond.sync();
     }
+    wait_for_checkpoint(&pond);
     // What an fsync promised and no version holds: the daemon is killed before it commits.
     for number in 70..75u8 {
         let (name, content) = (format!("file-{number:02}"), random.bytes(5000));
@@ -50,6 +53,22 @@ fn busy_pond() -> (TestPond, BTreeMap<String, Vec<u8>>) {
     }
     pond.kill();
     (pond, files)
+}
+
+/// Waits until there is a checkpoint, which is made beside the commits. Its digest is the last that is written of it.
+fn wait_for_checkpoint(pond: &TestPond) {
+    wait_until("a checkpoint and its digest are written", Duration::from_secs(60), || {
+        let mut names = names_of(&pond.directory().join("data/_delta_log")).into_iter();
+        names.find(|name| name.starts_with("_pond_checkpoint.") && name.ends_with(".blake3"))
+    });
+}
+
+fn names_of(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 /// Everything whose bytes matter.
@@ -137,7 +156,7 @@ fn a_mounted_pond_is_checked_without_disturbing_it() {
         });
         let checks: Vec<_> = (0..8)
             .map(|_| {
-                std::thread::sleep(std::time::Duration::from_millis(200));
+                std::thread::sleep(Duration::from_millis(200));
                 fsck(&pond, &[])
             })
             .collect();
@@ -174,6 +193,7 @@ fn repair_takes_lost_files_from_the_backup() {
         fs::write(pond.path(format!("file-{number}")), random.bytes(10_000 + number * 100)).unwrap();
         pond.sync();
     }
+    wait_for_checkpoint(&pond);
     pond.pond(["control", "set", "factory_mode:exec-log", "y"]);
     let before = tree::look_at(pond.mountpoint());
     pond.umount();
@@ -191,7 +211,9 @@ fn repair_takes_lost_files_from_the_backup() {
     let newest: u64 = pond.json(["log", "-n", "1"])[0]["version"].as_u64().unwrap();
     let (first, last) = (data(0), data(newest));
     let entries = [20, newest].map(|version| directory.join(format!("data/_delta_log/{version:020}.json")));
-    let checkpoint = directory.join(format!("data/_delta_log/{:020}.checkpoint.parquet", 64));
+    let log = directory.join("data/_delta_log");
+    let mut checkpoints = names_of(&log).into_iter().filter(|name| name.ends_with(".checkpoint.parquet"));
+    let checkpoint = log.join(checkpoints.next_back().unwrap());
     damage(&first);
     damage(&last);
     entries.iter().for_each(|entry| damage(entry));

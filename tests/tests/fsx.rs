@@ -17,7 +17,8 @@ use pond_tests::{TestPond, tools::tool, tree};
 fn a_file_holds_what_was_written_to_it_also_after_a_remount() {
     let operations: u64 = scaled("POND_FSX_OPERATIONS", 10_000);
     let seeds: u64 = scaled("POND_FSX_SEEDS", 2);
-    let pond = TestPond::with_patience(Duration::from_secs(120 + seeds * operations / 100));
+    let limit = 180 + 3 * operations / 100;
+    let pond = TestPond::with_patience(Duration::from_secs(120 + seeds * limit));
     pond.mount_with(&["-o", "commit=0.2"]);
     let configuration = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/fsx.toml");
     let with_msync = without_line(&configuration, "nomsyncafterwrite", pond.host("msync.toml"));
@@ -28,7 +29,7 @@ fn a_file_holds_what_was_written_to_it_also_after_a_remount() {
         let mut fsx = Command::new(tool("fsx"));
         fsx.arg("-q").arg("-f").arg(configuration).args(["-N", &operations.to_string()]);
         fsx.args(["-S", &seed.to_string()]).arg("-P").arg(pond.host_directory(&format!("artifacts-{seed}")));
-        let finished = run_within(fsx.arg(&file), Duration::from_secs(60 + operations / 100));
+        let finished = run_within(fsx.arg(&file), Duration::from_secs(limit));
         assert!(finished.status.success(), "seed {seed}: {finished}");
         println!("seed {seed}: {operations} operations in {:?}", finished.took);
         let before = fs::metadata(&file).unwrap().len();

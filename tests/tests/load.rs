@@ -17,7 +17,9 @@ const NOT_ABOUT_FILES: &str = "bind-mount,binderfs,eventfd,fiemap,ioprio,procfs,
 #[test]
 fn fio_reads_back_what_it_wrote_in_order_and_at_random() {
     let mebibytes: u64 = scaled("POND_FIO_MIB", 8);
-    let pond = TestPond::mounted();
+    let limit = Duration::from_secs(360 + 12 * mebibytes);
+    let pond = TestPond::with_patience(3 * limit);
+    pond.mount();
     for mode in ["write", "randwrite"] {
         let mut fio = Command::new(tool("fio"));
         // Not a name that something here has already: all jobs would then share the one file of that name.
@@ -25,7 +27,7 @@ fn fio_reads_back_what_it_wrote_in_order_and_at_random() {
         fio.args(["--verify_fatal=1", "--do_verify=1", "--group_reporting"]);
         fio.arg(format!("--rw={mode}")).arg(format!("--size={mebibytes}m"));
         fio.arg(format!("--directory={}", pond.mountpoint().display())).current_dir(pond.host("."));
-        let finished = run_within(&mut fio, Duration::from_secs(120 + mebibytes * 4));
+        let finished = run_within(&mut fio, limit);
         println!("{}", finished.success());
     }
     pond.umount();
@@ -34,10 +36,12 @@ fn fio_reads_back_what_it_wrote_in_order_and_at_random() {
 #[test]
 fn dbench_is_clean() {
     let seconds: u64 = scaled("POND_DBENCH_SECONDS", 3);
-    let pond = TestPond::mounted();
+    let limit = Duration::from_secs(360 + 9 * seconds);
+    let pond = TestPond::with_patience(2 * limit);
+    pond.mount();
     let mut dbench = Command::new(tool("dbench"));
     dbench.args(["-t", &seconds.to_string(), "-D"]).arg(pond.mountpoint()).arg("4");
-    let finished = run_within(&mut dbench, Duration::from_secs(120 + 3 * seconds));
+    let finished = run_within(&mut dbench, limit);
     println!("{finished}");
     let text = finished.success();
     assert!(text.contains("Throughput"), "{text}");

@@ -1,7 +1,7 @@
 //! Databases under load while the daemon dies at one step to the disk after another: intact by their own checks, every
 //! transaction that was acknowledged is there, and the sums are right.
 //!
-//! `POND_DATABASE_ROUNDS` (default 2) deaths in each test.
+//! `POND_DATABASE_ROUNDS` (default 2) deaths in each test, and more until something was committed before one.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -18,7 +18,7 @@ use pond_tests::scale::scaled;
 use pond_tests::tools::tool;
 use pond_tests::{Random, TestPond};
 
-use crate::failpoint::{daemon, expect_deaths, mount_to_die, some_step};
+use crate::failpoint::{MORE_ROUNDS, daemon, deaths, expect_deaths, goes_on, mount_to_die, some_step};
 
 /// Steps of a round, at most.
 const STEPS: u64 = 800;
@@ -31,7 +31,7 @@ fn rounds() -> u64 {
 }
 
 fn pond() -> TestPond {
-    TestPond::with_patience(Duration::from_secs(600 + 120 * rounds()))
+    TestPond::with_patience(Duration::from_secs(600 + 120 * (rounds() + MORE_ROUNDS)))
 }
 
 /// Kills the daemon, and mounts with one that will die; until one lives long enough to serve.
@@ -126,7 +126,10 @@ fn sqlite_survives(journal_mode: &str, synchronous: &str) {
     sqlite(&database, "CREATE TABLE t(writer, x, blob, PRIMARY KEY(writer, x)); CREATE INDEX i ON t(blob);");
     pond.sync();
     let mut acknowledged = vec![0; WRITERS as usize];
-    for round in 1..=rounds() {
+    let mut round = 0;
+    let committed = |acknowledged: &[u64]| acknowledged.iter().any(|&number| number > 0);
+    while goes_on(round, rounds(), committed(&acknowledged) && !deaths(&pond).is_empty()) {
+        round += 1;
         let daemon = mount_for_a_round(&pond, &mut random);
         let clients: Vec<Client> = (0..WRITERS)
             .map(|writer| {
@@ -164,7 +167,7 @@ fn sqlite_survives(journal_mode: &str, synchronous: &str) {
         }
         println!("round {round}: {acknowledged:?} transactions acknowledged and there");
     }
-    assert!(acknowledged.iter().any(|&number| number > 0), "nothing was ever committed");
+    assert!(committed(&acknowledged), "nothing was ever committed");
     expect_deaths(&pond);
     pond.umount();
 }
@@ -193,7 +196,9 @@ fn postgresql_survives_whatever_step_the_daemon_died_at() {
     postgres.stop();
     let mut acknowledged = 0;
     let mut transactions = 0;
-    for round in 1..=rounds() {
+    let mut round = 0;
+    while goes_on(round, rounds(), transactions > 0 && acknowledged > 0 && !deaths(&pond).is_empty()) {
+        round += 1;
         let daemon = mount_for_a_round(&pond, &mut random);
         // The daemon may die while the server starts, and then neither it nor its clients get far.
         let started = postgres.try_start();

@@ -2,7 +2,7 @@
 //! as it comes: while it opens and recovers, under load, in the background, while it unmounts. What
 //! must hold is the same as where it is killed at a random moment.
 //!
-//! `POND_FAILPOINT_ROUNDS` (default 6) deaths.
+//! `POND_FAILPOINT_ROUNDS` (default 6) deaths, and more as long as all of them were while it opened.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,6 +23,15 @@ const LAST_WORDS: &str = "POND_FAILPOINT: killed before step ";
 /// Steps of a round, at most: enough for some commits.
 const STEPS: u64 = 250;
 
+/// Rounds beyond those that were asked for, at most.
+pub const MORE_ROUNDS: u64 = 20;
+
+/// Whether a suite that has done so many rounds does another: as many as were asked for, and more as long as they have
+/// not shown what it is about.
+pub fn goes_on(done: u64, asked_for: u64, shown: bool) -> bool {
+    done < asked_for || (!shown && done < asked_for + MORE_ROUNDS)
+}
+
 /// Mounts, with a daemon that does not survive its step of this number.
 pub fn mount_to_die(pond: &TestPond, step: u64, options: &str) -> Finished {
     let mut command = pond.command();
@@ -30,7 +39,8 @@ pub fn mount_to_die(pond: &TestPond, step: u64, options: &str) -> Finished {
     run(&mut command)
 }
 
-/// The steps at which daemons of this pond have died, by the kind of file that the step was on.
+/// The steps at which daemons of this pond have died, by the kind of file that the step was on. Those that died while they
+/// opened it are not among them: until it serves, a daemon talks to its starter and not to the log.
 pub fn deaths(pond: &TestPond) -> BTreeMap<&'static str, u64> {
     let log = fs::read(pond.directory().join("log")).unwrap_or_default();
     let mut deaths = BTreeMap::new();
@@ -73,7 +83,7 @@ pub fn died(daemon: i32) -> bool {
 fn survives(writers: usize) {
     let rounds = scaled("POND_FAILPOINT_ROUNDS", 6);
     let mut random = crate::random();
-    let pond = TestPond::with_patience(Duration::from_secs(300 + 30 * rounds));
+    let pond = TestPond::with_patience(Duration::from_secs(300 + 30 * (rounds + MORE_ROUNDS)));
     pond.mount();
     let roots: Vec<_> = (0..writers).map(|writer| pond.path(format!("writer-{writer}"))).collect();
     for root in &roots {
@@ -82,7 +92,7 @@ fn survives(writers: usize) {
     File::open(pond.mountpoint()).unwrap().sync_all().unwrap();
     let (mut recovering, mut working, mut unmounting) = (0, 0, 0);
     let mut round = 0;
-    while round < rounds {
+    while goes_on(round, rounds, !deaths(&pond).is_empty()) {
         let mut loads: Vec<Load> = roots.iter().map(|root| Load::new(root, random.number())).collect();
         pond.kill();
         let options = *random.choose(&["commit=0.02", "commit=0.2"]);

@@ -33,7 +33,8 @@ pub fn play(what: &str, fill: impl FnOnce(&TestPond, u64) -> Filled) {
     pond.mount();
     plant(&pond);
     pond.sync();
-    assert!(available(pond.mountpoint()) <= disk.free(), "the pond promises what the disk does not have");
+    let Room { told, most, .. } = Room::of(&pond, &disk);
+    assert!(told <= most, "the pond promises what the disk does not have");
 
     let watching = AtomicBool::new(true);
     let (filled, longest) = thread::scope(|scope| {
@@ -56,10 +57,10 @@ pub fn play(what: &str, fill: impl FnOnce(&TestPond, u64) -> Filled) {
     // What was accepted is committed, for which there must still be room, and nothing is promised that is not there.
     pond.sync();
     assert_unharmed(&filled);
-    let left = available(pond.mountpoint());
-    println!("{what}: statfs says {} KiB, the disk has {} KiB", left >> 10, disk.free() >> 10);
-    assert!(left <= disk.free(), "the pond promises {left} bytes of {}", disk.free());
-    assert!(left < 4 << 20, "ENOSPC, and {left} bytes left");
+    let Room { told, most, .. } = Room::of(&pond, &disk);
+    println!("{what}: statfs says {} KiB, the disk has {} KiB", told >> 10, most >> 10);
+    assert!(told <= most, "the pond promises {told} bytes of {most}");
+    assert!(told < 4 << 20, "ENOSPC, and {told} bytes left");
 
     // Everything may be removed. Deletes take room as well: as many as the reserve has room for are committed now.
     let (gone, kept) = filled.accepted.split_at(filled.accepted.len().div_ceil(2));
@@ -82,11 +83,11 @@ pub fn play(what: &str, fill: impl FnOnce(&TestPond, u64) -> Filled) {
     });
     fs::write(pond.path("much"), Random::new(15).bytes(4 << 20)).expect("there is room for much");
     pond.sync();
-    let (told, free) = (available(pond.mountpoint()), disk.free());
-    println!("{what}: with room again statfs says {} KiB, the disk has {} KiB", told >> 10, free >> 10);
+    let Room { told, least, most } = Room::of(&pond, &disk);
+    println!("{what}: with room again statfs says {} KiB, the disk has {} KiB", told >> 10, most >> 10);
     assert!(
-        told <= free && free - told < (mebibytes << 20) / 50,
-        "{told} bytes are told of, {free} are there"
+        told <= most && least.saturating_sub(told) < (mebibytes << 20) / 50,
+        "{told} bytes are told of, {least} to {most} are there"
     );
     let roomy = look_at(pond.mountpoint());
     pond.remount();
@@ -96,6 +97,21 @@ pub fn play(what: &str, fill: impl FnOnce(&TestPond, u64) -> Filled) {
     pond.mount();
     assert_same("after a kill", &roomy, &look_at(pond.mountpoint()), Also::ALL);
     pond.umount();
+}
+
+/// What the pond tells of free bytes, and the least and the most that its disk had just before and after: the daemon
+/// writes and removes files of its own accord.
+struct Room {
+    told: u64,
+    least: u64,
+    most: u64,
+}
+
+impl Room {
+    fn of(pond: &TestPond, disk: &Disk) -> Self {
+        let (before, told, after) = (disk.free(), available(pond.mountpoint()), disk.free());
+        Room { told, least: before.min(after), most: before.max(after) }
+    }
 }
 
 /// A small tree of everything.

@@ -12,9 +12,13 @@ pub type Digest = blake3::Hash;
 /// Digests of the files that are watched, by version of the source; a file that a version does not have is not in it.
 pub type Versions = BTreeMap<u64, BTreeMap<String, Digest>>;
 
-/// What was seen on the replica, in order, by file.
+/// What was seen on the replica.
 #[derive(Default)]
-pub struct Sightings(BTreeMap<String, Vec<Digest>>);
+pub struct Sightings {
+    /// In order, by file.
+    seen: BTreeMap<String, Vec<Digest>>,
+    different: usize,
+}
 
 impl Sightings {
     /// Opens a file and reads it to its end in small pieces, so that versions come in meanwhile; one that is not
@@ -33,29 +37,26 @@ impl Sightings {
                 length => hasher.update(&piece[..length]),
             };
         }
-        self.0.entry(name.to_owned()).or_default().push(hasher.finalize());
+        let (seen, digest) = (self.seen.entry(name.to_owned()).or_default(), hasher.finalize());
+        self.different += usize::from(seen.last() != Some(&digest));
+        seen.push(digest);
         Ok(())
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.0.values().map(Vec::len).sum()
+        self.seen.values().map(Vec::len).sum()
     }
 
-    /// How many different contents were seen.
+    /// How many contents were seen that were not those of the sighting before.
     pub fn different(&self) -> usize {
-        let different = |seen: &Vec<Digest>| {
-            let mut changes = seen.clone();
-            changes.dedup();
-            changes.len()
-        };
-        self.0.values().map(different).sum()
+        self.different
     }
 
     /// Asserts that each sighting is of some version, not older than that of the one before.
     #[track_caller]
     pub fn check(&self, versions: &Versions) {
-        for (name, seen) in &self.0 {
+        for (name, seen) in &self.seen {
             let mut remaining = versions.iter().peekable();
             for (number, digest) in seen.iter().enumerate() {
                 // The earliest version that it can be leaves most room for the later ones.

@@ -1,20 +1,19 @@
 //! A replica's mount follows a source under a mixed load.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pond_tests::measure::median;
 use pond_tests::scale::scaled;
 use pond_tests::tree;
-use pond_tests::{Random, TestPond, wait_until};
+use pond_tests::{Random, TestPond};
 
 use crate::checker::{Sightings, Versions, digests};
 use crate::pair::{Pair, SAME};
@@ -26,6 +25,9 @@ const APPENDED: u64 = 2;
 
 /// The file whose bytes an open descriptor and a mapping keep.
 const KEPT: &str = "kept";
+
+/// How much longer than asked for the load goes on, at most, until enough of what it does was seen.
+const LONGER: Duration = Duration::from_secs(120);
 
 fn names() -> Vec<String> {
     let numbered = |kind: &'static str, count| (0..count).map(move |number| format!("{kind}-{number}"));
@@ -54,7 +56,7 @@ fn a_mount_follows_and_each_file_in_it_is_one_version_that_the_source_had() {
     replica.mount();
     let kept = Kept::open(&replica.path(KEPT));
 
-    let stop = AtomicBool::new(false);
+    let (stop, different) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (sightings, arrivals) = thread::scope(|scope| {
         scope.spawn(|| load(source, 1, &stop));
         scope.spawn(|| load(source, 2, &stop));
@@ -64,6 +66,7 @@ fn a_mount_follows_and_each_file_in_it_is_one_version_that_the_source_had() {
             while !stop.load(Ordering::SeqCst) {
                 let name: &String = random.choose(&names);
                 sightings.look(replica.mountpoint(), name).unwrap();
+                different.store(sightings.different(), Ordering::SeqCst);
             }
             sightings
         });
@@ -79,17 +82,21 @@ fn a_mount_follows_and_each_file_in_it_is_one_version_that_the_source_had() {
         fs::write(source.path("new"), "another file").unwrap();
         fs::rename(source.path("new"), source.path(KEPT)).unwrap();
         thread::sleep(Duration::from_secs(seconds) / 4);
+        let started = Instant::now();
+        while different.load(Ordering::SeqCst) <= names().len() && started.elapsed() < LONGER {
+            thread::sleep(Duration::from_millis(100));
+        }
         stop.store(true, Ordering::SeqCst);
         (looking.join().unwrap(), watching.join().unwrap())
     });
     source.sync();
+    let newest = source.version();
     pair.wait();
     pair.assert_same_trees();
     kept.assert_same();
     assert_eq!(fs::read_to_string(replica.path(KEPT)).unwrap(), "another file");
     drop(kept);
 
-    let newest = source.version();
     let lags = lags(source, &arrivals);
     println!(
         "{newest} versions, {} sightings of {} contents; lag behind the commit: median {:?}, of {} versions seen",
@@ -105,12 +112,11 @@ fn a_mount_follows_and_each_file_in_it_is_one_version_that_the_source_had() {
         let mounts = [source, replica].map(|pond| pond.mount_beside("then", &["--version", &version]));
         let [left, right] = mounts.each_ref().map(|mount| tree::look_at(mount));
         tree::assert_same(&format!("version {version} of source and replica"), &left, &right, SAME);
-        umount(source, &mounts[0]);
-        umount(replica, &mounts[1]);
+        source.umount_at(&mounts[0]);
+        replica.umount_at(&mounts[1]);
     }
     replica.umount();
-    source.umount();
-    pair.assert_identical();
+    pair.finish();
 }
 
 fn pair(patience: Duration) -> Pair {
@@ -196,21 +202,10 @@ fn versions(source: &TestPond, newest: u64) -> Versions {
         .map(|version| {
             let mount = source.mount_beside("one", &["--version", &version.to_string()]);
             let files = digests(&mount, &names);
-            umount(source, &mount);
+            source.umount_at(&mount);
             (version, files)
         })
         .collect()
-}
-
-/// Unmounts what was just looked at. A program that another test is starting has our descriptors between its fork and its
-/// exec, and keeps the mount busy for that moment.
-#[track_caller]
-fn umount(pond: &TestPond, mountpoint: &Path) {
-    wait_until("the mount is not busy", Duration::from_secs(10), || {
-        let ended = pond.try_pond([OsStr::new("umount"), mountpoint.as_os_str()]);
-        assert!(ended.status.success() || ended.stderr.contains("busy"), "{ended}");
-        ended.status.success().then_some(())
-    });
 }
 
 /// A file that stays open, and mapped.

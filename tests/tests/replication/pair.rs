@@ -129,7 +129,16 @@ impl Pair {
         tree::assert_same("source and replica", &tree::look_at(source), &tree::look_at(replica), SAME);
     }
 
-    /// Asserts that both hold the same log entries and data files.
+    /// Unmounts the source, after which it makes no more versions, and asserts that the replica gets all that there are.
+    #[track_caller]
+    pub fn finish(&self) {
+        self.source.umount();
+        self.replica.sync();
+        self.assert_identical();
+    }
+
+    /// Asserts that both hold the same log entries and data files. A mounted source may make a version at any time, to keep the
+    /// table small.
     #[track_caller]
     pub fn assert_identical(&self) {
         assert_identical(&self.source, &self.replica);

@@ -169,9 +169,7 @@ fn a_damaged_object_is_named_and_nothing_of_it_applied_and_the_replica_goes_on_s
             assert_identical(&pair.source, &anew);
         }
     }
-    pair.replica.pond(["sync"]);
-    pair.source.umount();
-    pair.assert_identical();
+    pair.finish();
 }
 
 /// A replica that follows says what is wrong and goes on showing what it had. It is a copy of the pair's: one that has fetched
@@ -229,9 +227,7 @@ fn a_version_that_is_missing_in_the_middle_is_never_taken_for_the_end() {
     assert_eq!(status["replica"]["state"], "failed", "{status}");
     assert_eq!(pair.replica.pond(["cat", "/first"]), "first");
     fs::rename(&elsewhere, &manifest).unwrap();
-    pair.replica.pond(["sync"]);
-    pair.source.umount();
-    pair.assert_identical();
+    pair.finish();
 }
 
 #[test]

@@ -31,9 +31,9 @@ fn session(pair: &Pair) {
     source.mount();
     pair.add_remote();
     copy_real_trees(source);
-    source.sync();
-    let status = source.status();
-    assert_eq!(status["factories"][0]["behind"], 0, "{status}");
+    let report = source.json(["sync"]).pop().unwrap();
+    let number = |value: &serde_json::Value| value.as_u64().unwrap_or_else(|| panic!("{report}"));
+    assert!(number(&report["factories"][0]["watermark"]) >= number(&report["version"]), "{report}");
 
     pair.restore();
     replica.mount();
@@ -46,7 +46,8 @@ fn session(pair: &Pair) {
     pair.assert_same_trees();
     let told = succeed(Command::new("diff").arg("-r").arg(source.mountpoint()).arg(replica.mountpoint()));
     assert_eq!(told, "");
-    pair.assert_identical();
+    // What is compared now would change with each version that a mounted source makes to keep the table small.
+    pair.finish();
     assert_eq!(history(source), history(replica));
 
     let status = replica.status();
@@ -59,15 +60,17 @@ fn session(pair: &Pair) {
 
     // Not mounted, it pulls when told to.
     replica.umount();
+    source.mount();
     pair.commit("while it was away");
+    source.umount();
     let told = replica.pond(["sync"]);
-    assert!(told.contains(&source.version().to_string()), "{told}");
+    assert!(told.contains(&source.status()["version"].to_string()), "{told}");
     pair.assert_identical();
+    source.mount();
     replica.mount_with(&["--follow"]);
     pair.assert_same_trees();
     replica.umount();
-    source.umount();
-    pair.assert_identical();
+    pair.finish();
 }
 
 #[test]
@@ -92,18 +95,21 @@ fn a_remote_that_is_added_late_gets_all_that_was_and_holds_up_no_other() {
     fs::remove_dir_all(&third).unwrap();
     fs::write(&third, "no directory").unwrap();
     fs::write(pair.source.path("last"), "x").unwrap();
+    commits.commit();
+    let version = pair.source.version();
     let told = pair.source.try_pond(["sync"]).failure(1);
     assert!(told.contains("30-gone"), "{told}");
-    let (status, version) = (pair.source.status(), pair.source.version());
+    let status = pair.source.status();
     let remote = |name: &str| {
         let remotes = status["factories"].as_array().unwrap();
         remotes.iter().find(|remote| remote["path"].as_str().unwrap().ends_with(name)).unwrap()
     };
     for name in ["10-remote", "20-second"] {
-        assert_eq!(remote(name)["watermark"], version, "{status}");
+        assert!(remote(name)["watermark"].as_u64() >= Some(version), "{status}");
     }
     assert_eq!(remote("30-gone")["failed"], true, "{status}");
 
+    pair.source.umount();
     fs::write(&yaml, format!("storage_type: local\npath: {}\n", second.display())).unwrap();
     for configuration in [pair.yaml(), yaml.to_str().unwrap()] {
         let replica = TestPond::new();
@@ -114,7 +120,6 @@ fn a_remote_that_is_added_late_gets_all_that_was_and_holds_up_no_other() {
     let is_bundle = |key: &&PathBuf| key.to_string_lossy().contains("bundle-");
     let bundles = objects(&second).iter().filter(is_bundle).count() as u64;
     assert!(bundles < VERSIONS / 2, "{bundles} bundles by themselves: the past was not packed");
-    pair.source.umount();
 }
 
 /// A repository that git clones, and a tree that cp copies, both into the mount.

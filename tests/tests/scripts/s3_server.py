@@ -10,11 +10,13 @@ list) key and secret. Signatures and policies are checked, as S3 does, unless to
 import json
 import logging
 import sys
+import threading
 import urllib.request
 
 import boto3
 import flask
 from moto.iam.access_control import S3IAMRequest
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 REGION = "us-east-1"
@@ -31,6 +33,22 @@ def sign_what_was_sent():
     S3IAMRequest._create_aws_request = create_from_raw
 
 
+def put_one_object_at_a_time():
+    """moto looks whether an object is there and puts it later: two who put it if it is absent could both succeed."""
+    lock = threading.Lock()
+
+    def alone(method):
+        def locked(*arguments, **named):
+            with lock:
+                return method(*arguments, **named)
+
+        return locked
+
+    # The second completes uploads in parts.
+    for name in ["put_object", "_key_response_post"]:
+        setattr(S3Response, name, alone(getattr(S3Response, name)))
+
+
 def user(iam, name, actions):
     """A user with these rights, in any bucket, and its access key."""
     iam.create_user(UserName=name)
@@ -44,6 +62,7 @@ def user(iam, name, actions):
 def main():
     bucket, authentication = sys.argv[1], "--no-authentication" not in sys.argv[2:]
     sign_what_was_sent()
+    put_one_object_at_a_time()
     # Its access log would fill the pipe of whoever does not read it.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
