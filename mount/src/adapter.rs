@@ -38,6 +38,7 @@ use crate::mount_point::MAX_REQUEST;
 use crate::readahead::Readahead;
 use crate::readers::Readers;
 use crate::reply::{self, GENERATION, NO_TTL, TTL};
+use crate::session;
 use crate::virtual_files::{self, Content, VirtualFiles};
 
 /// Reads, readaheads and other requests in the background at a time.
@@ -51,6 +52,9 @@ const INLINE_FALLOCATE: u64 = 1 << 20;
 
 /// Extents that one thread decodes ahead of their reader at a time.
 const PREFETCH: usize = 4;
+
+/// A read of so many bytes costs one access to the disk, or a few.
+const LITTLE: usize = 16 << 10;
 
 /// What we ask of the kernel, where it can. Not among them: writeback caching, lock forwarding,
 /// `ATOMIC_O_TRUNC`, `DONT_MASK`, `POSIX_ACL`.
@@ -111,7 +115,7 @@ impl<B: Backing> Adapter<B> {
     ) -> io::Result<Self> {
         Ok(Adapter {
             keep_missing: !backing.follows(),
-            readers: Readers::start()?,
+            readers: Readers::start(session::threads())?,
             readahead: Readahead::new(backing.fs().persistence().prefetch_budget()),
             backing,
             runtime,
@@ -496,13 +500,15 @@ impl<B: Backing> Filesystem for Adapter<B> {
                 reply.data(&data);
             } else {
                 let persistence = persistence.clone();
-                self.readers.read(move || match plan.fill(persistence.as_ref()) {
+                let is_little = plan.len() <= LITTLE;
+                let work = move || match plan.fill(persistence.as_ref()) {
                     Ok(data) => reply.data(&data),
                     Err(error) => {
                         tracing::error!(node = %id, offset, %error, "cannot read");
                         reply.error(Errno::from_i32(error.errno));
                     }
-                });
+                };
+                if is_little { self.readers.read_little(work) } else { self.readers.read(work) }
             }
             if let Some(ahead) = ahead {
                 self.prefetch(id, ahead);

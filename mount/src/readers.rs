@@ -2,10 +2,14 @@
 //!
 //! They are not those on which writers wait for room: however many of these there are, a read finds a thread. Reads go
 //! before reading ahead, which takes at most half of the threads.
+//!
+//! Handing a small read over takes as long as half of the read. One at a time is therefore done on the thread that took the
+//! request, as long as another one is there to take requests.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -23,6 +27,8 @@ type Work = Box<dyn FnOnce() + Send>;
 /// The threads. They end when this is dropped, after the reads that were asked for.
 pub(crate) struct Readers {
     shared: Arc<Shared>,
+    /// Taken while a session's thread waits for the disk itself; for good where the session has only one.
+    here: AtomicBool,
 }
 
 #[derive(Default)]
@@ -41,14 +47,26 @@ struct Queues {
 }
 
 impl Readers {
-    pub(crate) fn start() -> io::Result<Self> {
+    /// For a session of so many threads.
+    pub(crate) fn start(session_threads: usize) -> io::Result<Self> {
         // Those that were started end with this if another one cannot be.
-        let readers = Readers { shared: Arc::default() };
+        let readers = Readers { shared: Arc::default(), here: AtomicBool::new(session_threads < 2) };
         for _ in 0..THREADS {
             let shared = readers.shared.clone();
             std::thread::Builder::new().name("pond-read".into()).spawn(move || shared.run())?;
         }
         Ok(readers)
+    }
+
+    /// Does this, which reads little, on the calling thread, one of the session's, or on one of the threads.
+    pub(crate) fn read_little(&self, work: impl FnOnce() + Send + 'static) {
+        match self.here.swap(true, Ordering::Acquire) {
+            false => {
+                work();
+                self.here.store(false, Ordering::Release);
+            }
+            true => self.read(work),
+        }
     }
 
     /// Does this on one of the threads.
@@ -110,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_read_finds_a_thread_however_much_is_read_ahead() {
-        let readers = Readers::start().unwrap();
+        let readers = Readers::start(1).unwrap();
         let (release, gate) = mpsc::channel::<()>();
         let gate = Arc::new(Mutex::new(gate));
         let done = Arc::new(AtomicUsize::new(0));
@@ -136,7 +154,7 @@ mod tests {
 
     #[test]
     fn reads_asked_for_are_answered_after_the_end_is_announced() {
-        let readers = Readers::start().unwrap();
+        let readers = Readers::start(1).unwrap();
         let (sender, receiver) = mpsc::channel();
         for n in 0..100 {
             let sender = sender.clone();

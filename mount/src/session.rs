@@ -19,6 +19,11 @@ use crate::{MountError, log_file, mount_point};
 /// a second one only costs switches: it is woken for what the first takes anyway.
 const THREADS: usize = 2;
 
+/// How many threads of a session take requests.
+pub(crate) fn threads() -> usize {
+    thread::available_parallelism().map_or(THREADS, |cores| THREADS.min(cores.get()))
+}
+
 /// A running session.
 pub(crate) struct Session {
     /// Ends when the filesystem is unmounted.
@@ -34,8 +39,7 @@ impl Session {
     ) -> Result<Session, MountError> {
         let failed = |source| MountError::Session { mountpoint: mountpoint.to_owned(), source };
         let mut config = Config::default();
-        config.n_threads =
-            Some(thread::available_parallelism().map_or(THREADS, |cores| THREADS.min(cores.get())));
+        config.n_threads = Some(threads());
         // For a queue of its own each thread opens /dev/fuse, which a user who mounted by fusermount3 need not be
         // allowed to.
         config.clone_fd = mount_point::open_fuse().is_ok();

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(1);
 const WINDOW: Duration = Duration::from_millis(20);
 
 /// For so long as it ran, where others waited, it sleeps so many times as long.
-const YIELD: u32 = 12;
+const YIELD: u32 = 24;
 
 /// Asleep, it looks so often whether somebody has begun to wait for it.
 const NAP: Duration = Duration::from_millis(5);
