@@ -81,13 +81,16 @@ fn log_panics() {
     }));
 }
 
-/// Takes as many descriptors as the system allows: each large unlinked file that is still open has one.
+/// So many files may be open, where the system allows it. Not more: helpers such as fusermount3 may close all that could be.
+const OPEN_FILES: libc::rlim_t = 1 << 16;
+
+/// Takes enough descriptors: each large unlinked file that is still open has one.
 fn raise_open_files() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls are given a pointer to a live value.
     let raised = unsafe {
         libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
-            limit.rlim_cur = limit.rlim_max;
+            limit.rlim_cur = limit.rlim_cur.max(limit.rlim_max.min(OPEN_FILES));
             libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
         }
     };
