@@ -202,7 +202,11 @@ fn wait_for_predecessor(pond: &Path) -> Result<(), MountError> {
         let mut words = holder.command.split(' ');
         words.any(|word| word == "mount" || word.ends_with("mount.fuse.pond"))
     };
-    while lock_holder(pond)?.as_ref().is_some_and(is_daemon) && Instant::now() < deadline {
+    while let Some(holder) = lock_holder(pond)?.filter(is_daemon) {
+        if Instant::now() >= deadline {
+            tracing::warn!(%holder, "still commits; what is shown may not be its last version");
+            break;
+        }
         thread::sleep(Duration::from_millis(10));
     }
     Ok(())

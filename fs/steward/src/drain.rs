@@ -42,7 +42,7 @@ impl Committer {
 
     /// Whether unlinked files hold so much that it has to leave memory.
     pub(crate) fn must_spill(&self) -> bool {
-        self.fs.unlinked_bytes() >= self.room.spill
+        self.fs.unspilled_bytes() >= self.room.spill
     }
 
     /// Writes what unlinked files hold to files without names, if it is much.

@@ -107,10 +107,8 @@ impl Committer {
             }
         }
         match &ledger.spill_failure {
-            // A commit was made meanwhile, so there is no room but where unlinked files are.
-            Some(failure) if ledger.attempts_ended >= attempt && self.fs.dirty_bytes() >= self.room.full => {
-                Err(failure.clone().into())
-            }
+            // They take all the room, so no commit makes any. With less than that, others get theirs by commits.
+            Some(failure) if self.fs.unlinked_bytes() >= self.room.full => Err(failure.clone().into()),
             _ => Ok(()),
         }
     }

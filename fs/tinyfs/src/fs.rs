@@ -127,10 +127,7 @@ impl TinyFs {
     pub(crate) fn grow(&self, bytes: u64) -> Result<Changing<'_>, Errno> {
         let available = self.persistence.space().available;
         let tree = self.change()?;
-        let owed = tree.uncut_bytes
-            + tree.unstored_bytes
-            + tree.unlinked_bytes
-            + (tree.dirty_nodes() + 1) * ROW_ESTIMATE;
+        let owed = tree.dirty_bytes() + (tree.dirty_nodes() + 1) * ROW_ESTIMATE;
         if owed.saturating_add(bytes) > available {
             return Err(Errno::NOSPC);
         }
@@ -239,8 +236,7 @@ impl TinyFs {
 
     /// Content bytes that are in memory only, or in the journal, and not yet stored.
     pub fn dirty_bytes(&self) -> u64 {
-        let tree = self.tree();
-        tree.uncut_bytes + tree.unstored_bytes + tree.unlinked_bytes
+        self.tree().dirty_bytes()
     }
 
     /// Content bytes that the next cut takes.
@@ -248,8 +244,14 @@ impl TinyFs {
         self.tree().uncut_bytes
     }
 
-    /// Content bytes of unlinked files that no [`spill`](Self::spill) has taken.
+    /// Content bytes of unlinked files that are in memory.
     pub fn unlinked_bytes(&self) -> u64 {
+        let tree = self.tree();
+        tree.unlinked_bytes + tree.spilling_bytes
+    }
+
+    /// Content bytes that the next [`spill`](Self::spill) takes.
+    pub fn unspilled_bytes(&self) -> u64 {
         self.tree().unlinked_bytes
     }
 }

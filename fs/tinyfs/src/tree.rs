@@ -49,8 +49,10 @@ pub struct Tree {
     pub(crate) uncut_bytes: u64,
     /// Content bytes that a cut has taken and no commit has stored.
     pub(crate) unstored_bytes: u64,
-    /// Content bytes of unlinked files that no spill file holds.
+    /// Content bytes of unlinked files that no spill has taken.
     pub(crate) unlinked_bytes: u64,
+    /// Content bytes of unlinked files on their way to a spill file.
+    pub(crate) spilling_bytes: u64,
     /// The unlinked files that they are in; some may be gone.
     unlinked: Vec<NodeId>,
     /// Ids that lookups gave out, once a publish has made some that differ from those of their nodes.
@@ -209,6 +211,7 @@ impl Tree {
             let spill = content.pending.as_ref().and_then(|pending| pending.spill);
             let bytes: u64 = pieces.iter().map(|(_, data, _)| data.len() as u64).sum();
             self.unlinked_bytes = self.unlinked_bytes.saturating_sub(bytes);
+            self.spilling_bytes = bytes;
             return Some(Spilling { node, spill, pieces });
         }
         None
@@ -216,6 +219,7 @@ impl Tree {
 
     /// Notes that these bytes are in this spill file. False if the node is gone, and the spill file without use.
     pub(crate) fn spilled(&mut self, spilling: &Spilling, spill: u32) -> bool {
+        self.spilling_bytes = 0;
         let Some(content) = self.unlinked_content(spilling.node) else { return false };
         content.pending.get_or_insert_default().spill = Some(spill);
         for (offset, data, lsn) in &spilling.pieces {
@@ -226,6 +230,7 @@ impl Tree {
 
     /// Takes bytes back that could not be spilled. False if the node is gone.
     pub(crate) fn not_spilled(&mut self, spilling: &Spilling) -> bool {
+        self.spilling_bytes = 0;
         let Some(content) = self.unlinked_content(spilling.node) else { return false };
         for (offset, data, lsn) in &spilling.pieces {
             content.extents.reopen(*offset, data.len() as u32, *lsn);
@@ -291,6 +296,11 @@ impl Tree {
     /// Nodes that a cut would take now.
     pub(crate) fn dirty_nodes(&self) -> u64 {
         (self.dirty.len() + self.ended.len()) as u64
+    }
+
+    /// Content bytes that no data file and no spill file holds.
+    pub(crate) fn dirty_bytes(&self) -> u64 {
+        self.uncut_bytes + self.unstored_bytes + self.unlinked_bytes + self.spilling_bytes
     }
 
     /// Takes all that changed since the last cut.

@@ -647,7 +647,7 @@ fn an_unlinked_file_that_is_still_open_keeps_its_bytes_however_many_are_written(
     let size = fs.getattr(file.id).unwrap().size as usize;
     let plan = fs.read(file.id, 0, size).unwrap();
     assert!(plan.fill(&**fs.persistence()).unwrap() == expected[..size]);
-    assert!(fs.unlinked_bytes() > 0);
+    assert!(fs.unspilled_bytes() > 0);
     fs.forget(file.id, 1);
     assert_eq!((fs.node_count(), fs.dirty_bytes()), (1, 0));
     assert!(plan.fill(&**fs.persistence()).is_err(), "the spill file is gone with the last reference");

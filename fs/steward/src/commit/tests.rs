@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use pond_tinyfs::{Caller, Make, MemoryPersistence, NodeId, WriteFlags};
+use pond_tinyfs::{Caller, Fallocate, Make, MemoryPersistence, NodeId, WriteFlags};
 
 use super::*;
 use crate::faulty_log::{Fault, Rig};
@@ -258,6 +258,16 @@ fn writers_who_wait_for_an_unlinked_file_that_cannot_be_spilled_are_told() {
         rig.fs.write(&Caller::root(), file, offset, &piece, WriteFlags::default()).unwrap();
     }
     assert_eq!(rig.committer.wait_for_room(0).unwrap_err().errno(), libc::EIO);
+    // Where a commit does make room, others are not told of it.
+    rig.fs.fallocate(&Caller::root(), file, 1 << 60, 8 << 20, Fallocate::PunchHole).unwrap();
+    let linked = touch(&rig, "linked");
+    drop(fill(&rig, linked, 8 << 20));
+    assert!(rig.committer.ledger().spill_failure.is_some());
+    rig.committer.wait_for_room(0).unwrap();
+    for at in 0..8u64 {
+        let offset = (1 << 60) + (at << 20);
+        rig.fs.write(&Caller::root(), file, offset, &piece, WriteFlags::default()).unwrap();
+    }
     // With the file its bytes go.
     std::thread::scope(|scope| {
         rig.hold_commits(true);
