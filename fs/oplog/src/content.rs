@@ -4,6 +4,9 @@
 //! Three caches stand before the disk: open files, page indexes, decoded pages. Of several readers that miss the same
 //! page one decodes it, and the others wait for that. A scan does not push out what is used again and again: the cache takes
 //! new pages on trial, and lets a full one go as soon as it was read whole, since the kernel then has its bytes.
+//!
+//! Where a file keeps digests of parts of extents (`pieces.rs`), a small read of a large extent takes those parts, which the
+//! kernel keeps too, and no page is made of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -20,7 +23,7 @@ use quick_cache::sync::Cache;
 
 use crate::data_file::{Digests, unpanicked};
 use crate::page::Page;
-use crate::page_index::{Column, PageIndex};
+use crate::page_index::{self, Column, PageIndex};
 
 /// Budget of cached page indexes in bytes.
 const INDEXES: u64 = 32 << 20;
@@ -130,6 +133,9 @@ impl DataFiles {
             Some(path) => error.on(&path, row),
             None => storage_error(format!("there is no data file number {file}"), libc::EIO),
         };
+        if let Some(bytes) = self.pieces(location, skip, length) {
+            return Ok(bytes);
+        }
         let (key, page) = self.page(file, Column::Content, row).map_err(failed)?;
         let Some(bytes) = page.share(row) else {
             // Another attempt shall look at the disk again: someone may have repaired the file.
@@ -158,8 +164,39 @@ impl DataFiles {
         }
     }
 
-    /// The page of a column that holds a row: of content, the rows that fail their checksums are null.
-    fn page(&self, number: u32, column: Column, row: u32) -> Result<(PageKey, Arc<Page>), ReadError> {
+    /// The bytes `[skip, skip + length)` of an extent, verified, where the pieces they lie in are less than half of it and
+    /// have digests of their own. None, too, for whatever is wrong: the whole page tells more.
+    fn pieces(&self, location: Location, skip: u32, length: u32) -> Option<Bytes> {
+        let Location { file: number, row } = location;
+        let (skip, length) = (skip as usize, length as usize);
+        if length > MAX_EXTENT / 2 {
+            return None;
+        }
+        let (file, index) = self.opened(number).ok()?;
+        let place = index.place(Column::Content, row)?;
+        let pieces = index.pieces(&file, row)?;
+        let whole = pieces.covering(skip..skip + length);
+        if whole.len() > pieces.length() / 2
+            || skip + length > whole.end
+            || row - place.first_row + 1 != place.rows
+        {
+            return None;
+        }
+        let (_, checksums) = self.page(number, Column::Checksum, row).ok()?;
+        if checksums.value(row) != Some(pieces.digest().as_bytes()) {
+            return None;
+        }
+        // The last value of a page that is not compressed ends with it.
+        let start =
+            (place.offset + u64::from(place.size)).checked_sub((pieces.length() - whole.start) as u64)?;
+        let bytes = page_index::read_range(&file, start, whole.len()).ok()?;
+        pieces
+            .match_bytes(whole.start, &bytes)
+            .then(|| bytes.slice(skip - whole.start..skip - whole.start + length))
+    }
+
+    /// An open file and its page index.
+    fn opened(&self, number: u32) -> Result<(Arc<File>, Arc<PageIndex>), ReadError> {
         let file = self.open.get_or_insert_with(&number, || self.open_named(number).map(Arc::new))?;
         let index = self.indexes.get_or_insert_with(&number, || {
             // A copy, as those who add files wait for the lock, and a disk may take its time.
@@ -167,6 +204,12 @@ impl DataFiles {
             let digest = digest.ok_or_else(|| ReadError::Corrupt("the log has no digests for it".into()))?;
             unpanicked(|| PageIndex::read(&file, &digest).map(Arc::new)).map_err(ReadError::Corrupt)?
         })?;
+        Ok((file, index))
+    }
+
+    /// The page of a column that holds a row: of content, the rows that fail their checksums are null.
+    fn page(&self, number: u32, column: Column, row: u32) -> Result<(PageKey, Arc<Page>), ReadError> {
+        let (file, index) = self.opened(number)?;
         let place = index
             .place(column, row)
             .ok_or_else(|| ReadError::Corrupt("no page of it holds the row".into()))?;

@@ -5,6 +5,9 @@
 //! a group rows are sorted by part, node and lsn. Every extent of more than 8 KiB has a page
 //! nearly to itself, smaller ones share pages of at most 16 KiB, so that a small read decodes little.
 //!
+//! Content that does not compress is stored as it is, and behind its last row group the file keeps digests of the parts of
+//! each extent (`pieces.rs`), so that a small read takes a part only.
+//!
 //! A file's `add` action carries digests of its footer and of all other bytes that a load reads (`footprint`), since
 //! Parquet pages as written here have no checksums of their own. Bytes of extents have one a row.
 
@@ -20,7 +23,7 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::statistics::Statistics;
 use parquet::file::writer::SerializedFileWriter;
@@ -31,6 +34,7 @@ use uuid::Uuid;
 use crate::action::Add;
 use crate::durable::{self, DurableFile};
 use crate::parallel::parallel;
+use crate::pieces::{self, PIECE, Slots};
 use crate::schema::{self, col, record};
 use crate::txns::Txns;
 use crate::{OpLogError, TxnSeq, encode};
@@ -277,7 +281,11 @@ fn encode_file(
     let threads = effort.threads;
     let schema = schema::ROWS.clone();
     let descriptor = ArrowSchemaConverter::new().with_coerce_types(false).convert(&schema)?;
-    let properties = properties(plan)?;
+    let codec = content_codec(plan)?;
+    let properties = properties(plan, codec)?;
+    // Compressed, a page is read and decoded as a whole.
+    let with_pieces = codec == Compression::UNCOMPRESSED && is_coarse(&plan.extents);
+    let mut slots = Vec::new();
     let mut writer = SerializedFileWriter::new(file, descriptor.root_schema_ptr(), properties.into())?;
     let factory = ArrowRowGroupWriterFactory::new(&writer, schema);
     let row_group = content_length(&plan.extents).div_ceil(threads).clamp(ROW_GROUP.start, ROW_GROUP.end);
@@ -290,33 +298,51 @@ fn encode_file(
     for wave in groups.chunks(threads.max(1)) {
         let numbered: Vec<(usize, &&[&Row])> = (number..).zip(wave).collect();
         let encoded = parallel(&numbered, threads, |(number, rows)| {
-            encode_group(&factory, rows, *number, txns, effort.pause)
+            encode_group(&factory, rows, *number, with_pieces, txns, effort.pause)
         });
         number += wave.len();
-        for chunks in encoded {
+        for group in encoded {
+            let encoded = group?;
             let mut group = writer.next_row_group()?;
-            for chunk in chunks? {
+            for chunk in encoded.chunks {
                 chunk.append_to_row_group(&mut group)?;
             }
             group.close()?;
+            slots.extend_from_slice(&encoded.slots);
         }
+    }
+    if !slots.is_empty() {
+        let place = Slots { offset: writer.bytes_written() as u64, first_row: plan.metadata.len() as u32 };
+        writer.write_all(&slots)?;
+        writer.append_key_value_metadata(KeyValue::new(pieces::TAG.into(), place.to_text()));
     }
     writer.close()
 }
 
-type Encoded = Result<Vec<ArrowColumnChunk>, ParquetError>;
+/// A row group in Parquet's form.
+struct EncodedGroup {
+    chunks: Vec<ArrowColumnChunk>,
+    /// Slots of its extents, where they are kept.
+    slots: Vec<u8>,
+}
 
 fn encode_group(
     factory: &ArrowRowGroupWriterFactory,
     rows: &[&Row],
     number: usize,
+    with_pieces: bool,
     txns: Txns<'_>,
     pause: &(dyn Fn() + Sync),
-) -> Encoded {
+) -> Result<EncodedGroup, ParquetError> {
+    let mut slots = Vec::new();
     let mut writers = factory.create_column_writers(number)?;
     for range in runs(rows, BATCH, usize::MAX) {
         let rows = &rows[range];
-        let batch = encode::batch(rows, txns)?;
+        let batch = if with_pieces {
+            encode::batch_digested(rows, txns, |extent| pieces::digest_with_slot(extent, &mut slots))?
+        } else {
+            encode::batch(rows, txns)?
+        };
         pause();
         let mut leaf = 0;
         for (field, array) in schema::ROWS.fields().iter().zip(batch.columns()) {
@@ -334,7 +360,13 @@ fn encode_group(
             leaf += columns;
         }
     }
-    writers.into_iter().map(|writer| writer.close()).collect()
+    let chunks = writers.into_iter().map(|writer| writer.close()).collect::<Result<_, _>>()?;
+    Ok(EncodedGroup { chunks, slots })
+}
+
+/// Whether extents are so large that most small reads need a part of one only.
+fn is_coarse(extents: &[&Row]) -> bool {
+    content_length(extents) >= extents.len() * 2 * PIECE
 }
 
 /// Runs of consecutive values that make at most a page, or single ones that are larger; the whole of other columns.
@@ -376,16 +408,19 @@ fn content_length(extents: &[&Row]) -> usize {
     extents.iter().map(|row| encode::content_length(row)).sum()
 }
 
-fn properties(plan: &Plan<'_>) -> Result<WriterProperties, ParquetError> {
+fn zstd() -> Result<Compression, ParquetError> {
+    Ok(Compression::ZSTD(ZstdLevel::try_new(1)?))
+}
+
+fn properties(plan: &Plan<'_>, content: Compression) -> Result<WriterProperties, ParquetError> {
     let path = |name: &str| ColumnPath::from(name);
-    let zstd = Compression::ZSTD(ZstdLevel::try_new(1)?);
     let few = plan.metadata.len() + plan.extents.len() < FEW_ROWS;
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("pond ", env!("CARGO_PKG_VERSION")).into())
-        .set_compression(if few { Compression::UNCOMPRESSED } else { zstd })
+        .set_compression(if few { Compression::UNCOMPRESSED } else { zstd()? })
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)
-        .set_column_compression(path(col::CONTENT), content_codec(plan, zstd))
+        .set_column_compression(path(col::CONTENT), content)
         .set_column_data_page_size_limit(path(col::CONTENT), PAGE)
         // Digests do not compress; a page of them is decoded for each extent that is read.
         .set_column_compression(path(col::CHECKSUM), Compression::UNCOMPRESSED)
@@ -400,12 +435,12 @@ fn properties(plan: &Plan<'_>) -> Result<WriterProperties, ParquetError> {
 }
 
 /// Compresses a sample: content that would not shrink by a tenth is stored as it is.
-fn content_codec(plan: &Plan<'_>, zstd: Compression) -> Compression {
+fn content_codec(plan: &Plan<'_>) -> Result<Compression, ParquetError> {
     const SAMPLES: usize = 16;
     const SAMPLE: usize = 8 << 10;
     if plan.extents.is_empty() {
         // Symlink targets and directory changes.
-        return if plan.metadata.len() < FEW_ROWS { Compression::UNCOMPRESSED } else { zstd };
+        return if plan.metadata.len() < FEW_ROWS { Ok(Compression::UNCOMPRESSED) } else { zstd() };
     }
     let step = plan.extents.len().div_ceil(SAMPLES);
     let (mut raw, mut compressed) = (0, 0);
@@ -421,7 +456,7 @@ fn content_codec(plan: &Plan<'_>, zstd: Compression) -> Compression {
             compressed += zstd::bulk::compress(sample, 1).map_or(sample.len(), |out| out.len());
         }
     }
-    if compressed * 10 <= raw * 9 { zstd } else { Compression::UNCOMPRESSED }
+    if compressed * 10 <= raw * 9 { zstd() } else { Ok(Compression::UNCOMPRESSED) }
 }
 
 fn statistics(plan: &Plan<'_>, txns: Txns<'_>) -> String {

@@ -15,10 +15,19 @@ use crate::txns::Txns;
 
 /// Encodes rows in the order given. Extents must be in memory; their checksums are computed here.
 pub(crate) fn batch<'a>(rows: &[&Row], txns: impl Into<Txns<'a>>) -> Result<RecordBatch, ArrowError> {
+    batch_digested(rows, txns, blake3::hash)
+}
+
+/// As [`batch`]; `digest` computes the checksum (BLAKE3-256) of each extent in turn.
+pub(crate) fn batch_digested<'a>(
+    rows: &[&Row],
+    txns: impl Into<Txns<'a>>,
+    mut digest: impl FnMut(&[u8]) -> blake3::Hash,
+) -> Result<RecordBatch, ArrowError> {
     let txns = txns.into();
     let mut columns = Columns::with_capacity(rows);
     for row in rows {
-        columns.push(row, txns)?;
+        columns.push(row, txns, &mut digest)?;
     }
     columns.finish()
 }
@@ -132,7 +141,12 @@ impl Columns {
         }
     }
 
-    fn push(&mut self, row: &Row, txns: Txns<'_>) -> Result<(), ArrowError> {
+    fn push(
+        &mut self,
+        row: &Row,
+        txns: Txns<'_>,
+        digest: &mut impl FnMut(&[u8]) -> blake3::Hash,
+    ) -> Result<(), ArrowError> {
         self.part_id.append_value(hex_text(&row.part.hex()));
         self.node_id.append_value(hex_text(&row.node.hex()));
         self.record.append_value(record_name(row));
@@ -142,7 +156,7 @@ impl Columns {
         self.version.append_value(long(row.version, "version")?);
         self.timestamp.append_value(row.timestamp);
         self.push_node(row)?;
-        self.push_range(row)?;
+        self.push_range(row, digest)?;
         match &row.record {
             Record::Node(node) => self.content.append_option(node.content.as_ref()),
             Record::Entries(changes) => self.content.append_value(entries::encode(changes)?),
@@ -181,7 +195,11 @@ impl Columns {
         self.xattrs.append(xattrs.is_some())
     }
 
-    fn push_range(&mut self, row: &Row) -> Result<(), ArrowError> {
+    fn push_range(
+        &mut self,
+        row: &Row,
+        digest: impl FnOnce(&[u8]) -> blake3::Hash,
+    ) -> Result<(), ArrowError> {
         match &row.record {
             Record::Extent(extent) => {
                 let ExtentContent::Memory(bytes) = &extent.content else {
@@ -202,7 +220,7 @@ impl Columns {
                 }
                 self.offset.append_value(long(extent.offset, "offset")?);
                 self.length.append_value(i64::from(extent.length));
-                self.checksum.append_value(blake3::hash(bytes).as_bytes());
+                self.checksum.append_value(digest(bytes).as_bytes());
                 self.content.append_value(bytes);
             }
             Record::Cut { offset, length } => {

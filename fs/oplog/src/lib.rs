@@ -29,6 +29,7 @@ mod oplog;
 mod page;
 mod page_index;
 mod parallel;
+mod pieces;
 mod pin;
 mod placing;
 mod position;

@@ -15,6 +15,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use crate::content::ReadError;
 use crate::data_file::{self, TAIL};
 use crate::page::{Page, Place};
+use crate::pieces::{self, Pieces, SLOT, Slots};
 use crate::schema::col;
 
 /// A footer of most files is in so many last bytes.
@@ -31,6 +32,8 @@ pub(crate) enum Column {
 pub(crate) struct PageIndex {
     checksums: Pages,
     contents: Pages,
+    /// Where the digests of parts of extents lie, if the file keeps them.
+    slots: Option<Slots>,
 }
 
 /// The pages of one column, all row groups in turn.
@@ -62,11 +65,11 @@ impl PageIndex {
             return Err(corrupt("its footer does not match the digest in the log"));
         }
         let metadata = ParquetMetaDataReader::decode_metadata(&footer[..footer.len() - TAIL])?;
-        let mut reader = ParquetMetaDataReader::new_with_metadata(metadata)
-            .with_offset_index_policy(PageIndexPolicy::Required);
-        reader.read_page_indexes(&Positional { file: file.clone(), size })?;
-        let metadata = reader.finish()?;
-        // A read of content waits for its checksum too, wherever in the file it is.
+        // A read of content waits for digests too, wherever in the file they are. They come while this goes on.
+        let slots = slots(&metadata).filter(|slots| slots.offset < size - length);
+        if let Some(slots) = slots {
+            read_soon(file, slots.offset, size - length - slots.offset);
+        }
         for group in metadata.row_groups() {
             let checksums =
                 group.columns().iter().find(|column| column.column_path().string() == col::CHECKSUM);
@@ -74,10 +77,22 @@ impl PageIndex {
                 read_soon(file, start, length);
             }
         }
+        let mut reader = ParquetMetaDataReader::new_with_metadata(metadata)
+            .with_offset_index_policy(PageIndexPolicy::Required);
+        reader.read_page_indexes(&Positional { file: file.clone(), size })?;
+        let metadata = reader.finish()?;
         Ok(PageIndex {
             checksums: Pages::of(&metadata, col::CHECKSUM)?,
             contents: Pages::of(&metadata, col::CONTENT)?,
+            slots,
         })
+    }
+
+    /// The digests of the parts of an extent, if the file keeps them. They are not verified.
+    pub(crate) fn pieces(&self, file: &File, row: u32) -> Option<Pieces> {
+        let mut slot = [0; SLOT];
+        file.read_exact_at(&mut slot, self.slots?.position(row)?).ok()?;
+        Pieces::parse(&slot)
     }
 
     fn pages(&self, column: Column) -> &Pages {
@@ -156,6 +171,12 @@ impl Pages {
     }
 }
 
+fn slots(metadata: &ParquetMetaData) -> Option<Slots> {
+    let known = metadata.file_metadata().key_value_metadata()?;
+    let value = known.iter().find(|entry| entry.key == pieces::TAG)?.value.as_ref()?;
+    Slots::parse(value)
+}
+
 /// Has the disk begin to read these bytes. Refused, they are read when they are asked for.
 fn read_soon(file: &File, start: u64, length: u64) {
     // SAFETY: takes numbers only, and the descriptor is this file's.
@@ -164,7 +185,8 @@ fn read_soon(file: &File, start: u64, length: u64) {
     }
 }
 
-fn read_range(file: &File, start: u64, length: usize) -> io::Result<Bytes> {
+/// These bytes of a file.
+pub(crate) fn read_range(file: &File, start: u64, length: usize) -> io::Result<Bytes> {
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, start)?;
     Ok(bytes.into())
