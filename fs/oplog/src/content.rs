@@ -173,22 +173,22 @@ impl DataFiles {
             return None;
         }
         let (file, index) = self.opened(number).ok()?;
+        // The last value of a page that is not compressed ends with it.
         let place = index.place(Column::Content, row)?;
+        if row - place.first_row + 1 != place.rows {
+            return None;
+        }
+        let end = place.offset + u64::from(place.size);
         let pieces = index.pieces(&file, row)?;
         let whole = pieces.covering(skip..skip + length);
-        if whole.len() > pieces.length() / 2
-            || skip + length > whole.end
-            || row - place.first_row + 1 != place.rows
-        {
+        if whole.len() > pieces.length() / 2 || skip + length > whole.end {
             return None;
         }
         let (_, checksums) = self.page(number, Column::Checksum, row).ok()?;
         if checksums.value(row) != Some(pieces.digest().as_bytes()) {
             return None;
         }
-        // The last value of a page that is not compressed ends with it.
-        let start =
-            (place.offset + u64::from(place.size)).checked_sub((pieces.length() - whole.start) as u64)?;
+        let start = end.checked_sub((pieces.length() - whole.start) as u64)?;
         let bytes = page_index::read_range(&file, start, whole.len()).ok()?;
         pieces
             .match_bytes(whole.start, &bytes)

@@ -5,8 +5,8 @@
 //! a group rows are sorted by part, node and lsn. Every extent of more than 8 KiB has a page
 //! nearly to itself, smaller ones share pages of at most 16 KiB, so that a small read decodes little.
 //!
-//! Content that does not compress is stored as it is, and behind its last row group the file keeps digests of the parts of
-//! each extent (`pieces.rs`), so that a small read takes a part only.
+//! Content that does not compress is stored as it is. Where its extents are large, the file keeps digests of their parts behind
+//! its last row group (`pieces.rs`), so that a small read takes a part only.
 //!
 //! A file's `add` action carries digests of its footer and of all other bytes that a load reads (`footprint`), since
 //! Parquet pages as written here have no checksums of their own. Bytes of extents have one a row.

@@ -3,8 +3,8 @@
 //! BLAKE3 is a tree: the digest of an extent follows from those of its pieces of 4 KiB ("chaining values", section 2.1 of the
 //! BLAKE3 paper). So these need no trust of their own. They are those of one extent if they give the checksum of its row.
 //!
-//! A data file whose content is stored as it is keeps them between its last row group and its footer, where other readers
-//! of Parquet never look; [`TAG`] in the footer tells where. Each extent row has a slot of [`SLOT`] bytes:
+//! A data file whose content is stored as it is, in extents of 8 KiB and more on average, keeps them between its last row group
+//! and its footer, where other readers of Parquet never look; [`TAG`] in the footer tells where. Each extent row has a slot of [`SLOT`] bytes:
 //!
 //! ```text
 //! length of the extent, 4, little-endian · four chaining values, 32 each, zeros where it has fewer pieces

@@ -45,6 +45,11 @@ impl Committer {
         self.fs.unspilled_bytes() >= self.room.spill
     }
 
+    /// Whether much is on its way out of memory.
+    pub(crate) fn is_spilling(&self) -> bool {
+        self.fs.spilling_bytes() >= self.room.spill
+    }
+
     /// Writes what unlinked files hold to files without names, if it is much.
     pub(crate) fn spill_unlinked(&self) {
         if !self.must_spill() {

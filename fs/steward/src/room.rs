@@ -94,7 +94,7 @@ impl Committer {
             // What drains cannot take, small rests and what fsyncs have cut, a commit stores.
             let drains_help = self.fs.uncut_bytes() >= self.room.drain && ledger.failure.is_none()
                 || ledger.draining(u64::MAX) > 0;
-            let spills_help = ledger.spill_failure.is_none() && self.must_spill();
+            let spills_help = self.is_spilling() || ledger.spill_failure.is_none() && self.must_spill();
             if !drains_help && !spills_help && !ledger.requested && ledger.attempts_started < attempt {
                 ledger.requested = true;
                 self.wanted.notify_one();
@@ -108,7 +108,7 @@ impl Committer {
         }
         match &ledger.spill_failure {
             // They take all the room, so no commit makes any. With less than that, others get theirs by commits.
-            Some(failure) if self.fs.unlinked_bytes() >= self.room.full => Err(failure.clone().into()),
+            Some(failure) if self.fs.unspilled_bytes() >= self.room.full => Err(failure.clone().into()),
             _ => Ok(()),
         }
     }

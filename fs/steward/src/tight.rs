@@ -15,9 +15,8 @@ const ROW_OVERHEAD: u64 = 256;
 impl Committer {
     /// Whether a write might be refused for which there is room.
     pub(crate) fn is_tight(&self) -> bool {
-        // A commit does not store what unlinked files hold.
-        let owed = self.fs.dirty_bytes().saturating_sub(self.fs.unlinked_bytes());
-        owed > self.log.space().available / 2
+        // Not what unlinked files hold: no commit stores that.
+        self.fs.committable_bytes() > self.log.space().available / 2
     }
 
     /// Where it is tight, waits for a commit; whether there is room the tree knows afterwards. While commits fail nothing

@@ -155,12 +155,16 @@ impl TinyFs {
     }
 
     /// Lets memory go of what unlinked files hold: no row will ever tell of it, so it goes to spill files. Blocks on
-    /// I/O; what cannot be written stays in memory.
+    /// I/O; what cannot be written stays in memory, and the first error is returned when all others were tried.
     pub fn spill(&self) -> Result<(), Error> {
         // One at a time: of two writes to the same place in a spill file the later must win.
         let _turn = self.spilling.lock();
-        loop {
-            let Some(spilling) = self.changing().take_for_spill() else { return Ok(()) };
+        // As much as there is now: whoever waits for this shall not wait for writers who go on and on.
+        let mut left = self.unspilled_bytes();
+        let mut result = Ok(());
+        while left > 0 {
+            let Some(spilling) = self.changing().take_for_spill() else { break };
+            left = left.saturating_sub(spilling.bytes());
             match self.write_spill(&spilling) {
                 Ok(spill) => {
                     if !self.changing().spilled(&spilling, spill) {
@@ -170,11 +174,12 @@ impl TinyFs {
                 Err(error) => {
                     // A file that went meanwhile took its spill file with it.
                     if self.changing().not_spilled(&spilling) {
-                        return Err(error);
+                        result = result.and(Err(error));
                     }
                 }
             }
         }
+        result
     }
 
     /// The number of the spill file that holds these bytes now.
@@ -244,14 +249,61 @@ impl TinyFs {
         self.tree().uncut_bytes
     }
 
-    /// Content bytes of unlinked files that are in memory.
-    pub fn unlinked_bytes(&self) -> u64 {
+    /// Content bytes that a commit stores.
+    pub fn committable_bytes(&self) -> u64 {
         let tree = self.tree();
-        tree.unlinked_bytes + tree.spilling_bytes
+        tree.uncut_bytes + tree.unstored_bytes
+    }
+
+    /// Content bytes of unlinked files that a [`spill`](Self::spill) is writing.
+    pub fn spilling_bytes(&self) -> u64 {
+        self.tree().spilling_bytes
     }
 
     /// Content bytes that the next [`spill`](Self::spill) takes.
     pub fn unspilled_bytes(&self) -> u64 {
         self.tree().unlinked_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Caller, Make, MemoryPersistence, WriteFlags, root_row};
+
+    #[test]
+    fn bytes_on_their_way_to_a_spill_file_are_counted_once_whatever_happens_meanwhile() {
+        let store = MemoryPersistence::new();
+        store.store(&[root_row(Timestamp::now(), 0, 0)]);
+        let fs = TinyFs::new(store.load().unwrap(), store);
+        let root = Caller::root();
+        let file = fs.make(&root, NodeId::ROOT, b"gone", Make::File { mode: 0o600 }).unwrap().id;
+        fs.unlink(&root, NodeId::ROOT, b"gone").unwrap();
+        let write = |offset: u64, length: usize| {
+            fs.write(&root, file, offset, &vec![1; length], WriteFlags::default()).unwrap();
+        };
+        let counts = || (fs.unspilled_bytes(), fs.spilling_bytes(), fs.dirty_bytes());
+        write(0, 100_000);
+        assert_eq!(counts(), (100_000, 0, 100_000));
+        // It fails, and others write beside and over what it was to take.
+        let spilling = fs.changing().take_for_spill().unwrap();
+        assert_eq!(counts(), (0, 100_000, 100_000));
+        write(90_000, 30_000);
+        assert_eq!(counts(), (30_000, 100_000, 130_000));
+        assert!(fs.changing().not_spilled(&spilling));
+        assert_eq!(counts(), (120_000, 0, 120_000));
+        // It succeeds.
+        let spilling = fs.changing().take_for_spill().unwrap();
+        write(0, 1000);
+        let spill = fs.write_spill(&spilling).unwrap();
+        assert!(fs.changing().spilled(&spilling, spill));
+        assert_eq!(counts(), (1000, 0, 1000));
+        // The file goes meanwhile.
+        let spilling = fs.changing().take_for_spill().unwrap();
+        write(5000, 7000);
+        fs.forget(file, 1);
+        assert_eq!(counts(), (0, 1000, 1000));
+        assert!(!fs.changing().not_spilled(&spilling));
+        assert_eq!(counts(), (0, 0, 0));
     }
 }

@@ -70,6 +70,13 @@ pub(crate) struct Spilling {
     pub(crate) pieces: Vec<(u64, Bytes, Lsn)>,
 }
 
+impl Spilling {
+    /// How many they are.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.pieces.iter().map(|(_, data, _)| data.len() as u64).sum()
+    }
+}
+
 /// Rows that make a consistent state: all operations up to `cut_lsn`, nothing of later ones.
 #[derive(Debug)]
 pub struct Cut {
@@ -209,10 +216,10 @@ impl Tree {
                 continue;
             }
             let spill = content.pending.as_ref().and_then(|pending| pending.spill);
-            let bytes: u64 = pieces.iter().map(|(_, data, _)| data.len() as u64).sum();
-            self.unlinked_bytes = self.unlinked_bytes.saturating_sub(bytes);
-            self.spilling_bytes = bytes;
-            return Some(Spilling { node, spill, pieces });
+            let spilling = Spilling { node, spill, pieces };
+            self.spilling_bytes = spilling.bytes();
+            self.unlinked_bytes = self.unlinked_bytes.saturating_sub(self.spilling_bytes);
+            return Some(spilling);
         }
         None
     }
@@ -232,12 +239,15 @@ impl Tree {
     pub(crate) fn not_spilled(&mut self, spilling: &Spilling) -> bool {
         self.spilling_bytes = 0;
         let Some(content) = self.unlinked_content(spilling.node) else { return false };
+        // What came meanwhile is counted already.
+        let before = open_bytes(content);
         for (offset, data, lsn) in &spilling.pieces {
             content.extents.reopen(*offset, data.len() as u32, *lsn);
         }
-        let open = open_bytes(content);
-        self.unlinked_bytes += open;
-        self.unlinked.push(spilling.node);
+        let reopened = open_bytes(content) - before;
+        self.unlinked_bytes += reopened;
+        // After all others, so that it keeps none of them in memory.
+        self.unlinked.insert(0, spilling.node);
         true
     }
 

@@ -228,7 +228,7 @@ fn what_unlinked_files_hold_is_not_waited_for() {
     let file = touch(&rig, "a");
     drop(fill(&rig, file, 6 << 20));
     rig.fs.unlink(&Caller::root(), NodeId::ROOT, b"a").unwrap();
-    assert_eq!(rig.fs.unlinked_bytes(), 6 << 20, "it is still open");
+    assert_eq!(rig.fs.unspilled_bytes(), 6 << 20, "it is still open");
     assert!(rig.committer.has_room());
     rig.committer.wait_for_room(0).unwrap();
 }
@@ -258,13 +258,19 @@ fn writers_who_wait_for_an_unlinked_file_that_cannot_be_spilled_are_told() {
         rig.fs.write(&Caller::root(), file, offset, &piece, WriteFlags::default()).unwrap();
     }
     assert_eq!(rig.committer.wait_for_room(0).unwrap_err().errno(), libc::EIO);
-    // Where a commit does make room, others are not told of it.
-    rig.fs.fallocate(&Caller::root(), file, 1 << 60, 8 << 20, Fallocate::PunchHole).unwrap();
-    let linked = touch(&rig, "linked");
-    drop(fill(&rig, linked, 8 << 20));
+    // Where commits make room others are not told of it, also if there is none when one has ended.
+    rig.fs.fallocate(&Caller::root(), file, 1 << 60, 2 << 20, Fallocate::PunchHole).unwrap();
+    drop(fill(&rig, touch(&rig, "linked"), 2 << 20));
+    std::thread::scope(|scope| {
+        rig.hold_commits(true);
+        let writer = scope.spawn(|| rig.committer.wait_for_room(0));
+        rig.wait_until(|state| state.committing);
+        drop(fill(&rig, touch(&rig, "another"), 2 << 20));
+        rig.hold_commits(false);
+        writer.join().unwrap().unwrap();
+    });
     assert!(rig.committer.ledger().spill_failure.is_some());
-    rig.committer.wait_for_room(0).unwrap();
-    for at in 0..8u64 {
+    for at in 0..2u64 {
         let offset = (1 << 60) + (at << 20);
         rig.fs.write(&Caller::root(), file, offset, &piece, WriteFlags::default()).unwrap();
     }
