@@ -36,6 +36,13 @@ pub struct Context {
     pub notices: Notices,
 }
 
+impl Context {
+    /// How this user calls the program for this pond, for advice.
+    fn command(&self) -> String {
+        crate::command_for(self.pond.directory())
+    }
+}
+
 /// Does what was asked.
 pub fn run(command: Command, context: &mut Context) -> Result {
     match command {

@@ -146,8 +146,9 @@ fn command_for(pond: &Path) -> String {
         Some(directory) => Some(PathBuf::from(directory)),
         None => data_directory().map(|data| data.join("pond")),
     };
-    match found.and_then(|directory| directory.canonicalize().ok()) {
-        Some(directory) if directory == pond => "pond".to_owned(),
+    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    match found {
+        Some(directory) if canonical(&directory) == canonical(pond) => "pond".to_owned(),
         _ => format!("pond --pond {}", pond.display()),
     }
 }

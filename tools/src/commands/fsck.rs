@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use pond_oplog::fsck::{Finding, Report, Restore, Severity, Watch};
-use pond_replicate::{Backup, NoProgress};
+use pond_replicate::Backup;
 use pond_steward::fsck;
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use crate::cli::FsckArgs;
 use crate::error::{During, Failure, Result};
 use crate::interrupt;
 use crate::output::{Notices, count, size};
-use crate::progress::Progress;
+use crate::progress::{Progress, Transfers};
 
 /// Paths of one finding that the text shows.
 const MOST_PATHS: usize = 5;
@@ -56,11 +56,12 @@ fn repair(from: Option<&Path>, pond: &Path, watch: &Bars, context: &mut Context)
         ),
         None => None,
     };
-    let mut open = |report: &Report, found: &[Vec<u8>]| open_backup(pond, given.as_deref(), report, found);
+    let transfers = Transfers::new("restore", context.notices);
+    let mut open =
+        |report: &Report, found: &[Vec<u8>]| open_backup(pond, given.as_deref(), report, found, &transfers);
     let repaired = fsck::repair(pond, &mut open, watch);
     watch.end();
     let repaired = repaired.map_err(|error| Failure::because("cannot repair the pond", &error))?;
-    interrupt::check()?;
     show(&repaired.before, context)?;
     for done in &repaired.repaired.done {
         context.out.json(&json!({"event": "repaired", "what": done}))?;
@@ -70,6 +71,7 @@ fn repair(from: Option<&Path>, pond: &Path, watch: &Bars, context: &mut Context)
         context.out.json(&json!({"event": "not_repaired", "what": failed}))?;
         context.out.line(&format!("not repaired: {failed}"))?;
     }
+    interrupt::check()?;
     if !repaired.before.is_clean() && !repaired.after.is_clean() {
         context.out.line("What is still wrong:")?;
         show(&repaired.after, context)?;
@@ -83,6 +85,7 @@ fn open_backup<'a>(
     given: Option<&[u8]>,
     report: &Report,
     found: &[Vec<u8>],
+    transfers: &'a Transfers,
 ) -> std::result::Result<Option<Box<dyn Restore + 'a>>, String> {
     let pond_id = report.tip.as_ref().and_then(|tip| {
         let files = pond_oplog::version_files(pond, tip.version).ok()?;
@@ -90,7 +93,7 @@ fn open_backup<'a>(
     });
     let mut failed = None;
     for configuration in given.into_iter().chain(found.iter().map(Vec::as_slice)) {
-        match Backup::open(pond, configuration, pond_id, &NoProgress) {
+        match Backup::open(pond, configuration, pond_id, transfers) {
             Ok(backup) => return Ok(Some(Box::new(backup))),
             Err(error) => {
                 failed.get_or_insert(error.to_string());

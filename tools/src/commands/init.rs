@@ -28,7 +28,8 @@ fn empty(context: &mut Context) -> Result {
     Steward::init(&directory).map_err(|error| Failure::because("cannot make a pond", &error))?;
     let pond_id = context.pond.open_at(At::Tip)?.status().pond_id;
     context.out.json(&json!({"path": directory, "pond_id": pond_id}))?;
-    context.out.line(&format!("Made the pond {}. `pond mount MOUNTPOINT` mounts it.", directory.display()))
+    let (place, pond) = (directory.display(), context.command());
+    context.out.line(&format!("Made the pond {place}. `{pond} mount MOUNTPOINT` mounts it."))
 }
 
 fn from_backup(configuration_path: &Path, args: &InitArgs, context: &mut Context) -> Result {
@@ -47,7 +48,7 @@ fn from_backup(configuration_path: &Path, args: &InitArgs, context: &mut Context
     {
         return fill_in(&configuration, configuration_path, context);
     }
-    let position = made.map_err(|error| failed(&error, configuration_path))?;
+    let position = made.map_err(|error| failed(&error, configuration_path, context))?;
     let pond_id = context.pond.open_at(At::Tip)?.status().pond_id;
     let status = pond_steward::replica_status(&directory)
         .map_err(|error| Failure::because("cannot read the replica's state", &error))?;
@@ -61,10 +62,11 @@ fn from_backup(configuration_path: &Path, args: &InitArgs, context: &mut Context
         context.out.line(&format!("Not all of its past is there: {note}."))?;
     }
     context.out.line(&format!(
-        "Made the replica {}, at version {} of {}.\n`pond mount MOUNTPOINT` mounts it and follows the source.",
+        "Made the replica {}, at version {} of {}.\n`{} mount MOUNTPOINT` mounts it and follows the source.",
         directory.display(),
         position.version,
-        time::local_micros(position.timestamp)
+        time::local_micros(position.timestamp),
+        context.command()
     ))
 }
 
@@ -76,8 +78,10 @@ fn fill_in(configuration: &[u8], configuration_path: &Path, context: &mut Contex
     pond_replicate::Progress::end(&progress);
     let filled = filled.map_err(|error| match error {
         // It was whole already.
-        ReplicateError::Steward(StewardError::AlreadyAReplica { .. }) => failed(&error, configuration_path),
-        error => not_filled_in(&error, configuration_path),
+        ReplicateError::Steward(StewardError::AlreadyAReplica { .. }) => {
+            failed(&error, configuration_path, context)
+        }
+        error => not_filled_in(&error, configuration_path, context),
     })?;
     context.out.json(&json!({
         "path": directory, "mode": "replica", "first_version": filled.first, "began_before_at": filled.before,
@@ -90,9 +94,10 @@ fn fill_in(configuration: &[u8], configuration_path: &Path, context: &mut Contex
     ))
 }
 
-fn not_filled_in(error: &ReplicateError, configuration: &Path) -> Failure {
+fn not_filled_in(error: &ReplicateError, configuration: &Path, context: &Context) -> Failure {
     const WHAT: &str = "cannot fill in the versions that the replica left out";
-    let again = format!("`pond init --from-backup {}` goes on from there", configuration.display());
+    let (pond, configuration) = (context.command(), configuration.display());
+    let again = format!("`{pond} init --from-backup {configuration}` goes on from there");
     if interrupt::check().is_err() {
         return Failure::new(WHAT, "it was interrupted").next(format!("the replica is whole; {again}"));
     }
@@ -100,9 +105,9 @@ fn not_filled_in(error: &ReplicateError, configuration: &Path) -> Failure {
 }
 
 /// What was fetched and verified is kept in any case, so the same command goes on from there.
-fn failed(error: &ReplicateError, configuration: &Path) -> Failure {
+fn failed(error: &ReplicateError, configuration: &Path, context: &Context) -> Failure {
     const WHAT: &str = "cannot make the replica";
-    let again = format!("pond init --from-backup {}", configuration.display());
+    let again = format!("{} init --from-backup {}", context.command(), configuration.display());
     if interrupt::check().is_err() {
         return Failure::new(WHAT, "it was interrupted")
             .next(format!("what was fetched is kept; `{again}` goes on from there"));

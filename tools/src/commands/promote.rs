@@ -12,8 +12,10 @@ pub fn promote(context: &mut Context) -> Result {
     if let State::Mounted(mut daemon) = context.pond.state()? {
         let status = daemon.status()?;
         let mountpoint = status["mountpoint"].as_str().unwrap_or("MOUNTPOINT").to_owned();
-        return Err(Failure::new(WHAT, format!("it is mounted on {mountpoint}"))
-            .next(format!("`pond umount {mountpoint} && pond promote && pond mount {mountpoint}` does it")));
+        let pond = context.command();
+        return Err(Failure::new(WHAT, format!("it is mounted on {mountpoint}")).next(format!(
+            "`pond umount {mountpoint} && {pond} promote && {pond} mount {mountpoint}` does it"
+        )));
     }
     let steward = context.pond.open()?;
     let promoted = (|| {
@@ -37,7 +39,9 @@ pub fn promote(context: &mut Context) -> Result {
         "digest": position.digest,
     }))?;
     context.out.line(&format!(
-        "The pond is a source now, on timeline {}, from version {} on. `pond mount MOUNTPOINT` mounts it.",
-        claimed.timeline, position.version
+        "The pond is a source now, on timeline {}, from version {} on. `{} mount MOUNTPOINT` mounts it.",
+        claimed.timeline,
+        position.version,
+        context.command()
     ))
 }

@@ -20,15 +20,15 @@ const WATCH: Duration = Duration::from_secs(1);
 /// How often `--wait-version` looks.
 const WAIT: Duration = Duration::from_millis(100);
 
+/// The state of a replica that is still being made.
+const UNFINISHED: &str = "unfinished";
+
 /// Shows the pond's status: once, or whenever something changed.
 pub fn status(args: &StatusArgs, context: &mut Context) -> Result {
     if let Some(version) = args.wait_version {
         wait_for(version, args.timeout.map(Duration::from_secs), context)?;
     }
-    let mut last = match read(context) {
-        Err(_) if context.pond.is_unfinished_replica() => return show_unfinished(context),
-        status => status?,
-    };
+    let mut last = read(context)?;
     show(&last, context)?;
     if !args.watch {
         return Ok(());
@@ -111,6 +111,14 @@ fn can_change(context: &Context, is_source: &mut bool) -> Result<bool> {
 
 /// The status as the daemon has it, or, of a pond that nobody serves, as its files say.
 fn read(context: &Context) -> Result<Value> {
+    match read_whole(context) {
+        // Only now, as it may have become whole meanwhile.
+        Err(_) if context.pond.is_unfinished_replica() => read_unfinished(context),
+        status => status,
+    }
+}
+
+fn read_whole(context: &Context) -> Result<Value> {
     let (mut status, mounted) = match context.pond.state()? {
         State::Mounted(mut daemon) => (daemon.status()?, true),
         State::Unmounted => {
@@ -135,25 +143,29 @@ fn recorded(context: &Context) -> Result<Option<ReplicaStatus>> {
 }
 
 /// Of a replica that is not whole yet there is only how far its making has got.
-fn show_unfinished(context: &mut Context) -> Result {
-    let path = context.pond.directory().to_path_buf();
-    let holder = pond_steward::lock_holder(&path)
+fn read_unfinished(context: &Context) -> Result<Value> {
+    let path = context.pond.directory();
+    let holder = pond_steward::lock_holder(path)
         .map_err(|error| Failure::because("cannot look at the pond's lock", &error))?;
-    let status = json!({
-        "path": path, "mounted": false, "mode": "replica", "state": "unfinished",
+    Ok(json!({
+        "path": path, "mounted": false, "mode": "replica", "state": UNFINISHED,
         "replica": recorded(context)?.unwrap_or_default(),
         "pid": holder.as_ref().map(|holder| holder.pid),
-    });
-    context.out.json(&status)?;
+        "holder": holder.map(|holder| holder.to_string()),
+    }))
+}
+
+fn unfinished_facts(status: &Value) -> Result<Vec<(&'static str, String)>> {
     let replica: Replica = serde_json::from_value(status["replica"].clone())
         .map_err(|error| Failure::because("cannot understand the replica's state", &error))?;
-    let mut facts = vec![("pond", path.display().to_string()), ("mode", "replica".to_owned())];
+    let path = status["path"].as_str().unwrap_or_default();
+    let mut facts = vec![("pond", path.to_owned()), ("mode", "replica".to_owned())];
     facts.extend(replica_facts(&replica));
-    facts.push(match holder {
-        Some(holder) => ("being made by", holder.to_string()),
+    facts.push(match status["holder"].as_str() {
+        Some(holder) => ("being made by", holder.to_owned()),
         None => ("note", "its making was cut off: `pond init --from-backup` goes on from there".to_owned()),
     });
-    context.out.facts(&facts)
+    Ok(facts)
 }
 
 /// What people are shown of it.
@@ -241,6 +253,9 @@ fn show(status: &Value, context: &mut Context) -> Result {
     context.out.json(status)?;
     if context.out.is_json() {
         return Ok(());
+    }
+    if status["state"] == UNFINISHED {
+        return context.out.facts(&unfinished_facts(status)?);
     }
     let view: View = serde_json::from_value(status.clone())
         .map_err(|error| Failure::because("cannot understand the pond's status", &error))?;
