@@ -304,6 +304,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
                 atime: atime.map(convert::time_or_now),
                 mtime: mtime.map(convert::time_or_now),
             };
+            self.coherence.show(inode, request.pid());
             reply::attributes(reply, self.fs().setattr(&convert::caller(request), id, &change));
         });
     }
@@ -537,7 +538,12 @@ impl<B: Backing> Filesystem for Adapter<B> {
                 kill_suid_gid: write_flags.contains(fuser::WriteFlags::FUSE_WRITE_KILL_SUIDGID),
             };
             if self.backing.has_room() {
-                return reply::written(reply, self.fs().write(&caller, id, offset, data, flags));
+                let written = self.fs().write(&caller, id, offset, data, flags);
+                if write_flags.contains(fuser::WriteFlags::FUSE_WRITE_CACHE) {
+                    // Pages that a program changed through a mapping: whoever writes them back is not that program.
+                    self.changed(request, &written, [id]);
+                }
+                return reply::written(reply, written);
             }
             let (backing, data) = (self.backing.clone(), data.to_vec());
             self.offload(move || {
@@ -554,7 +560,8 @@ impl<B: Backing> Filesystem for Adapter<B> {
             if virtual_files::is_virtual(inode) {
                 return reply.ok();
             }
-            self.backing.fsync(Box::new(move |result| reply::empty(reply, result)));
+            let here = self.readers.here();
+            self.backing.fsync(Box::new(move |result| reply::empty(reply, result)), here.is_some());
         });
     }
 
@@ -579,12 +586,17 @@ impl<B: Backing> Filesystem for Adapter<B> {
             // A hole needs no room: it must work on a full disk.
             let needs_room = mode != Fallocate::PunchHole;
             if length <= INLINE_FALLOCATE && (!needs_room || self.backing.has_room()) {
-                return reply::empty(reply, self.fs().fallocate(&caller, id, offset, length, mode));
+                let done = self.fs().fallocate(&caller, id, offset, length, mode);
+                self.changed(request, &done, [id]);
+                return reply::empty(reply, done);
             }
-            let backing = self.backing.clone();
+            let (backing, coherence, thread) = (self.backing.clone(), self.coherence.clone(), request.pid());
             self.offload(move || {
                 let room = if needs_room { backing.wait_for_room(0) } else { Ok(()) };
                 let done = room.and_then(|()| backing.fs().fallocate(&caller, id, offset, length, mode));
+                if done.is_ok() {
+                    coherence.changed(inode, thread);
+                }
                 reply::empty(reply, done);
             });
         });
@@ -680,7 +692,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
             };
             let listed = self.fs().readdir(id, offset, &mut |entry| {
                 let kind = convert::file_type(entry.kind);
-                !reply.add(INodeNo(entry.id.get()), entry.cookie, kind, OsStr::from_bytes(entry.name))
+                !reply.add(INodeNo(entry.id.get()), entry.offset, kind, OsStr::from_bytes(entry.name))
             });
             match listed {
                 Ok(()) => reply.ok(),
@@ -718,7 +730,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
                 let attributes = convert::attributes(attributes);
                 self.coherence.show(attributes.ino, request.pid());
                 let name = OsStr::from_bytes(entry.name);
-                !reply.add(attributes.ino, entry.cookie, name, &TTL, &attributes, GENERATION)
+                !reply.add(attributes.ino, entry.offset, name, &TTL, &attributes, GENERATION)
             });
             match listed {
                 Ok(()) => reply.ok(),

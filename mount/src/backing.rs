@@ -4,7 +4,7 @@ use pond_tinyfs::{Error, TinyFs};
 
 use crate::virtual_files::Content;
 
-/// Called once, from another thread, when everything received so far is durable or cannot be made so.
+/// Called once, from whatever thread, when everything received so far is durable or cannot be made so.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// A tree and those who look after it. The Steward's is in `session.rs`, that of the tests is in memory.
@@ -15,8 +15,9 @@ pub(crate) trait Backing: Send + Sync + 'static {
     /// Whether others' changes are published to the tree: names may come without the kernel's doing.
     fn follows(&self) -> bool;
 
-    /// Makes everything received so far durable; does not wait for it.
-    fn fsync(&self, done: Done);
+    /// Makes everything received so far durable; does not wait for it, but with `here`: then it may, for a small write to the
+    /// disk.
+    fn fsync(&self, done: Done, here: bool);
 
     /// Whether a write may go ahead now.
     fn has_room(&self) -> bool;

@@ -36,6 +36,9 @@ const GRACE: Duration = Duration::from_millis(500);
 /// Threads for requests that wait. Each parked write or cold read has one for as long as it takes.
 const WAITING_THREADS: usize = 256;
 
+/// How long such a thread stays when nothing waits.
+const KEEP_WAITING: Duration = Duration::from_secs(24 * 3600);
+
 /// What the main thread waits for.
 enum Event {
     SessionEnded(io::Result<()>),
@@ -235,11 +238,15 @@ fn show(
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(WAITING_THREADS)
+        // Where the system grants no more threads, as in a container at its limit, those that there are do all the work:
+        // so they stay, and one is there from the beginning.
+        .thread_keep_alive(KEEP_WAITING)
         .thread_name("pond-waiting")
         .on_thread_start(|| Priority::Ordinary.take())
         .enable_all()
         .build()
         .map_err(|error| MountError::io("start threads for", pond, error))?;
+    drop(runtime.spawn_blocking(|| ()));
     let mounted = Arc::new(Mounted {
         steward: steward.clone(),
         mountpoint: mountpoint.to_owned(),

@@ -47,7 +47,7 @@ impl Backing for Memory {
         self.follows
     }
 
-    fn fsync(&self, done: Done) {
+    fn fsync(&self, done: Done, _here: bool) {
         self.fsyncs.fetch_add(1, Ordering::SeqCst);
         thread::spawn(move || done(Ok(())));
     }

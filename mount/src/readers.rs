@@ -24,6 +24,15 @@ const WAITING: usize = 256;
 
 type Work = Box<dyn FnOnce() + Send>;
 
+/// Leave to wait for the disk on a session's thread; given back when it is dropped.
+pub(crate) struct Here<'a>(&'a AtomicBool);
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// The threads. They end when this is dropped, after the reads that were asked for.
 pub(crate) struct Readers {
     shared: Arc<Shared>,
@@ -58,14 +67,16 @@ impl Readers {
         Ok(readers)
     }
 
+    /// Leave for the calling thread, one of the session's, to wait for the disk itself for something small.
+    pub(crate) fn here(&self) -> Option<Here<'_>> {
+        (!self.here.swap(true, Ordering::Acquire)).then_some(Here(&self.here))
+    }
+
     /// Does this, which reads little, on the calling thread, one of the session's, or on one of the threads.
     pub(crate) fn read_little(&self, work: impl FnOnce() + Send + 'static) {
-        match self.here.swap(true, Ordering::Acquire) {
-            false => {
-                work();
-                self.here.store(false, Ordering::Release);
-            }
-            true => self.read(work),
+        match self.here() {
+            Some(_here) => work(),
+            None => self.read(work),
         }
     }
 

@@ -97,8 +97,8 @@ impl Backing for Mounted {
         self.follows
     }
 
-    fn fsync(&self, done: Done) {
-        self.steward.fsync(done);
+    fn fsync(&self, done: Done, here: bool) {
+        self.steward.fsync(done, here);
     }
 
     fn has_room(&self) -> bool {

@@ -41,6 +41,8 @@ pub(crate) struct Contents {
 struct Input {
     name: String,
     length: u64,
+    /// What its digest must be, of what lay on a disk since it was written.
+    blake3: Option<String>,
     source: Source,
 }
 
@@ -74,6 +76,7 @@ impl Contents {
         let bytes = |name: String, bytes: Bytes| Input {
             name,
             length: bytes.len() as u64,
+            blake3: None,
             source: Source::Bytes(bytes),
         };
         let mut inputs = vec![bytes(entry_name(position.version), entry)];
@@ -83,6 +86,7 @@ impl Contents {
             source: Source::Path(data.join(&file.name)),
             name: file.name,
             length: file.length,
+            blake3: file.blake3,
         }));
         let bundles = split(inputs.iter().map(|input| input.length));
         Contents { kind, position, inputs, bundles }
@@ -170,6 +174,9 @@ impl Input {
             return Err(failed(io::Error::other(why)));
         }
         let blake3 = reader.hasher.finalize().to_hex().to_string();
+        if self.blake3.as_ref().is_some_and(|said| *said != blake3) {
+            return Err(ReplicateError::DamagedSource { version, name: self.name.clone() });
+        }
         Ok(FileDigest { name: self.name.clone(), length: self.length, blake3 })
     }
 }

@@ -361,7 +361,12 @@ impl FetchedBase {
 /// What the log takes in.
 pub(crate) fn incoming_version(fetched: &Fetched) -> IncomingVersion {
     let files = |manifest: &Manifest| {
-        manifest.files.iter().map(|file| FileRef { name: file.name.clone(), length: file.length }).collect()
+        let files = manifest.files.iter().map(|file| FileRef {
+            name: file.name.clone(),
+            length: file.length,
+            blake3: Some(file.blake3.clone()),
+        });
+        files.collect()
     };
     IncomingVersion {
         version: fetched.version(),

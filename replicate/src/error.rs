@@ -84,6 +84,16 @@ pub enum ReplicateError {
         /// What is wrong.
         why: String,
     },
+    /// A data file here is not what was written: it must not become the backup.
+    #[error(
+        "the data file {name} of version {version} is damaged here, and was not shipped; `pond fsck` says what it concerns"
+    )]
+    DamagedSource {
+        /// The version that is to be shipped.
+        version: Version,
+        /// The file, within `data/`.
+        name: String,
+    },
     /// The chain of manifests does not hold together.
     #[error("the history in the backup store is broken at version {version}: {key}: {why}")]
     BrokenChain {

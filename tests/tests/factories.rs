@@ -118,5 +118,6 @@ fn a_node_runs_when_told_to() {
     pond.sync();
     assert!(!log.exists());
     pond.pond(["run", "/tools/log"]);
+    assert_complete(&pond, &log);
     pond.umount();
 }

@@ -39,6 +39,8 @@ pub struct CleanOptions<'a> {
     pub entries: bool,
     /// Only say what would go.
     pub dry_run: bool,
+    /// Whether to stop: what has not gone by then stays for the next time.
+    pub stop: &'a dyn Fn() -> bool,
 }
 
 /// What went, or would go.
@@ -99,8 +101,9 @@ impl Replaced {
         log: &Log,
         listing: &Listing,
         names: &BTreeSet<String>,
+        stop: &dyn Fn() -> bool,
     ) -> Result<BTreeMap<String, Replacement>, OpLogError> {
-        loop {
+        while !stop() {
             let (oldest, read_from) = {
                 let known = self.0.lock();
                 let unknown = names.iter().filter(|name| !known.replaced.contains_key(*name));
@@ -146,8 +149,13 @@ impl OpLog {
     /// Removes what nobody needs any more. Commits, merges and prunes may go on meanwhile.
     pub fn clean(&self, options: &CleanOptions<'_>) -> Result<CleanReport, OpLogError> {
         let mut report = CleanReport::default();
-        let pins = pin::held(self.layout().root())?;
-        let oldest = self.clean_data(options, &pins, &mut report)?;
+        // No pin is made until what may go is gone: whoever comes then finds what is left.
+        let pins = pin::Pins::hold(self.layout().root())?;
+        let oldest = self.clean_data(options, &pins.versions, &mut report)?;
+        drop(pins);
+        if (options.stop)() {
+            return Ok(report);
+        }
         let floor = snapshot::load(self.log(), At::Tip)?.floor();
         self.clean_log(options, floor, oldest, &mut report)?;
         Ok(report)
@@ -177,7 +185,7 @@ impl OpLog {
         if names.is_empty() {
             return Ok(None);
         }
-        let replaced = self.replaced().explain(self.log(), &self.log().list()?, &names)?;
+        let replaced = self.replaced().explain(self.log(), &self.log().list()?, &names, options.stop)?;
         let keep = options.keep_replaced.max(options.reads).as_millis();
         let now = now_ms();
         let is_over = |replacement: &Replacement| {
@@ -234,7 +242,8 @@ impl OpLog {
         let first = listing.entries.first().copied().unwrap_or_default();
         if let Some(floor) = floor.filter(|floor| options.entries && floor.version.0 > first) {
             let version = floor.version;
-            if !options.dry_run && listing.checkpoints.binary_search(&version.0).is_err() {
+            // One without a digest, or a damaged one, is made anew: what stands for the entries must be whole.
+            if !options.dry_run && snapshot::read_checkpoint(log, version).is_err() {
                 self.checkpoint_at(version)?;
                 listing = log.list()?;
             }

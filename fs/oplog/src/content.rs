@@ -190,6 +190,7 @@ impl DataFiles {
         }
         let start = end.checked_sub((pieces.length() - whole.start) as u64)?;
         let bytes = page_index::read_range(&file, start, whole.len()).ok()?;
+        index.read_ahead(&file);
         pieces
             .match_bytes(whole.start, &bytes)
             .then(|| bytes.slice(skip - whole.start..skip - whole.start + length))

@@ -540,22 +540,32 @@ fn digests(file: &File, size: u64, metadata: &ParquetMetaData, whole: String) ->
         .and_then(|length| size.checked_sub(length))
         .ok_or_else(|| io::Error::other("the file that was just written has no footer"))?;
     Ok(Digests {
-        footer: digest(file, std::iter::once(footer..size))?,
-        footprint: digest(file, footprint(metadata))?,
+        footer: digest(file, size, std::iter::once(footer..size))?,
+        footprint: digest(file, size, footprint(metadata))?,
         file: whole,
     })
+}
+
+/// BLAKE3-256 of a whole data file, as its entry has it.
+pub(crate) fn file_tag(add: &Add) -> Option<String> {
+    add.tags.as_ref().and_then(|tags| tags.get(FILE_TAG).cloned().flatten())
 }
 
 /// BLAKE3-256 of the first `size` bytes of a file.
 pub(crate) fn file_digest(file: &File, size: u64) -> io::Result<String> {
     const PIECE: u64 = 1 << 20;
-    digest(file, (0..size.div_ceil(PIECE)).map(|i| i * PIECE..size.min((i + 1) * PIECE)))
+    digest(file, size, (0..size.div_ceil(PIECE)).map(|i| i * PIECE..size.min((i + 1) * PIECE)))
 }
 
-fn digest(file: &File, ranges: impl IntoIterator<Item = Range<u64>>) -> io::Result<String> {
+/// BLAKE3-256 of these ranges of a file of this size, one after the other.
+fn digest(file: &File, size: u64, ranges: impl IntoIterator<Item = Range<u64>>) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = Vec::new();
     for range in ranges {
+        // Ranges that a damaged footer gives may lie anywhere.
+        if range.start > range.end || range.end > size {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
         buffer.resize((range.end - range.start) as usize, 0);
         file.read_exact_at(&mut buffer, range.start)?;
         hasher.update(&buffer);

@@ -166,7 +166,11 @@ impl Log {
     pub(crate) fn put(&self, version: Version, bytes: &[u8]) -> Result<Put, OpLogError> {
         let path = self.entry_path(version);
         let Err(error) = durable::write_durably(&path, bytes, Existing::Refuse) else { return Ok(Put::Done) };
-        // The error may have come before, at or after the moment the name appeared: look.
+        // The error may have come before, at or after the moment the name appeared: look. That there is none takes no
+        // descriptor to tell, and those may have run out.
+        if fs::symlink_metadata(&path).is_err_and(|missing| missing.kind() == io::ErrorKind::NotFound) {
+            return Err(OpLogError::io("write", &path)(error));
+        }
         match fs::read(&path) {
             Ok(found) if found == bytes => match error.kind() {
                 // The name was refused because our own first try had landed, as over NFS.

@@ -201,8 +201,10 @@ impl Unnamed {
     ///
     /// After an error that is not [`io::ErrorKind::AlreadyExists`] the name may or may not be there.
     pub(crate) fn name(self, target: &Path, existing: Existing) -> io::Result<()> {
+        // Opened before: where descriptors have run out, nothing must be named that cannot be synced.
+        let directory = File::open(parent(target))?;
         self.name_unsynced(target, existing)?;
-        sync_directory(parent(target))
+        sync_opened(&directory, parent(target))
     }
 
     /// Syncs the bytes and gives the file its name, which is durable once the caller has synced the directory: one
@@ -210,14 +212,7 @@ impl Unnamed {
     pub(crate) fn name_unsynced(mut self, target: &Path, existing: Existing) -> io::Result<()> {
         self.sync()?;
         match existing {
-            Existing::Refuse => {
-                let from = self.file.path();
-                step(
-                    from,
-                    || fs::hard_link(from, target),
-                    |()| Step::Link { from: from.into(), to: target.into() },
-                )?
-            }
+            Existing::Refuse => link(self.file.path(), target)?,
             Existing::Replace => {
                 rename(self.file.path(), target)?;
                 self.named = true;
@@ -281,6 +276,17 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     step(from, || fs::rename(from, to), |()| Step::Rename { from: from.into(), to: to.into() })
 }
 
+/// Gives a synced file one name more, which is durable once the directory is synced.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    step(from, || fs::hard_link(from, to), |()| Step::Link { from: from.into(), to: to.into() })
+}
+
+/// Gives a file one name more and syncs the directory of the new one.
+pub(crate) fn link_durably(from: &Path, to: &Path) -> io::Result<()> {
+    link(from, to)?;
+    sync_directory(parent(to))
+}
+
 /// Gives a synced file another name and syncs the directory of the new one.
 pub(crate) fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     rename(from, to)?;
@@ -289,7 +295,10 @@ pub(crate) fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Makes the names in a directory durable.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
-    let opened = File::open(directory)?;
+    sync_opened(&File::open(directory)?, directory)
+}
+
+fn sync_opened(opened: &File, directory: &Path) -> io::Result<()> {
     step(directory, || opened.sync_all(), |()| Step::SyncDirectory { path: directory.into() })
 }
 

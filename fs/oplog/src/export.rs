@@ -7,19 +7,35 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::action::{Action, Metadata, Protocol};
+use crate::action::{Action, Add, Metadata, Protocol};
 use crate::delta::{Entry, Listing, Log};
 use crate::oplog::{FORMAT, MIN_READER, POND_ID, position_of};
 use crate::snapshot::{self, commit_info};
-use crate::{At, Layout, OpLogError, PondId, Position, Version, checkpoint, reading};
+use crate::{At, Layout, OpLogError, PondId, Position, Version, checkpoint, data_file, reading};
 
-/// A data file that a version added: its name within `data/` and its length in bytes.
+/// A data file that a version added.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileRef {
     /// Name within `data/`.
     pub name: String,
     /// Bytes.
     pub length: u64,
+    /// BLAKE3-256 of them, lowercase hex, where whoever names the file says it.
+    pub blake3: Option<String>,
+}
+
+impl FileRef {
+    fn of(add: &Add) -> Self {
+        FileRef { name: add.path.clone(), length: add.size, blake3: data_file::file_tag(add) }
+    }
+
+    /// Whether both may mean the same file: nothing that both say differs.
+    pub(crate) fn agrees(&self, other: &FileRef) -> bool {
+        let digests = self.blake3.as_ref().zip(other.blake3.as_ref());
+        self.name == other.name
+            && self.length == other.length
+            && digests.is_none_or(|(ours, theirs)| ours == theirs)
+    }
 }
 
 /// One version as the log holds it.
@@ -102,7 +118,7 @@ pub fn live_files(pond: &Path, version: Version) -> Result<LiveFiles, OpLogError
     Ok(LiveFiles {
         position: position_of(&log, version, &snapshot.digest, &snapshot.commit_info)?,
         entry: log.read_bytes(version)?.into(),
-        files: files.map(|add| FileRef { name: add.path.clone(), length: add.size }).collect(),
+        files: files.map(FileRef::of).collect(),
     })
 }
 
@@ -183,7 +199,7 @@ pub(crate) fn min_reader(metadata: Option<&Metadata>, protocol: Option<&Protocol
 /// Files that these actions add.
 pub(crate) fn added(actions: &[Action]) -> Vec<FileRef> {
     let adds = actions.iter().filter_map(|action| action.add.as_ref());
-    adds.map(|add| FileRef { name: add.path.clone(), length: add.size }).collect()
+    adds.map(FileRef::of).collect()
 }
 
 /// Files that are live after these actions.
@@ -194,8 +210,8 @@ pub(crate) fn live(actions: &[Action]) -> Vec<FileRef> {
             files.remove(&remove.path);
         }
         if let Some(add) = &action.add {
-            files.insert(add.path.clone(), add.size);
+            files.insert(&add.path, FileRef::of(add));
         }
     }
-    files.into_iter().map(|(name, length)| FileRef { name, length }).collect()
+    files.into_values().collect()
 }

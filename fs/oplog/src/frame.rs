@@ -3,29 +3,22 @@
 //! A frame's digest covers the segment's own header digest and the frame's offset, so that bytes of a
 //! journal that somebody stores as a file in the pond are never taken for a frame of this one.
 
-use arrow::buffer::Buffer;
-use arrow::ipc::reader::StreamDecoder;
-use arrow::ipc::writer::StreamEncoder;
+use bytes::Bytes;
 use pond_tinyfs::{Lsn, Row};
 
-use crate::decode::{self, Extents};
-use crate::{PondId, TxnSeq, encode, schema};
+use crate::{PondId, row_bytes};
 
-/// The format that this program writes and reads.
-pub(crate) const FORMAT: u32 = 1;
+/// The format that this program writes and reads. Format 1 had Arrow's record batches in its frames.
+pub(crate) const FORMAT: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"pondjrnl";
 const FRAME_MAGIC: &[u8; 8] = b"pondfrme";
 const AFTER_FAILURE: u32 = 1;
 const DIGEST: usize = 32;
-/// Header up to the schema's length, and with it.
-const FIXED: usize = 8 + 4 + 4 + 8 + 16 + 8 + 32 + 4;
+/// A segment's header, with its digest.
+const HEADER: usize = 8 + 4 + 4 + 8 + 16 + 8 + 32 + DIGEST;
 /// Magic, length, first lsn, last lsn, digest.
 const FRAME_HEADER: usize = 8 + 8 + 8 + 8 + DIGEST;
-/// Content of one record batch: Arrow's 32-bit offsets must hold it.
-const BATCH: usize = 64 << 20;
-/// The end-of-stream marker of Arrow's IPC format.
-const END_OF_STREAM: usize = 8;
 
 /// The last durable version when a segment began: its rows come after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +56,12 @@ pub(crate) struct ReadHeader {
     pub(crate) seed: [u8; DIGEST],
     /// Where the first frame begins.
     pub(crate) length: usize,
-    schema: Vec<u8>,
 }
 
 impl Header {
-    /// The header's bytes and the seed of its frames' digests. `schema` is Arrow's schema message.
-    pub(crate) fn encode(&self, schema: &[u8]) -> (Vec<u8>, [u8; DIGEST]) {
-        let mut bytes = Vec::with_capacity(FIXED + schema.len() + DIGEST);
+    /// The header's bytes and the seed of its frames' digests.
+    pub(crate) fn encode(&self) -> (Vec<u8>, [u8; DIGEST]) {
+        let mut bytes = Vec::with_capacity(HEADER);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
         // The other bits say nothing: they make no two headers alike, so that frames which a reused file held before
@@ -80,8 +72,6 @@ impl Header {
         bytes.extend_from_slice(self.pond_id.as_bytes());
         bytes.extend_from_slice(&self.base.version.to_le_bytes());
         bytes.extend_from_slice(&self.base.digest);
-        bytes.extend_from_slice(&(schema.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(schema);
         let seed = *blake3::hash(&bytes).as_bytes();
         bytes.extend_from_slice(&seed);
         (bytes, seed)
@@ -102,15 +92,12 @@ impl Header {
             let number = u64::from_le_bytes(rest.array()?);
             let pond_id = PondId::from_bytes(rest.array()?);
             let base = Base { version: u64::from_le_bytes(rest.array()?), digest: rest.array()? };
-            let schema_length = u32::from_le_bytes(rest.array()?) as usize;
-            let schema = rest.take(schema_length)?;
             let seed: [u8; DIGEST] = rest.array()?;
-            let length = FIXED + schema.len() + DIGEST;
-            if *blake3::hash(&bytes[..length - DIGEST]).as_bytes() != seed {
+            if *blake3::hash(&bytes[..HEADER - DIGEST]).as_bytes() != seed {
                 return None;
             }
             let header = Header { after_failure: flags & AFTER_FAILURE != 0, number, pond_id, base };
-            Some(ReadHeader { header, seed, length, schema: schema.to_vec() })
+            Some(ReadHeader { header, seed, length: HEADER })
         })();
         parsed.ok_or(BadHeader::Torn)
     }
@@ -144,9 +131,9 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Rows as Arrow messages, ready to be written as a frame.
+/// Rows as bytes, ready to be written as a frame.
 pub(crate) struct Payload {
-    buffers: Vec<Buffer>,
+    pieces: Vec<Bytes>,
     length: u64,
     first_lsn: Lsn,
     /// Highest lsn of the rows.
@@ -154,10 +141,19 @@ pub(crate) struct Payload {
 }
 
 impl Payload {
+    /// Encodes rows; none for no rows.
+    pub(crate) fn encode(rows: &[&[Row]]) -> Result<Option<Self>, String> {
+        let rows = || rows.iter().flat_map(|rows| rows.iter());
+        let lsns = || rows().map(|row| row.lsn);
+        let (Some(first_lsn), Some(last_lsn)) = (lsns().min(), lsns().max()) else { return Ok(None) };
+        let pieces = row_bytes::encode(rows())?;
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Ok(Some(Payload { pieces, length, first_lsn, last_lsn }))
+    }
+
     /// The bytes that come before the payload in a frame at `offset`.
     pub(crate) fn frame_header(&self, seed: &[u8; DIGEST], offset: u64) -> [u8; FRAME_HEADER] {
-        let payload = self.buffers.iter().map(Buffer::as_slice);
-        let digest = frame_digest(seed, offset, self.length, self.first_lsn, self.last_lsn, payload);
+        let digest = frame_digest(seed, offset, self.length, self.first_lsn, self.last_lsn, self.pieces());
         let mut bytes = [0; FRAME_HEADER];
         bytes[..8].copy_from_slice(FRAME_MAGIC);
         bytes[8..16].copy_from_slice(&self.length.to_le_bytes());
@@ -169,65 +165,12 @@ impl Payload {
 
     /// The payload's pieces, in their order.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        self.buffers.iter().map(Buffer::as_slice)
+        self.pieces.iter().map(|piece| &piece[..])
     }
 
     /// Length of the whole frame.
     pub(crate) fn frame_length(&self) -> u64 {
         FRAME_HEADER as u64 + self.length
-    }
-}
-
-/// Turns rows into payloads.
-pub(crate) struct FrameEncoder {
-    encoder: StreamEncoder,
-    schema: Vec<u8>,
-}
-
-impl FrameEncoder {
-    pub(crate) fn new() -> Result<Self, String> {
-        let rows = &schema::ROWS;
-        let text = |error: arrow::error::ArrowError| error.to_string();
-        // A stream of nothing is the schema message and the end marker.
-        let stream = || StreamEncoder::try_new_with_options(rows, schema::ipc_options()?);
-        let empty = stream().and_then(StreamEncoder::finish).map_err(text)?;
-        let mut schema: Vec<u8> = empty.iter().flat_map(|buffer| buffer.as_slice()).copied().collect();
-        schema.truncate(schema.len().saturating_sub(END_OF_STREAM));
-        // The first batch brings the schema along; the header has it, frames need it no more.
-        let mut encoder = stream().map_err(text)?;
-        encoder.encode(&encode::batch(&[], TxnSeq(0)).map_err(text)?).map_err(text)?;
-        Ok(FrameEncoder { encoder, schema })
-    }
-
-    /// Arrow's schema message, for headers.
-    pub(crate) fn schema(&self) -> &[u8] {
-        &self.schema
-    }
-
-    /// Encodes rows; none for no rows.
-    pub(crate) fn encode(&mut self, rows: &[&[Row]]) -> Result<Option<Payload>, String> {
-        let rows: Vec<&Row> = rows.iter().flat_map(|rows| rows.iter()).collect();
-        let lsns = || rows.iter().map(|row| row.lsn);
-        let (Some(first_lsn), Some(last_lsn)) = (lsns().min(), lsns().max()) else { return Ok(None) };
-        let mut buffers = Vec::new();
-        let mut rest = rows.as_slice();
-        while !rest.is_empty() {
-            let mut content = 0;
-            let count = rest
-                .iter()
-                .take_while(|row| {
-                    content += encode::content_length(row);
-                    content <= BATCH
-                })
-                .count()
-                .max(1);
-            let (head, tail) = rest.split_at(count);
-            let batch = encode::batch(head, TxnSeq(0)).map_err(|error| error.to_string())?;
-            buffers.extend(self.encoder.encode(&batch).map_err(|error| error.to_string())?);
-            rest = tail;
-        }
-        let length = buffers.iter().map(|buffer| buffer.len() as u64).sum();
-        Ok(Some(Payload { buffers, length, first_lsn, last_lsn }))
     }
 }
 
@@ -285,6 +228,29 @@ pub(crate) fn is_cut_off(segment: &[u8], offset: usize) -> bool {
 }
 
 impl ReadHeader {
+    /// Whether the frame at `offset`, which seems to be cut off, was whole once: with one bit of its length the other way
+    /// its digest is right.
+    pub(crate) fn was_whole(&self, segment: &[u8], offset: usize) -> bool {
+        let Some(header) = segment.get(offset..).and_then(|rest| rest.get(..FRAME_HEADER)) else {
+            return false;
+        };
+        let numbers: Option<[u64; 3]> = (|| {
+            let mut rest = Reader(&header[8..]);
+            let mut number = || rest.array().map(u64::from_le_bytes);
+            Some([number()?, number()?, number()?])
+        })();
+        let Some([length, first, last]) = numbers else { return false };
+        let payload = &segment[offset + FRAME_HEADER..];
+        (0..u64::BITS).map(|bit| length ^ (1 << bit)).any(|length| {
+            let payload = usize::try_from(length).ok().and_then(|length| payload.get(..length));
+            payload.is_some_and(|payload| {
+                let payload = std::iter::once(payload);
+                frame_digest(&self.seed, offset as u64, length, Lsn(first), Lsn(last), payload)
+                    == header[32..]
+            })
+        })
+    }
+
     /// The frame that begins at `offset` of the segment; none if it is cut off or damaged.
     pub(crate) fn frame<'a>(&self, segment: &'a [u8], offset: usize) -> Option<Frame<'a>> {
         frame_at(&self.seed, segment, offset)
@@ -301,15 +267,6 @@ impl ReadHeader {
 
     /// The rows of a frame.
     pub(crate) fn rows(&self, frame: &Frame<'_>, each: &mut dyn FnMut(Row)) -> Result<(), String> {
-        let mut decoder = StreamDecoder::new();
-        for bytes in [&self.schema[..], frame.payload] {
-            let mut buffer = Buffer::from(bytes);
-            while !buffer.is_empty() {
-                if let Some(batch) = decoder.decode(&mut buffer).map_err(|error| error.to_string())? {
-                    decode::rows(&batch, Extents::InMemory, &mut *each)?;
-                }
-            }
-        }
-        decoder.finish().map_err(|error| error.to_string())
+        row_bytes::decode(frame.payload, each)
     }
 }

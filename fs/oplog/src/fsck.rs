@@ -194,9 +194,10 @@ pub fn check(pond: &Path, exclusive: bool, watch: &dyn Watch) -> Result<Report, 
         rows::check(&table, &mut read, journal, &mut report);
     }
     let control = Log::new(&layout.control());
+    // That it is not there at all, whoever reads the settings says.
     if control.directory().exists() {
         let table = log::check(&control, "control", log::Kind::Small, exclusive, &mut report)?;
-        files::check_small(&control, &table, &mut report);
+        files::check_small(&control, &table, watch, &mut report);
     }
     names.resolve(&mut report.findings);
     Ok(report)

@@ -395,14 +395,16 @@ impl State {
     }
 }
 
-/// Whether two lists name the same files, in whatever order.
+/// Whether two lists name the same files, in whatever order. Digests count: what a manifest brings must be what the entry's
+/// writer wrote, not what a disk made of it since.
 fn same(ours: &[FileRef], theirs: &[FileRef]) -> bool {
     let sorted = |files: &[FileRef]| {
         let mut files = files.to_vec();
         files.sort_unstable();
         files
     };
-    ours.len() == theirs.len() && sorted(ours) == sorted(theirs)
+    ours.len() == theirs.len()
+        && sorted(ours).iter().zip(&sorted(theirs)).all(|(ours, theirs)| ours.agrees(theirs))
 }
 
 #[cfg(test)]

@@ -3,11 +3,10 @@
 //! ```text
 //! journal/0000000000000007.segment
 //!   header   magic "pondjrnl" · format u32 · flags u32 · segment number u64 · pond id 16
-//!            · base version u64 · base digest 32 · schema length u32 · Arrow IPC schema message
-//!            · BLAKE3 of all before, 32
+//!            · base version u64 · base digest 32 · BLAKE3 of all before, 32
 //!   frame    magic "pondfrme" · payload length u64 · first lsn u64 · last lsn u64
 //!            · BLAKE3 of the header's digest, the frame's offset, these numbers and the payload, 32
-//!            · payload: Arrow IPC record batch messages
+//!            · payload: rows, see `row_bytes.rs`
 //!   frame    …
 //! ```
 //!
@@ -34,7 +33,7 @@ use parking_lot::Mutex;
 use pond_tinyfs::{Lsn, Row};
 
 use crate::durable::{self, DurableFile, Existing};
-use crate::frame::{Base, FrameEncoder, Header, Payload};
+use crate::frame::{Base, Header, Payload};
 use crate::{PondId, Position};
 
 /// Name of a segment that is no longer needed and will be overwritten.
@@ -136,6 +135,11 @@ impl JournalError {
         matches!(self.errno(), libc::ENOSPC | libc::EDQUOT)
     }
 
+    /// Whether the process, or the system, has too many files open, which passes.
+    pub fn is_out_of_files(&self) -> bool {
+        matches!(self.errno(), libc::EMFILE | libc::ENFILE)
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
         move |source| JournalError::Io { action, path: path.to_path_buf(), source }
     }
@@ -186,7 +190,6 @@ struct State {
     spare: bool,
     /// Whether a restart has begun and no frame holds yet what it was to save.
     restarting: bool,
-    encoder: FrameEncoder,
 }
 
 enum Current {
@@ -215,9 +218,8 @@ impl Journal {
         base: Base,
     ) -> Result<Self, JournalError> {
         let next = ended.iter().map(|segment| segment.number + 1).max().unwrap_or(1);
-        let encoder = FrameEncoder::new().map_err(|why| JournalError::Encode { why })?;
         let spare = directory.join(SPARE).exists();
-        let state = State { ended, current: Current::None, next, base, spare, restarting: false, encoder };
+        let state = State { ended, current: Current::None, next, base, spare, restarting: false };
         Ok(Journal { directory: directory.to_path_buf(), pond_id, state: Mutex::new(state) })
     }
 
@@ -381,8 +383,8 @@ impl Journal {
         durable::sync_directory(&self.directory).map_err(JournalError::io("fsync", &self.directory))?;
         let path = kept.join(segment_name(number));
         let header = Header { after_failure: true, number, pond_id: self.pond_id, base: state.base };
-        let (mut bytes, seed) = header.encode(state.encoder.schema());
-        if let Some(payload) = state.encode(rows)? {
+        let (mut bytes, seed) = header.encode();
+        if let Some(payload) = encode(rows)? {
             bytes.extend_from_slice(&payload.frame_header(&seed, bytes.len() as u64));
             payload.pieces().for_each(|piece| bytes.extend_from_slice(piece));
         }
@@ -394,7 +396,7 @@ impl Journal {
         if let Current::Closed { why } = &state.current {
             return Err(JournalError::Closed { path: self.directory.clone(), why: why.clone() });
         }
-        let Some(payload) = state.encode(rows)? else { return Ok(()) };
+        let Some(payload) = encode(rows)? else { return Ok(()) };
         if !matches!(state.current, Current::Open { .. }) {
             self.begin(state)?;
         }
@@ -462,7 +464,7 @@ impl Journal {
         })?;
         let after_failure = matches!(state.current, Current::Failed(_));
         let header = Header { after_failure, number, pond_id: self.pond_id, base: state.base };
-        let (bytes, seed) = header.encode(state.encoder.schema());
+        let (bytes, seed) = header.encode();
         let end = terminator(bytes.len() as u64, length);
         let written = file
             .write_all_vectored(&mut [IoSlice::new(&bytes), IoSlice::new(end)])
@@ -562,10 +564,10 @@ impl State {
     fn must_restart(&self) -> bool {
         self.restarting || matches!(self.current, Current::Failed(_))
     }
+}
 
-    fn encode(&mut self, rows: &[&[Row]]) -> Result<Option<Payload>, JournalError> {
-        self.encoder.encode(rows).map_err(|why| JournalError::Encode { why })
-    }
+fn encode(rows: &[&[Row]]) -> Result<Option<Payload>, JournalError> {
+    Payload::encode(rows).map_err(|why| JournalError::Encode { why })
 }
 
 /// What a segment that begins at this position builds on.

@@ -39,6 +39,7 @@ mod reading;
 mod recorder;
 mod recovery;
 mod rewrite;
+mod row_bytes;
 #[cfg(test)]
 mod samples;
 mod schema;

@@ -174,11 +174,12 @@ impl OpLog {
         let position = position(&log, &snapshot)?;
         ensure_directories([layout.inflight(), layout.journal()])?;
         let digest_of = |version| match version == position.version.0 {
-            true => Some(base_of(&position).digest),
-            false => {
-                let entry = log.read(Version(version)).ok()?;
-                blake3::Hash::from_hex(&entry.digest).ok().map(|hash| *hash.as_bytes())
-            }
+            true => Ok(Some(base_of(&position).digest)),
+            false => match log.read(Version(version)) {
+                Ok(entry) => Ok(blake3::Hash::from_hex(&entry.digest).ok().map(|hash| *hash.as_bytes())),
+                Err(OpLogError::MissingEntry { .. }) => Ok(None),
+                Err(error) => Err(error),
+            },
         };
         let Recovered { rows, segments, notes, damage, foreign } = recovery::recover(
             &layout.journal(),

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parquet::basic::Compression;
@@ -34,6 +35,8 @@ pub(crate) struct PageIndex {
     contents: Pages,
     /// Where the digests of parts of extents lie, if the file keeps them.
     slots: Option<Slots>,
+    /// Bytes of them that nobody has asked the disk for yet.
+    ahead: AtomicU64,
 }
 
 /// The pages of one column, all row groups in turn.
@@ -65,11 +68,9 @@ impl PageIndex {
             return Err(corrupt("its footer does not match the digest in the log"));
         }
         let metadata = ParquetMetaDataReader::decode_metadata(&footer[..footer.len() - TAIL])?;
-        // A read of content waits for digests too, wherever in the file they are. They come while this goes on.
         let slots = slots(&metadata).filter(|slots| slots.offset < size - length);
-        if let Some(slots) = slots {
-            read_soon(file, slots.offset, size - length - slots.offset);
-        }
+        let ahead = slots.map_or(0, |slots| size - length - slots.offset);
+        // A read of content waits for digests too, wherever in the file they are. They come while this goes on.
         for group in metadata.row_groups() {
             let checksums =
                 group.columns().iter().find(|column| column.column_path().string() == col::CHECKSUM);
@@ -85,7 +86,18 @@ impl PageIndex {
             checksums: Pages::of(&metadata, col::CHECKSUM)?,
             contents: Pages::of(&metadata, col::CONTENT)?,
             slots,
+            ahead: AtomicU64::new(ahead),
         })
+    }
+
+    /// Has the disk begin to read the digests of parts of extents, once: after the first of them, as who waits for that one
+    /// does not wait for all.
+    pub(crate) fn read_ahead(&self, file: &File) {
+        if let Some(slots) = self.slots
+            && let length @ 1.. = self.ahead.swap(0, Ordering::Relaxed)
+        {
+            read_soon(file, slots.offset, length);
+        }
     }
 
     /// The digests of the parts of an extent, if the file keeps them. They are not verified.

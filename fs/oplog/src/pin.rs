@@ -12,6 +12,31 @@ use uuid::Uuid;
 use crate::durable::{self, DurableFile};
 use crate::{Layout, OpLogError, Version};
 
+/// Held shared while a pin is made, and alone while files are removed that no pin needs: between the two nobody can look for files
+/// that are about to go.
+const GATE: &str = "gate";
+
+fn gate(directory: &Path) -> io::Result<File> {
+    fs::OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(GATE))
+}
+
+/// The versions that are pinned; while it lives, no pin is made.
+pub(crate) struct Pins {
+    pub(crate) versions: Vec<Version>,
+    _gate: File,
+}
+
+impl Pins {
+    /// Waits for pins that are being made.
+    pub(crate) fn hold(pond: &Path) -> Result<Self, OpLogError> {
+        let directory = Layout::new(pond).pins();
+        durable::ensure_directory(&directory).map_err(OpLogError::io("create", &directory))?;
+        let gate = gate(&directory).and_then(|gate| gate.lock().map(|()| gate));
+        let gate = gate.map_err(OpLogError::io("lock", &directory))?;
+        Ok(Pins { versions: held(pond)?, _gate: gate })
+    }
+}
+
 /// Holds a version of a pond for as long as it lives.
 #[derive(Debug)]
 pub struct Pin {
@@ -28,6 +53,8 @@ impl Pin {
     pub fn hold(pond: &Path, version: Version) -> Result<Pin, OpLogError> {
         let directory = Layout::new(pond).pins();
         durable::ensure_directory(&directory).map_err(OpLogError::io("create", &directory))?;
+        let gate = gate(&directory).and_then(|gate| gate.lock_shared().map(|()| gate));
+        let _gate = gate.map_err(OpLogError::io("lock", &directory))?;
         loop {
             let path = directory.join(format!("{version}-{}", Uuid::new_v4().simple()));
             let pin = Pin {
@@ -112,6 +139,7 @@ mod tests {
         drop(first);
         assert_eq!(held(pond.path()).unwrap(), [Version(9)]);
         drop(second);
-        assert_eq!(fs::read_dir(Layout::new(pond.path()).pins()).unwrap().count(), 0);
+        let left = fs::read_dir(Layout::new(pond.path()).pins()).unwrap();
+        assert_eq!(left.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), [GATE]);
     }
 }

@@ -148,6 +148,9 @@ impl OpLog {
         let mut changes = HashMap::new();
         let mut freed = vec![0; files.len()];
         for (node, fates) in &fates {
+            if !pace(0) {
+                return Ok(None);
+            }
             let facts = &nodes[node];
             let is_input = |file: u32| inputs[file as usize];
             for (fact, gone) in facts.iter().zip(superseded::dropped(facts, fates, is_input)) {

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use pond_tinyfs::{Lsn, Row};
 
-use crate::PondId;
 use crate::durable::{self, Existing};
 use crate::frame::{self, BadHeader, Base, FORMAT, Header, ReadHeader};
 use crate::journal::{self, JournalError, Segment, TERMINATOR};
+use crate::{OpLogError, PondId};
 
 /// What the journal held.
 #[derive(Debug, Default)]
@@ -35,14 +35,17 @@ struct Found {
     header: Option<ReadHeader>,
 }
 
-/// Reads the journal in `directory` and returns what lies beyond `cut_lsn`, the cut of version `tip`. `digest_of` gives the digest of the log entry of a
-/// version, if the table has it. Torn tails are set aside as `torn-…`.
+/// Tells the digest of the log entry of a version, if the table has it; or why that cannot be told.
+pub(crate) type DigestOf<'a> = dyn Fn(u64) -> Result<Option<[u8; 32]>, OpLogError> + 'a;
+
+/// Reads the journal in `directory` and returns what lies beyond `cut_lsn`, the cut of version `tip`. Torn tails are set
+/// aside as `torn-…`.
 pub(crate) fn recover(
     directory: &Path,
     pond_id: PondId,
     cut_lsn: Lsn,
     tip: u64,
-    digest_of: &dyn Fn(u64) -> Option<[u8; 32]>,
+    digest_of: &DigestOf<'_>,
 ) -> Result<Recovered, JournalError> {
     let mut found = Vec::new();
     for (number, path) in journal::list(directory)? {
@@ -127,14 +130,15 @@ fn read(number: u64, path: PathBuf, pond_id: PondId) -> Result<Found, JournalErr
 }
 
 /// Whether a segment builds on a history that is not the table's.
-fn foreign(found: &[Found], digest_of: &dyn Fn(u64) -> Option<[u8; 32]>) -> Option<String> {
+fn foreign(found: &[Found], digest_of: &DigestOf<'_>) -> Option<String> {
     found.iter().find_map(|segment| {
         let Base { version, digest } = segment.header.as_ref()?.header.base;
         let path = segment.path.display();
         match digest_of(version) {
-            Some(found) if found == digest => None,
-            Some(_) => Some(format!("the journal segment {path} builds on another version {version} than the table's; move it out of the journal to go on without its rows")),
-            None => Some(format!("the journal segment {path} builds on version {version}, which the table does not have; restore data/, or move the segment out of the journal to go on without its rows")),
+            Ok(Some(found)) if found == digest => None,
+            Ok(Some(_)) => Some(format!("the journal segment {path} builds on another version {version} than the table's; move it out of the journal to go on without its rows")),
+            Err(why) => Some(format!("whether the journal segment {path} belongs to this table cannot be told: {why}; nothing is lost, `pond fsck` says more")),
+            Ok(None) => Some(format!("the journal segment {path} builds on version {version}, which the table does not have; restore data/, or move the segment out of the journal to go on without its rows")),
         }
     })
 }
@@ -189,6 +193,12 @@ fn scan(found: &Found, cut_lsn: Lsn, rows: &mut BTreeMap<(Lsn, u32), Row>) -> Re
             if header.frame_after(&found.bytes, offset) {
                 return Ok(Scanned::Damaged(format!(
                     "the journal segment {} is damaged at byte {offset}, and whole frames follow",
+                    path.display()
+                )));
+            }
+            if header.was_whole(&found.bytes, offset) {
+                return Ok(Scanned::Damaged(format!(
+                    "the journal segment {} is damaged at byte {offset}, in the length of its last frame",
                     path.display()
                 )));
             }

@@ -178,6 +178,9 @@ pub(crate) fn read_entries(log: &Log, versions: &[u64]) -> Result<Vec<Entry>, Op
     Ok(entries)
 }
 
+/// Entries that are read at a time.
+const PORTION: usize = 4096;
+
 fn replay(
     log: &Log,
     base: Option<(Version, Vec<Action>)>,
@@ -190,8 +193,12 @@ fn replay(
     };
     let mut fold = State::default();
     base.into_iter().for_each(|action| fold.push(action));
-    let versions: Vec<u64> = (first..=version.0).collect();
-    let mut entries = read_entries(log, &versions)?;
+    // In portions: a name with a wrong digit must not make a list of billions.
+    let mut entries = Vec::new();
+    for portion in (first..=version.0).step_by(PORTION) {
+        let versions: Vec<u64> = (portion..=version.0).take(PORTION).collect();
+        entries.extend(read_entries(log, &versions)?);
+    }
     // A checkpoint does not hold commitInfo: the last entry is always read itself.
     let last = match entries.last() {
         Some(_) => None,

@@ -11,6 +11,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use pond_tinyfs::{Location, MAX_EXTENT, StorageError};
 
+/// From so many bytes on a spill file is closed on a thread of its own.
+const LARGE: u64 = 64 << 20;
+
 /// Numbers from here on are those of spill files; data files count from 0.
 const FIRST: u32 = 1 << 31;
 
@@ -62,9 +65,18 @@ impl Spills {
         Ok(bytes.into())
     }
 
-    /// Gives one back.
+    /// Gives one back. Freeing the blocks of a large one takes long, and the caller's thread answers requests.
     pub(crate) fn close(&self, number: u32) {
-        self.open.lock().files.remove(&number);
+        let Some(file) = self.open.lock().files.remove(&number) else { return };
+        let large = file.metadata().is_ok_and(|metadata| metadata.len() > LARGE);
+        if large {
+            // Where no thread is to be had, the file is closed with what was to run on it.
+            if let Err(error) =
+                std::thread::Builder::new().name("pond-spill".into()).spawn(move || drop(file))
+            {
+                tracing::debug!(%error, "no thread to close a spill file on");
+            }
+        }
     }
 
     fn get(&self, number: u32) -> Result<Arc<File>, StorageError> {

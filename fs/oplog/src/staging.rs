@@ -53,7 +53,7 @@ impl Staging {
             if let Some(name) = name.strip_prefix(PREFIX)
                 && let Some(length) = self.length(name)?
             {
-                found.push(FileRef { name: name.to_string(), length });
+                found.push(FileRef { name: name.to_string(), length, blake3: None });
             }
         }
         found.sort_unstable();

@@ -191,17 +191,20 @@ pub(crate) fn dropped(facts: &[Fact], fates: &[Fate], is_input: impl Fn(u32) -> 
         }
     }
     // From the oldest on, so that a hole under a hole is decided first.
+    let mut under = Ranges::default();
     for row in 0..facts.len() {
+        if let What::Extent(start, end) = facts[row].what
+            && !gone[row]
+        {
+            under.insert(start, end);
+        }
         if fates[row] != Fate::Hides || !is_input(facts[row].file) {
             continue;
         }
         gone[row] = match facts[row].what {
             // The end of a node hides all its other rows.
             What::Node { .. } => (0..facts.len()).all(|other| other == row || gone[other]),
-            What::Cut(from, to) => (0..row).all(|other| match facts[other].what {
-                What::Extent(start, end) => gone[other] || end <= from || to <= start,
-                _ => true,
-            }),
+            What::Cut(from, to) => !under.overlap(from, to),
             _ => false,
         };
     }
@@ -215,6 +218,11 @@ struct Ranges(BTreeMap<u64, u64>);
 impl Ranges {
     fn contain(&self, from: u64, to: u64) -> bool {
         self.0.range(..=from).next_back().is_some_and(|(_, &end)| end >= to)
+    }
+
+    /// Whether they have any byte of these.
+    fn overlap(&self, from: u64, to: u64) -> bool {
+        self.0.range(..to).next_back().is_some_and(|(_, &end)| end > from)
     }
 
     fn insert(&mut self, mut from: u64, mut to: u64) {
@@ -282,6 +290,13 @@ mod tests {
         assert!(!ranges.contain(10, 40));
         ranges.insert(20, 30);
         assert!(ranges.contain(10, 40) && !ranges.contain(9, 11));
+        assert!(
+            ranges.overlap(0, 11)
+                && ranges.overlap(39, 50)
+                && ranges.overlap(0, 50)
+                && ranges.overlap(15, 16)
+        );
+        assert!(!ranges.overlap(0, 10) && !ranges.overlap(40, 50));
         ranges.insert(0, u64::MAX);
         assert_eq!(ranges.0.len(), 1);
     }

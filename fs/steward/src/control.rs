@@ -43,6 +43,8 @@ pub(crate) struct Control {
     settings: Mutex<BTreeMap<String, String>>,
     /// How far each node's post-commit work had got when the table was opened.
     watermarks: BTreeMap<NodeId, Version>,
+    /// See [`newest_version`](Self::newest_version).
+    newest: Option<Version>,
     /// Outcomes not yet written.
     pending: Mutex<Vec<ControlRow>>,
     /// `None` once closed, and where it is only read. Settings change only while this is held.
@@ -87,13 +89,17 @@ impl Table {
 impl Control {
     /// Makes the table of a new pond, or of one that lost it.
     pub(crate) fn create(pond: &Path, role: Role) -> Result<(), StewardError> {
-        let dir = Layout::new(pond).control();
+        Self::make(&Layout::new(pond).control(), &[ControlRow::setting(ROLE_KEY, role.setting())])
+    }
+
+    /// Makes a table in `dir` that holds these rows, which come in one step.
+    pub(crate) fn make(dir: &Path, rows: &[ControlRow]) -> Result<(), StewardError> {
         // One without a role is there where an earlier attempt was cut off.
-        let table = match DeltaTable::exists(&dir) {
-            true => DeltaTable::open(&dir)?,
-            false => DeltaTable::create(&dir, "control", schema())?,
+        let table = match DeltaTable::exists(dir) {
+            true => DeltaTable::open(dir)?,
+            false => DeltaTable::create(dir, "control", schema())?,
         };
-        table.append(&encode(&dir, &[ControlRow::setting(ROLE_KEY, role.setting())])?)?;
+        table.append(&encode(dir, rows)?)?;
         Ok(())
     }
 
@@ -109,7 +115,11 @@ impl Control {
         };
         let mut settings = BTreeMap::new();
         let mut watermarks = BTreeMap::new();
+        let mut newest = None;
         for row in read(&path, &table)? {
+            if row.event.is_of_a_durable_version() {
+                newest = newest.max(row.version);
+            }
             match (row.event, row.key, row.value, row.node, row.version) {
                 (Event::Setting, Some(key), Some(value), _, _) => {
                     settings.insert(key, value);
@@ -128,6 +138,7 @@ impl Control {
             path,
             settings: Mutex::new(settings),
             watermarks,
+            newest,
             pending: Mutex::default(),
             table: Mutex::new(writable.then_some(Table { table, doubtful: false })),
         })
@@ -139,6 +150,7 @@ impl Control {
             path: Layout::new(pond).control(),
             settings: Mutex::default(),
             watermarks: BTreeMap::new(),
+            newest: None,
             pending: Mutex::default(),
             table: Mutex::new(None),
         }
@@ -238,6 +250,11 @@ impl Control {
         self.watermarks.get(&node).copied()
     }
 
+    /// The newest version of which the table said, when it was opened, that it is durable: the log holds it, unless it lost it.
+    pub(crate) fn newest_version(&self) -> Option<Version> {
+        self.newest
+    }
+
     /// Takes note of an outcome, to be written with the next batch.
     pub(crate) fn record(&self, row: ControlRow) {
         let mut pending = self.pending.lock();
@@ -286,11 +303,15 @@ pub fn role(pond: &Path) -> Result<Role, StewardError> {
     Ok(Control::open(pond, false)?.role())
 }
 
-/// What compaction keeps: current settings, outcomes since `since`, and each node's watermark.
+/// What compaction keeps: current settings, outcomes since `since`, each node's watermark, and which version was the newest.
 fn retain(rows: Vec<ControlRow>, since: i64) -> Vec<ControlRow> {
     let mut last_setting = BTreeMap::new();
     let mut watermark: BTreeMap<NodeId, (Version, usize)> = BTreeMap::new();
+    let mut newest: Option<(Version, usize)> = None;
     for (index, row) in rows.iter().enumerate() {
+        if row.event.is_of_a_durable_version() {
+            newest = newest.max(row.version.map(|version| (version, index)));
+        }
         match (row.event, row.node, row.version) {
             (Event::Setting, _, _) => {
                 last_setting.insert(row.key.clone(), index);
@@ -305,7 +326,8 @@ fn retain(rows: Vec<ControlRow>, since: i64) -> Vec<ControlRow> {
     }
     let mut keep: Vec<bool> =
         rows.iter().map(|row| row.event != Event::Setting && row.timestamp >= since).collect();
-    for index in last_setting.into_values().chain(watermark.into_values().map(|(_, index)| index)) {
+    let marks = watermark.into_values().chain(newest).map(|(_, index)| index);
+    for index in last_setting.into_values().chain(marks) {
         keep[index] = true;
     }
     rows.into_iter().zip(keep).filter_map(|(row, keep)| keep.then_some(row)).collect()

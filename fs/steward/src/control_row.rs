@@ -56,6 +56,11 @@ impl Event {
         Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(event, _)| event)
     }
 
+    /// Whether it tells that a version is durable.
+    pub(crate) fn is_of_a_durable_version(self) -> bool {
+        matches!(self, Event::DataCommitted | Event::Completed)
+    }
+
     /// Whether it tells of a failure.
     pub(crate) fn is_failure(self) -> bool {
         matches!(self, Event::Failed | Event::PostCommitFailed)

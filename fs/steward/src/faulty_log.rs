@@ -290,8 +290,17 @@ impl Rig {
     }
 
     pub(crate) fn fsync_wait(&self) -> Result<(), pond_tinyfs::Error> {
+        self.fsync_on(false)
+    }
+
+    /// On this thread, where that is possible.
+    pub(crate) fn fsync_here(&self) -> Result<(), pond_tinyfs::Error> {
+        self.fsync_on(true)
+    }
+
+    fn fsync_on(&self, here: bool) -> Result<(), pond_tinyfs::Error> {
         let (answer, answered) = std::sync::mpsc::channel();
-        self.fsync.fsync(Box::new(move |result| answer.send(result).unwrap()));
+        self.fsync.fsync(Box::new(move |result| answer.send(result).unwrap()), here);
         answered.recv_timeout(std::time::Duration::from_secs(30)).unwrap()
     }
 

@@ -1,15 +1,16 @@
 //! `pond fsck`: the check of the history, and what the control table means; repair.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use pond_oplog::fsck::{Finding, Part, Repaired, Report, Restore, Watch};
-use pond_oplog::{DeltaTable, Layout, durable, fsck};
+use pond_oplog::{DeltaTable, Layout, Version, durable, fsck};
 use serde::Serialize;
 
 use crate::control::{Control, ROLE_KEY};
-use crate::control_row::{Event, decode};
+use crate::control_row::{ControlRow, Event, decode};
 use crate::lock::WriterLock;
-use crate::{Role, StewardError, init};
+use crate::{StewardError, init};
 
 /// What a check found.
 #[derive(Clone, Debug, Serialize)]
@@ -49,10 +50,30 @@ pub fn check(pond: &Path, watch: &dyn Watch) -> Result<FsckReport, StewardError>
 
 fn check_locked(pond: &Path, exclusive: bool, watch: &dyn Watch) -> Result<Report, StewardError> {
     let mut report = fsck::check(pond, exclusive, watch)?;
-    if let Err(error) = Control::open(pond, false) {
-        report.findings.push(Finding::damage(Part::Control, "control", error.to_string()));
+    match Control::open(pond, false) {
+        Err(error) => report.findings.push(Finding::damage(Part::Control, "control", error.to_string())),
+        // Whoever has it open makes versions while we look.
+        Ok(control) if exclusive => {
+            let lost = lost_versions(&control, report.tip.as_ref().map(|tip| tip.version));
+            report.findings.extend(lost.into_iter().flatten().map(missing_entry));
+        }
+        Ok(_) => {}
     }
     Ok(report)
+}
+
+/// Versions that were durable and that the log, which ends at `tip`, does not have.
+pub(crate) fn lost_versions(control: &Control, tip: Option<Version>) -> Option<RangeInclusive<u64>> {
+    let (newest, tip) = (control.newest_version()?, tip?);
+    (newest > tip).then(|| tip.0 + 1..=newest.0)
+}
+
+fn missing_entry(version: u64) -> Finding {
+    let problem = "it is missing: the control table says that this version was committed";
+    let file = format!("data/_delta_log/{version:020}.json");
+    let mut finding = Finding::damage(Part::Entry, file, problem);
+    finding.first_version = Some(Version(version));
+    finding
 }
 
 /// Opens a backup of a pond, of which these are configurations of remotes; none if there is none.
@@ -60,7 +81,7 @@ pub type OpenBackup<'a> =
     dyn FnMut(&Report, &[Vec<u8>]) -> Result<Option<Box<dyn Restore + 'a>>, String> + 'a;
 
 /// Checks the pond, repairs what can be repaired without losing anything, and checks it again. `open_backup` is called
-/// if something is damaged.
+/// if something is damaged. A check that was cancelled is followed by no repair.
 ///
 /// # Errors
 ///
@@ -74,6 +95,9 @@ pub fn repair(
     let _lock = WriterLock::acquire(pond, None)?;
     let before = check_locked(pond, true, watch)?;
     let mut repaired = Repaired::default();
+    if watch.cancelled() {
+        return Ok(RepairReport { after: before.clone(), before, repaired });
+    }
     let damaged_control = |finding: &Finding| {
         finding.part == Part::Control
             || (finding.file.starts_with("control/") && finding.severity == fsck::Severity::Damage)
@@ -99,8 +123,8 @@ pub fn repair(
                 None
             }),
         };
-        let history =
-            fsck::repair(pond, &before, backup.as_deref_mut().map(|backup| backup as &mut dyn Restore))?;
+        let backup = backup.as_deref_mut().map(|backup| backup as &mut dyn Restore);
+        let history = fsck::repair(pond, &before, backup, watch)?;
         repaired.done.extend(history.done);
         repaired.failed.extend(history.failed);
     }
@@ -108,9 +132,31 @@ pub fn repair(
     Ok(RepairReport { before, repaired, after })
 }
 
+/// Gives a control table that was made elsewhere its name.
+fn put_in_place(new: &Path, path: &Path) -> Result<(), String> {
+    let moved = durable::rename(new, path);
+    let synced = moved.and_then(|()| path.parent().map_or(Ok(()), durable::sync_directory));
+    synced.map_err(|error| format!("cannot move {} to {}: {error}", new.display(), path.display()))
+}
+
+fn clear(directory: &Path) -> Result<(), String> {
+    match durable::remove_tree(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("cannot remove {}: {error}", directory.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Makes the control table anew from those of its files that are whole, the old one kept aside. Says what it did.
 fn restore_settings(pond: &Path) -> Result<String, String> {
     let path = Layout::new(pond).control();
+    let new = pond.join("control.new");
+    if !path.exists() && DeltaTable::exists(&new) {
+        // A repair was cut off between its last two steps.
+        put_in_place(&new, &path)?;
+        return Ok("put the control table in its place that an earlier repair had made".into());
+    }
     let salvaged = DeltaTable::salvage(&path).map_err(|error| error.to_string())?;
     let mut settings: Vec<(String, String)> = Vec::new();
     let mut outcomes = Vec::new();
@@ -128,31 +174,25 @@ fn restore_settings(pond: &Path) -> Result<String, String> {
             }
         }
     }
-    let role = settings.iter().find(|(key, _)| key == ROLE_KEY).map(|(_, value)| match value.as_str() {
-        "push" => Role::Source,
-        _ => Role::Replica,
-    });
-    let Some(role) = role else {
+    if !settings.iter().any(|(key, _)| key == ROLE_KEY) {
         return Err(
             "whether the pond is a source or a replica cannot be told from what is left, and taking one for \
                     the other would fork history: move the directory `control` away and say it with \
                     `pond control set factory_mode:remote push` (a source) or `… pull` (a replica)"
                 .into(),
         );
-    };
+    }
+    let rows = settings.iter().map(|(key, value)| ControlRow::setting(key, value)).chain(outcomes);
+    let rows: Vec<ControlRow> = rows.collect();
+    // Whole before it takes the place of the old one: part of the settings would pass for all of them.
+    clear(&new)?;
+    Control::make(&new, &rows).map_err(|error| error.to_string())?;
     let now = pond_tinyfs::Timestamp::now().0 / 1_000_000_000;
     let kept = pond.join(format!("control.damaged-{now}"));
     durable::rename(&path, &kept)
         .and_then(|()| durable::sync_directory(pond))
         .map_err(|error| format!("cannot move it to {}: {error}", kept.display()))?;
-    let settings: Vec<(&str, &str)> =
-        settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    let made = Control::create(pond, role).and_then(|()| Control::open(pond, true)).and_then(|control| {
-        control.set_all(&settings)?;
-        outcomes.into_iter().for_each(|row| control.record(row));
-        control.close()
-    });
-    made.map_err(|error| error.to_string())?;
+    put_in_place(&new, &path)?;
     let lost = match salvaged.lost {
         0 => String::new(),
         lost => format!(

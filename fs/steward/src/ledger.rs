@@ -187,14 +187,17 @@ impl Ledger {
         self.batches.iter().take_while(|batch| batch.number <= up_to).cloned().collect()
     }
 
-    /// The batches that no durable frame holds, in order.
+    /// The batches that no durable frame holds, in order: the last ones, as a frame takes all there is. Of thousands that wait
+    /// for a commit nothing is looked at but these.
     pub(crate) fn unjournaled(&self) -> Vec<Batch> {
-        self.batches.iter().filter(|batch| !batch.journaled).cloned().collect()
+        let newest = self.batches.iter().rev().take_while(|batch| !batch.journaled);
+        let mut batches: Vec<Batch> = newest.cloned().collect();
+        batches.reverse();
+        batches
     }
 
     /// Whether every entered row is in the journal or in a version.
     pub(crate) fn all_durable(&self) -> bool {
-        // A frame takes all there is, so the unjournaled ones are at the end.
         self.batches.back().is_none_or(|batch| batch.journaled)
     }
 
@@ -209,10 +212,11 @@ impl Ledger {
         self.batches.iter().map(|batch| batch.rows.len() + drained(batch)).sum()
     }
 
-    /// Notes that a durable frame holds these batches.
+    /// Notes that a durable frame holds these batches, which follow each other.
     pub(crate) fn journaled(&mut self, batches: &[Batch]) {
-        let numbers: HashSet<u64> = batches.iter().map(|batch| batch.number).collect();
-        for batch in self.batches.iter_mut().filter(|batch| numbers.contains(&batch.number)) {
+        let (Some(first), Some(last)) = (batches.first(), batches.last()) else { return };
+        let newest = self.batches.iter_mut().rev().take_while(|batch| batch.number >= first.number);
+        for batch in newest.filter(|batch| batch.number <= last.number) {
             batch.journaled = true;
         }
     }

@@ -334,6 +334,7 @@ impl Maintenance {
             // A replica's log is a copy of its source's.
             entries: self.control.role() == Role::Source,
             dry_run,
+            stop: &|| self.is_stopping(),
         };
         Ok(self.oplog.clean(&options)?)
     }

@@ -16,6 +16,7 @@ use crate::control::{Control, SUPERSEDED_KEY};
 use crate::control_row::{ControlRow, Event};
 use crate::factory_pond::FactoryPond;
 use crate::follow::Follower;
+use crate::fsck;
 use crate::fsync::Fsync;
 use crate::housekeeper::Housekeeper;
 use crate::init;
@@ -118,7 +119,15 @@ impl Steward {
     ) -> Result<Self, StewardError> {
         let mut opened = OpLog::open(pond, &options.log_options(&control))?;
         let recovered = std::mem::take(&mut opened.recovered);
-        let damage = opened.read_only_because.take();
+        let tip = opened.oplog.position().version;
+        let lost = fsck::lost_versions(&control, Some(tip)).map(|lost| {
+            format!(
+                "the log ends at version {tip}, and versions up to {} were committed: its newest entries are missing; \
+                 `pond fsck --repair` takes them from the backup store, and nothing is removed before they are back",
+                lost.end()
+            )
+        });
+        let damage = opened.read_only_because.take().or(lost);
         let reserve = match damage {
             Some(_) => Reserve::none(pond),
             None => Reserve::new(pond, opened.oplog.space()),

@@ -13,7 +13,7 @@ use crate::control::{Control, ROLE_KEY};
 use crate::end_process::EndProcessOnPanic;
 use crate::factory::REMOTE;
 use crate::follow::Follower;
-use crate::fsync::{Done, Fsync};
+use crate::fsync::{Done, Effort, Fsync};
 use crate::housekeeper::Housekeeper;
 use crate::init::{self, Found};
 use crate::lock::WriterLock;
@@ -130,20 +130,22 @@ impl Steward {
     }
 
     /// Calls `done` once everything received before this call survives power loss: at once and on this thread if it
-    /// does already, else from another thread.
-    pub fn fsync(&self, done: Done) {
-        self.fsync.fsync(done);
+    /// does already, else from another thread; or, where `here` is set and there is little to write, on this one, which waits
+    /// for the disk.
+    pub fn fsync(&self, done: Done, here: bool) {
+        self.fsync.fsync(done, here);
     }
 
     /// Everything received before this call survives power loss when it returns.
     pub fn fsync_wait(&self) -> Result<(), Error> {
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
-        self.fsync.fsync(Box::new(move |result| {
+        let done = move |result| {
             // Whoever waits is there until it is answered.
             if answer.send(result).is_err() {
                 tracing::error!("nobody waited for an fsync");
             }
-        }));
+        };
+        self.fsync.fsync(Box::new(done), true);
         answered.recv().unwrap_or_else(|_| {
             let message = "the journal thread has ended".into();
             Err(Error::Storage(StorageError { message, errno: libc::EIO }))
@@ -207,7 +209,7 @@ impl Steward {
         self.end_journal(&mut threads);
         let result = self.committer.commit_now().map_err(|error| match error {
             StewardError::NotCommitted { reason, .. } => StewardError::ClosedUncommitted {
-                in_journal: self.fsync.make_durable(None).is_ok(),
+                in_journal: self.fsync.make_durable(Effort::Frame).is_ok(),
                 rows: self.committer.ledger().rows(),
                 reason,
             },

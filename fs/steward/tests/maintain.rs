@@ -250,6 +250,7 @@ fn what_many_versions_cost() {
                     in_use: &|_| Default::default(),
                     entries: true,
                     dry_run,
+                    stop: &|| false,
                 };
                 steward.oplog().clean(&options).unwrap()
             };

@@ -52,6 +52,18 @@ pub(crate) fn without_privileges(mode: u16) -> u16 {
     if mode & GROUP_EXECUTE != 0 { mode & !SET_GID } else { mode }
 }
 
+/// Takes setuid, setgid and file capabilities from a regular file because the kernel asks for it, before a caller that is not
+/// the superuser changes content: it sends a change of no attributes at all. Where there is setgid alone it has looked at all
+/// of the caller's groups before asking; where there is setuid as well, it asks whatever they are.
+pub(crate) fn revoke_privileges(caller: &Caller, node: &mut Node) {
+    let both = node.mode & (SET_UID | SET_GID) == SET_UID | SET_GID;
+    let keeps_set_gid = both && node.mode & GROUP_EXECUTE == 0 && caller.in_group(node.gid);
+    drop_privileges(node);
+    if !node.is_directory() && !keeps_set_gid {
+        node.mode &= !SET_GID;
+    }
+}
+
 /// The extended attribute that file capabilities are kept in; it goes with setuid.
 pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 

@@ -13,6 +13,10 @@ const MAX_XATTR: usize = 65_536;
 /// Longest list of a node's extended attribute names in bytes (`XATTR_LIST_MAX`).
 const MAX_XATTR_LIST: usize = 65_536;
 
+/// Most bytes of a node's extended attributes, names and values: they are kept in memory and written with each change of the
+/// node's attributes.
+const MAX_XATTRS: usize = 1 << 20;
+
 /// How to set an extended attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetXattr {
@@ -27,8 +31,8 @@ pub enum SetXattr {
 impl TinyFs {
     /// Changes attributes; all or none.
     pub fn setattr(&self, caller: &Caller, id: NodeId, change: &SetAttributes) -> Result<Attributes, Error> {
-        let now = Timestamp::now();
         let mut tree = self.change()?;
+        let now = Timestamp::now();
         let id = tree.own_id(id)?;
         let node = tree.get(id)?;
         check(caller, node, change)?;
@@ -62,6 +66,9 @@ impl TinyFs {
         if resized && !caller.is_root() && change.mode.is_none() {
             access::drop_privileges(node);
         }
+        if *change == SetAttributes::default() && !caller.is_root() {
+            access::revoke_privileges(caller, node);
+        }
         let time = |time| match time {
             TimeOrNow::Now => now,
             TimeOrNow::At(time) => time,
@@ -87,8 +94,8 @@ impl TinyFs {
         if value.len() > MAX_XATTR {
             return Err(Errno::TOOBIG.into());
         }
-        let now = Timestamp::now();
         let mut tree = self.grow(value.len() as u64)?;
+        let now = Timestamp::now();
         let id = tree.own_id(id)?;
         let node = tree.get(id)?;
         permit_xattr(caller, node, name)?;
@@ -101,6 +108,12 @@ impl TinyFs {
         let names =
             node.xattrs.iter().flat_map(|xattrs| xattrs.keys()).map(|name| name.len() + 1).sum::<usize>();
         if !there && names + name.len() + 1 > MAX_XATTR_LIST {
+            return Err(Errno::NOSPC.into());
+        }
+        let others =
+            node.xattrs.iter().flat_map(|xattrs| xattrs.iter()).filter(|(other, _)| &***other != name);
+        let bytes = others.map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        if bytes + name.len() + value.len() > MAX_XATTRS {
             return Err(Errno::NOSPC.into());
         }
 
@@ -138,8 +151,8 @@ impl TinyFs {
     /// Takes an extended attribute away.
     pub fn removexattr(&self, caller: &Caller, id: NodeId, name: &[u8]) -> Result<(), Error> {
         check_xattr_name(name)?;
-        let now = Timestamp::now();
         let mut tree = self.change()?;
+        let now = Timestamp::now();
         let id = tree.own_id(id)?;
         let node = tree.get(id)?;
         permit_xattr(caller, node, name)?;

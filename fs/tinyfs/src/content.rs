@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::access;
 use crate::attributes::MAX_SIZE;
 use crate::extent::Source;
+use crate::fs::find_room;
 use crate::{
     Caller, Errno, Error, Location, NodeId, PersistenceLayer, StorageError, Timestamp, TinyFs, Tree,
 };
@@ -156,8 +157,8 @@ impl TinyFs {
         data: &[u8],
         flags: WriteFlags,
     ) -> Result<usize, Error> {
-        let now = Timestamp::now();
         let mut tree = self.grow(data.len() as u64)?;
+        let now = Timestamp::now();
         let id = tree.own_id(id)?;
         let node = tree.get(id)?;
         node.content()?;
@@ -191,9 +192,9 @@ impl TinyFs {
         length: u64,
         mode: Fallocate,
     ) -> Result<(), Error> {
+        let available = self.persistence().space().available;
+        let mut tree = self.change()?;
         let now = Timestamp::now();
-        let needs = if mode == Fallocate::PunchHole { 0 } else { length };
-        let mut tree = if needs == 0 { self.change()? } else { self.grow(needs)? };
         let id = tree.own_id(id)?;
         let node = tree.get(id)?;
         node.content()?;
@@ -202,6 +203,12 @@ impl TinyFs {
             return Err(Errno::INVAL.into());
         }
         let end = offset.checked_add(length).filter(|end| *end <= MAX_SIZE).ok_or(Errno::FBIG)?;
+        if mode != Fallocate::PunchHole {
+            // What is there already needs no more.
+            let extents = node.content()?.extents.overlapping(offset, end);
+            let there = extents.map(|(at, extent)| (at + u64::from(extent.length)).min(end) - at.max(offset));
+            find_room(&tree, available, length.saturating_sub(there.sum()))?;
+        }
 
         let lsn = tree.begin();
         if matches!(mode, Fallocate::PunchHole | Fallocate::ZeroRange | Fallocate::ZeroRangeKeepSize) {

@@ -127,10 +127,7 @@ impl TinyFs {
     pub(crate) fn grow(&self, bytes: u64) -> Result<Changing<'_>, Errno> {
         let available = self.persistence.space().available;
         let tree = self.change()?;
-        let owed = tree.dirty_bytes() + (tree.dirty_nodes() + 1) * ROW_ESTIMATE;
-        if owed.saturating_add(bytes) > available {
-            return Err(Errno::NOSPC);
-        }
+        find_room(&tree, available, bytes)?;
         Ok(tree)
     }
 
@@ -264,6 +261,12 @@ impl TinyFs {
     pub fn unspilled_bytes(&self) -> u64 {
         self.tree().unlinked_bytes
     }
+}
+
+/// Whether so many bytes of content more, and a row, fit into what is available beside what is owed already.
+pub(crate) fn find_room(tree: &Tree, available: u64, bytes: u64) -> Result<(), Errno> {
+    let owed = tree.dirty_bytes() + (tree.dirty_nodes() + 1) * ROW_ESTIMATE;
+    if owed.saturating_add(bytes) > available { Err(Errno::NOSPC) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ pub struct DirEntry<'a> {
     /// Its kind.
     pub kind: FileType,
     /// Where reading goes on after this entry.
-    pub cookie: u64,
+    pub offset: u64,
 }
 
 fn check_name(parent: NodeId, name: &[u8]) -> Result<(), Errno> {
@@ -264,8 +264,8 @@ impl TinyFs {
             Make::Dynamic { factory, .. } => Some(factory.into()),
             _ => None,
         };
-        let now = Timestamp::now();
         let mut tree = self.grow(content.map_or(0, |content| content.len() as u64))?;
+        let now = Timestamp::now();
         let directory = tree.live_directory(parent)?;
         if name != b"." && name != b".." && tree.child(directory, name)?.is_some() {
             return Err(Errno::EXIST.into());
@@ -324,8 +324,8 @@ impl TinyFs {
         parent: NodeId,
         name: &[u8],
     ) -> Result<Attributes, Error> {
-        let now = Timestamp::now();
         let mut tree = self.grow(0)?;
+        let now = Timestamp::now();
         let id = tree.own_id(id)?;
         let node = tree.get(id)?;
         let directory = tree.live_directory(parent)?;
@@ -359,8 +359,8 @@ impl TinyFs {
 
     /// Takes a name from a node that is no directory; says which.
     pub fn unlink(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<NodeId, Error> {
-        let now = Timestamp::now();
         let mut tree = self.change()?;
+        let now = Timestamp::now();
         check_name(parent, name)?;
         let directory = tree.get(parent)?;
         if name == b"." || name == b".." {
@@ -382,8 +382,8 @@ impl TinyFs {
 
     /// Removes an empty directory.
     pub fn rmdir(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<(), Error> {
-        let now = Timestamp::now();
         let mut tree = self.change()?;
+        let now = Timestamp::now();
         if name == b"." {
             return Err(Errno::INVAL.into());
         }
@@ -416,9 +416,9 @@ impl TinyFs {
         new_name: &[u8],
         flags: RenameFlags,
     ) -> Result<Renamed, Error> {
-        let now = Timestamp::now();
         // A name that is replaced needs no more space than there is; a full disk must not stop it.
         let mut tree = self.change()?;
+        let now = Timestamp::now();
         if flags.no_replace && flags.exchange {
             return Err(Errno::INVAL.into());
         }
@@ -519,15 +519,15 @@ impl TinyFs {
         Ok(renamed)
     }
 
-    /// Shows entries after `cookie` (0: from the start) until `each` says `false`.
+    /// Shows the entries after the one whose [`DirEntry::offset`] this is (0: from the start) until `each` says `false`.
     pub fn readdir(
         &self,
         id: NodeId,
-        cookie: u64,
+        offset: u64,
         each: &mut dyn FnMut(&DirEntry<'_>) -> bool,
     ) -> Result<(), Error> {
         let tree = self.tree();
-        walk(&tree, id, cookie, |entry| Ok(each(entry)))
+        walk(&tree, id, offset, |entry, _| Ok(each(entry)))
     }
 
     /// The same with attributes; takes a reference on each node for which `each` said `true`,
@@ -535,45 +535,76 @@ impl TinyFs {
     pub fn readdir_plus(
         &self,
         id: NodeId,
-        cookie: u64,
+        offset: u64,
         each: &mut dyn FnMut(&DirEntry<'_>, &Attributes) -> bool,
     ) -> Result<(), Error> {
         let tree = self.tree();
-        walk(&tree, id, cookie, |entry| {
+        walk(&tree, id, offset, |entry, cookie| {
             let node = tree.find(entry.id)?;
             let more = each(entry, &node.attributes());
-            if more && entry.cookie > COOKIE_PARENT {
-                self.refer(node, id, entry.cookie);
+            if more && cookie > COOKIE_PARENT {
+                self.refer(node, id, cookie);
             }
             Ok(more)
         })
     }
 }
 
+/// Where a listing is: which entry it has come to, and where it ends. Entries that come after it began are not part of it, or
+/// a program that renames what it lists would never see the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Listing {
+    /// The cookie of the last entry that was shown.
+    after: u64,
+    /// The first cookie that is not part of it.
+    end: u64,
+}
+
+impl Listing {
+    /// Marks an offset that holds both numbers; a directory that has handed out more cookies than fit has listings
+    /// without an end of their own, whose offsets are cookies.
+    const BOTH: u64 = 1 << 62;
+    const END_BITS: u32 = 30;
+
+    /// Goes on from an offset; 0 begins one in a directory whose next entry gets this cookie.
+    fn at(offset: u64, next_cookie: u64) -> Self {
+        let fits = next_cookie < 1 << Self::END_BITS;
+        match offset {
+            0 => Listing { after: 0, end: if fits { next_cookie } else { u64::MAX } },
+            _ if offset & Self::BOTH == 0 => Listing { after: offset, end: u64::MAX },
+            _ => Listing { after: offset & u64::from(u32::MAX), end: (offset & !Self::BOTH) >> u32::BITS },
+        }
+    }
+
+    /// The offset from which it goes on after the entry of this cookie.
+    fn offset_of(self, cookie: u64) -> u64 {
+        if self.end == u64::MAX { cookie } else { Self::BOTH | self.end << u32::BITS | cookie }
+    }
+}
+
 fn walk(
     tree: &Tree,
     id: NodeId,
-    cookie: u64,
-    mut each: impl FnMut(&DirEntry<'_>) -> Result<bool, Errno>,
+    offset: u64,
+    mut each: impl FnMut(&DirEntry<'_>, u64) -> Result<bool, Errno>,
 ) -> Result<(), Error> {
     let node = tree.get(id)?;
     let directory = node.directory()?;
-    let kind = FileType::Directory;
+    let listing = Listing::at(offset, directory.next_cookie());
+    let mut show = |name: &[u8], id: NodeId, kind: FileType, cookie: u64| {
+        each(&DirEntry { name, id, kind, offset: listing.offset_of(cookie) }, cookie)
+    };
     // An unlinked directory has no entries at all, not even these.
     if node.nlink > 0 {
-        let own = DirEntry { name: b".", id, kind, cookie: COOKIE_SELF };
-        if cookie < COOKIE_SELF && !each(&own)? {
-            return Ok(());
-        }
-        let parent = DirEntry { name: b"..", id: directory.parent, kind, cookie: COOKIE_PARENT };
-        if cookie < COOKIE_PARENT && !each(&parent)? {
-            return Ok(());
+        let own = [(&b"."[..], id, COOKIE_SELF), (b"..", directory.parent, COOKIE_PARENT)];
+        for (name, id, cookie) in own {
+            if listing.after < cookie && !show(name, id, FileType::Directory, cookie)? {
+                return Ok(());
+            }
         }
     }
-    for entry in directory.after(cookie) {
-        let id = tree.shown_id(entry.child);
-        let shown = DirEntry { name: &entry.name, id, kind: entry.kind, cookie: entry.cookie };
-        if !each(&shown)? {
+    for entry in directory.after(listing.after).take_while(|entry| entry.cookie < listing.end) {
+        if !show(&entry.name, tree.shown_id(entry.child), entry.kind, entry.cookie)? {
             return Ok(());
         }
     }

@@ -26,6 +26,9 @@ impl TinyFs {
     /// Which of these data files the tree still names: unlinked files that are open may, long after all that the
     /// table holds was moved. Looks at every file's extents.
     pub fn files_in_use(&self, files: &HashSet<u32>) -> HashSet<u32> {
+        if files.is_empty() {
+            return HashSet::new();
+        }
         let tree = self.tree();
         let mut used = HashSet::new();
         let old_versions = tree.versions.iter().flat_map(|versions| versions.frozen.values());

@@ -1,6 +1,8 @@
 //! The nodes and what changed since the last cut. Knows nothing of names' rules or permissions.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -54,7 +56,9 @@ pub struct Tree {
     /// Content bytes of unlinked files on their way to a spill file.
     pub(crate) spilling_bytes: u64,
     /// The unlinked files that they are in; some may be gone.
-    unlinked: Vec<NodeId>,
+    unlinked: BTreeSet<NodeId>,
+    /// The one of them that a spill took last.
+    last_unlinked: Option<NodeId>,
     /// Ids that lookups gave out, once a publish has made some that differ from those of their nodes.
     pub(crate) versions: Option<Box<Versions>>,
 }
@@ -176,7 +180,7 @@ impl Tree {
             self.uncut_bytes -= open;
             if open > 0 && *node.references.get_mut() > 0 {
                 self.unlinked_bytes += open;
-                self.unlinked.push(id);
+                self.unlinked.insert(id);
             }
         }
         if *node.references.get_mut() == 0 {
@@ -195,6 +199,7 @@ impl Tree {
             return None;
         }
         let node = self.remove(id)?;
+        self.unlinked.remove(&id);
         let Body::File(content) = &node.body else { return None };
         self.unlinked_bytes = self.unlinked_bytes.saturating_sub(open_bytes(content));
         content.pending.as_ref().and_then(|pending| pending.spill)
@@ -207,9 +212,20 @@ impl Tree {
         }
     }
 
+    /// Takes one of the unlinked files that have open bytes out of their set: after the last one, so that one that cannot be
+    /// spilled keeps none of the others in memory.
+    fn next_unlinked(&mut self) -> Option<NodeId> {
+        let after = self.last_unlinked.map_or(Bound::Unbounded, Bound::Excluded);
+        let next =
+            self.unlinked.range((after, Bound::Unbounded)).next().or(self.unlinked.first()).copied()?;
+        self.unlinked.remove(&next);
+        self.last_unlinked = Some(next);
+        Some(next)
+    }
+
     /// Takes the open bytes of the next unlinked file that has any, to be written to its spill file.
     pub(crate) fn take_for_spill(&mut self) -> Option<Spilling> {
-        while let Some(node) = self.unlinked.pop() {
+        while let Some(node) = self.next_unlinked() {
             let Some(content) = self.unlinked_content(node) else { continue };
             let pieces = content.extents.hold_open();
             if pieces.is_empty() {
@@ -246,8 +262,7 @@ impl Tree {
         }
         let reopened = open_bytes(content) - before;
         self.unlinked_bytes += reopened;
-        // After all others, so that it keeps none of them in memory.
-        self.unlinked.insert(0, spilling.node);
+        self.unlinked.insert(spilling.node);
         true
     }
 
@@ -261,8 +276,8 @@ impl Tree {
         content.allocated = content.allocated.saturating_add_signed(change.allocated);
         if orphan {
             self.unlinked_bytes = self.unlinked_bytes.saturating_add_signed(change.open);
-            if change.open > 0 && self.unlinked.last() != Some(&id) {
-                self.unlinked.push(id);
+            if change.open > 0 {
+                self.unlinked.insert(id);
             }
         } else {
             if !opened.is_empty() {

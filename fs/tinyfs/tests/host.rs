@@ -454,7 +454,7 @@ fn show_tiny(fs: &TinyFs) -> BTreeMap<String, Shown> {
     while let Some((path, id)) = queue.pop() {
         let mut names = Vec::new();
         fs.readdir(id, 0, &mut |entry| {
-            if entry.cookie > 2 {
+            if entry.offset as u32 > 2 {
                 names.push((format!("{path}/{}", String::from_utf8_lossy(entry.name)), entry.id));
             }
             true

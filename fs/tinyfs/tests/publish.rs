@@ -126,7 +126,7 @@ type Listing = Vec<(Vec<u8>, NodeId, u64)>;
 fn list(fs: &TinyFs, id: NodeId) -> Listing {
     let mut list = Vec::new();
     fs.readdir(id, 0, &mut |entry| {
-        list.push((entry.name.to_vec(), entry.id, entry.cookie));
+        list.push((entry.name.to_vec(), entry.id, u64::from(entry.offset as u32)));
         true
     })
     .unwrap();

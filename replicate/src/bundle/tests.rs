@@ -1,6 +1,11 @@
 use super::*;
 
 fn build(lengths: &[u64], stop: bool) -> Result<Bundle, ReplicateError> {
+    build_said(lengths, None, stop)
+}
+
+/// The log says this digest of each file.
+fn build_said(lengths: &[u64], blake3: Option<&str>, stop: bool) -> Result<Bundle, ReplicateError> {
     let dir = tempfile::tempdir().unwrap();
     let position = Position {
         version: Version(7),
@@ -15,7 +20,7 @@ fn build(lengths: &[u64], stop: bool) -> Result<Bundle, ReplicateError> {
     let files = lengths.iter().enumerate().map(|(i, &length)| {
         let name = format!("part-{i}.parquet");
         std::fs::write(data.join(&name), vec![i as u8; 1000]).unwrap();
-        FileRef { name, length }
+        FileRef { name, length, blake3: blake3.map(str::to_owned) }
     });
     let entry = Bytes::from_static(b"{}\n");
     let contents = Contents::new(dir.path(), Kind::Delta, position, entry, None, files.collect());
@@ -44,6 +49,16 @@ fn a_file_that_is_shorter_than_the_log_says_is_not_shipped() {
     assert!(
         error.contains("part-1.parquet") && error.contains("1001") && error.contains("version 7"),
         "{error}"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_what_was_written_is_not_shipped() {
+    let good = format::digest(&[0; 1000]);
+    assert!(build_said(&[1000], Some(&good), false).is_ok());
+    let error = build_said(&[1000], Some(&format::digest(b"other")), false).err().unwrap();
+    assert!(
+        matches!(&error, ReplicateError::DamagedSource { version: Version(7), name } if name == "part-0.parquet")
     );
 }
 

@@ -14,7 +14,7 @@ use super::log::{Table, what};
 use super::paths::Names;
 use super::{Finding, Part, Report, Watch};
 use crate::content::DataFiles;
-use crate::data_file::{self, Digests, FILE_TAG};
+use crate::data_file::{self, Digests};
 use crate::delta::Log;
 use crate::load::{self, Source};
 use crate::parallel::{parallel, threads};
@@ -172,11 +172,12 @@ fn check_file(item: &Item<'_>, watch: &dyn Watch) -> Checked {
         }
     };
     match digest(path, watch) {
-        Ok((size, _)) if size != item.source.size => {
+        Ok(None) => return checked,
+        Ok(Some((size, _))) if size != item.source.size => {
             problem(format!("it has {size} bytes and the log says {}", item.source.size));
         }
-        Ok((_, digest)) => match item.file.add.tags.as_ref().and_then(|tags| tags.get(FILE_TAG)?.as_ref()) {
-            Some(said) if *said == digest => {}
+        Ok(Some((_, digest))) => match data_file::file_tag(&item.file.add) {
+            Some(said) if said == digest => {}
             Some(_) => problem("its bytes do not match the digest in the log".into()),
             None => problem("the log has no digest for it".into()),
         },
@@ -200,16 +201,19 @@ fn check_file(item: &Item<'_>, watch: &dyn Watch) -> Checked {
     checked
 }
 
-/// Size and BLAKE3-256 of a file.
-fn digest(path: &PathBuf, watch: &dyn Watch) -> io::Result<(u64, String)> {
+/// Size and BLAKE3-256 of a file; `None` if it was cancelled.
+fn digest(path: &PathBuf, watch: &dyn Watch) -> io::Result<Option<(u64, String)>> {
     let mut file = File::open(path)?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; PIECE];
     let mut size = 0;
     loop {
         let count = file.read(&mut buffer)?;
-        if count == 0 || watch.cancelled() {
-            return Ok((size, hasher.finalize().to_hex().to_string()));
+        if watch.cancelled() {
+            return Ok(None);
+        }
+        if count == 0 {
+            return Ok(Some((size, hasher.finalize().to_hex().to_string())));
         }
         hasher.update(&buffer[..count]);
         size += count as u64;
@@ -303,15 +307,16 @@ fn bad_rows(log: &Log, table: &Table, rows: &[Row]) -> (BTreeSet<NodeId>, Option
 }
 
 /// Checks the live files of a small table, whose digests cover the whole file.
-pub(super) fn check_small(log: &Log, table: &Table, report: &mut Report) {
+pub(super) fn check_small(log: &Log, table: &Table, watch: &dyn Watch, report: &mut Report) {
     for (name, file) in table.files.iter().filter(|(_, file)| file.removed.is_none()) {
-        let problem = match digest(&log.table().join(name), &()) {
+        let problem = match digest(&log.table().join(name), watch) {
+            Ok(None) => return,
             Err(error) if error.kind() == io::ErrorKind::NotFound => "it is missing".into(),
             Err(error) => format!("cannot read it: {error}"),
-            Ok((size, _)) if size != file.add.size => {
+            Ok(Some((size, _))) if size != file.add.size => {
                 format!("it has {size} bytes and the log says {}", file.add.size)
             }
-            Ok((size, digest)) => {
+            Ok(Some((size, digest))) => {
                 report.files += 1;
                 report.bytes += size;
                 let said = file.add.tags.as_ref().and_then(|tags| tags.get(data_file::DIGEST_TAG)?.as_ref());

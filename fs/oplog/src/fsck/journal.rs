@@ -20,6 +20,8 @@ pub(super) fn check(
     let directory = layout.journal();
     let mut rows = Vec::new();
     if !directory.exists() {
+        let problem = "the directory is missing: what an fsync promised and no version holds is lost with it";
+        report.push(Finding::damage(Part::Journal, "journal", problem));
         return Ok(rows);
     }
     let cut_lsn = table.tip.as_ref().map_or(Lsn(0), |tip| tip.cut_lsn);
@@ -121,7 +123,7 @@ pub(super) fn check(
                         format!("the frame at byte {offset} is damaged, and another segment follows"),
                     ),
                     () if newest && !exclusive => {}
-                    () if frame::is_cut_off(bytes, offset) => found(
+                    () if frame::is_cut_off(bytes, offset) && !header.was_whole(bytes, offset) => found(
                         Finding::notice,
                         format!(
                             "its last {rest} bytes, from byte {offset}, are no whole frame: a write that was cut off and not yet promised; opening the pond keeps them aside"

@@ -101,7 +101,21 @@ pub(super) fn check(
     };
     let mut state = (first == 0).then(State::default);
     let mut before: Option<Position> = None;
-    for version in (first..=last).map(Version) {
+    let (versions, gaps) = versions(&listing);
+    for (below, above) in gaps {
+        let problem =
+            format!("the entry before it is that of version {below}: is this a version of this table?");
+        let versions = (Version(below + 1), Some(Version(above - 1)));
+        report.push(
+            Finding::damage(Part::Entry, table.entry(Version(above)), problem)
+                .versions(versions.0, versions.1),
+        );
+    }
+    let mut previous = None;
+    for version in versions.into_iter().map(Version) {
+        if previous.replace(version).is_some_and(|previous| version.0 > previous.0 + 1) {
+            (state, before) = (None, None);
+        }
         match log.read(version) {
             Ok(entry) => {
                 report.entries += 1;
@@ -116,7 +130,9 @@ pub(super) fn check(
                 before = position;
             }
             // Cleaned up meanwhile.
-            Err(OpLogError::MissingEntry { .. }) if !exclusive && is_gone(log, version)? => before = None,
+            Err(OpLogError::MissingEntry { .. }) if !exclusive && is_gone(log, version)? => {
+                (state, before) = (None, None);
+            }
             Err(OpLogError::MissingEntry { .. }) if version.0 < floor => (state, before) = (None, None),
             Err(error) => {
                 let to = Some(Version(last));
@@ -169,6 +185,25 @@ pub(super) fn check(
     hint(log, &listing, &table, exclusive, report);
     others(log, &listing, &table, exclusive, report)?;
     Ok(table)
+}
+
+/// Most missing entries between two that are there for each to be looked at.
+const LARGEST_GAP: u64 = 4096;
+
+/// The versions to look at: from the first entry on each that is there or should be; and the gaps that are too large for
+/// that, as the versions around them: one name with a wrong digit must not make billions of findings.
+fn versions(listing: &Listing) -> (Vec<u64>, Vec<(u64, u64)>) {
+    let mut versions = Vec::with_capacity(listing.entries.len());
+    let mut gaps = Vec::new();
+    for &version in &listing.entries {
+        match versions.last().copied() {
+            Some(last) if version - last > LARGEST_GAP => gaps.push((last, version)),
+            Some(last) => versions.extend(last + 1..version),
+            None => {}
+        }
+        versions.push(version);
+    }
+    (versions, gaps)
 }
 
 /// What an error says is wrong, without the path, which a finding names already.
@@ -301,6 +336,8 @@ fn read_checkpoints(
                 found.insert(version.0, state);
             }
             Err(_) if being_written => {}
+            // Cleaned up meanwhile.
+            Err(_) if !exclusive && !log.checkpoint_path(version).exists() => {}
             Err(_) if !has_digest => drop(unfinished.insert(version)),
             Err(error) => {
                 let file = table.in_log(&delta::checkpoint_name(version));

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::log::{self, Kind};
-use super::{Finding, Part, Report, Severity};
-use crate::data_file::{FILE_TAG, file_digest};
+use super::{Finding, Part, Report, Severity, Watch};
+use crate::data_file::{self, file_digest};
 use crate::delta::Log;
 use crate::durable::{self, Existing};
 use crate::snapshot::{self, commit_info};
@@ -34,7 +34,7 @@ pub struct Repaired {
 }
 
 /// Repairs what a check of the pond at `pond` found in its history. The caller holds the writer's lock. Call it from a
-/// thread that runs no async tasks.
+/// thread that runs no async tasks. Cancelled, it ends between two files, of which each is whole.
 ///
 /// # Errors
 ///
@@ -43,6 +43,7 @@ pub fn repair(
     pond: &Path,
     report: &Report,
     mut restore: Option<&mut dyn Restore>,
+    watch: &dyn Watch,
 ) -> Result<Repaired, OpLogError> {
     let layout = Layout::new(pond);
     let log = Log::new(&layout.data());
@@ -53,6 +54,9 @@ pub fn repair(
         let Some(version) = name.get(..20).and_then(|digits| digits.parse().ok()).map(Version) else {
             continue;
         };
+        if watch.cancelled() {
+            return Ok(repaired);
+        }
         if log.read(version).is_ok() {
             repaired.failed.push(format!("{name} is what its writer wrote, and contradicts the others"));
             continue;
@@ -67,20 +71,26 @@ pub fn repair(
     // Files are known by the entries: those that are whole only now name others.
     let again = match repaired.done.is_empty() {
         true => None,
-        false => Some(super::check(pond, true, &())?),
+        false => Some(super::check(pond, true, watch)?),
     };
     let report = again.as_ref().unwrap_or(report);
     let mut scratch = Report::default();
     let table = log::check(&log, "data", Kind::Oplog, true, &mut scratch)?;
     for name in damaged(report, Part::Data).filter_map(|finding| table_name(&finding.file)) {
+        if watch.cancelled() {
+            break;
+        }
         let Some(named) = table.files.get(&name) else { continue };
         let fetched = match restore.as_deref_mut() {
             Some(restore) => restore.file(named.added, &name),
             None => Err("there is no backup to take it from".into()),
         };
-        let said = named.add.tags.as_ref().and_then(|tags| tags.get(FILE_TAG).cloned().flatten());
+        let said = data_file::file_tag(&named.add);
         let done = fetched.and_then(|from| put_file(&log, &name, &from, named.add.size, said.as_deref()));
         repaired.note(done, format!("put the data file {name} back"), &name);
+    }
+    if watch.cancelled() {
+        return Ok(repaired);
     }
     checkpoints(&log, &mut restore, &scratch, &mut repaired)?;
     for finding in damaged(report, Part::Journal) {
@@ -134,9 +144,14 @@ fn checkpoints(
         .filter_map(|name| name.strip_suffix(".checkpoint.parquet")?.parse().ok().map(Version))
         .collect();
     let first = listing.entries.first().copied().unwrap_or_default();
-    // History begins with it: nothing could stand for it.
-    if let Some(at) = bad.iter().position(|version| version.0 == first && first > 0) {
-        let version = bad.remove(at);
+    // What is readable begins with it: without entries from the first version on, or a whole checkpoint before it, nothing
+    // could stand for it. So it is not set aside either.
+    let whole = |version: &u64| *version >= first && !bad.contains(&Version(*version));
+    let begins = listing.checkpoints.iter().copied().find(whole).unwrap_or(u64::MAX);
+    let needed: Vec<Version> =
+        bad.iter().copied().filter(|version| first > 0 && version.0 >= first && version.0 < begins).collect();
+    bad.retain(|version| !needed.contains(version));
+    for version in needed {
         let fetched = match restore.as_deref_mut() {
             Some(restore) => restore.checkpoint(version),
             None => Err("there is no backup to take it from".into()),
@@ -168,7 +183,8 @@ fn text(error: OpLogError) -> String {
     error.to_string()
 }
 
-/// Keeps a damaged file beside its place, if there is one.
+/// Keeps a damaged file under another name as well, if there is one: its own stays until the next file takes it over, as a
+/// newest log entry that is missing looks like a version that never was.
 fn keep_aside(path: &Path) -> Result<(), String> {
     if !path.exists() {
         return Ok(());
@@ -176,8 +192,11 @@ fn keep_aside(path: &Path) -> Result<(), String> {
     let now = chrono::Utc::now().format("%Y%m%dT%H%M%SZ");
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let kept = path.with_file_name(format!("{name}.damaged-{now}"));
-    durable::rename_durably(path, &kept)
-        .map_err(|error| format!("cannot move it to {}: {error}", kept.display()))
+    match durable::link_durably(path, &kept) {
+        // A repair that was cut off kept it.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked.map_err(|error| format!("cannot keep it as {}: {error}", kept.display())),
+    }
 }
 
 fn put_entry(log: &Log, version: Version, bytes: &[u8], report: &Report) -> Result<(), String> {
@@ -199,12 +218,12 @@ fn put_entry(log: &Log, version: Version, bytes: &[u8], report: &Report) -> Resu
             return Err(format!("the one in the backup does not go together with version {neighbour} here"));
         }
     }
-    if report.tip.as_ref().is_some_and(|tip| tip.version < version) {
-        // Nothing here says what came last: another timeline may have a version of this number.
-        tracing::warn!(%version, "the newest log entry comes from the backup alone");
+    if report.tip.as_ref().is_some_and(|tip| tip.version < version && Some(tip.timeline) != info.timeline) {
+        // Nothing here says what came last, and a promoted replica may have made a version of this number.
+        return Err("the one in the backup is of another timeline than the versions before it here".into());
     }
     keep_aside(&path)?;
-    durable::write_durably(&path, bytes, Existing::Refuse).map_err(|error| error.to_string())
+    durable::write_durably(&path, bytes, Existing::Replace).map_err(|error| error.to_string())
 }
 
 fn put_file(log: &Log, name: &str, from: &Path, size: u64, digest: Option<&str>) -> Result<(), String> {

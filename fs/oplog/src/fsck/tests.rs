@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pond_tinyfs::{NodeId, Row, TinyFs};
 
@@ -286,9 +287,9 @@ fn repair_puts_back_what_a_backup_has_and_keeps_what_was_damaged() {
     let report = pond.check();
     assert!(!report.is_clean());
     // Without a backup only the checkpoint can be made anew, once the entries are whole.
-    let repaired = repair(&pond.path, &report, None).unwrap();
+    let repaired = repair(&pond.path, &report, None, &()).unwrap();
     assert_eq!(repaired.failed.iter().filter(|why| why.contains("no backup")).count(), 3, "{repaired:?}");
-    let repaired = repair(&pond.path, &report, Some(&mut Copy(copy.clone()))).unwrap();
+    let repaired = repair(&pond.path, &report, Some(&mut Copy(copy.clone())), &()).unwrap();
     assert!(repaired.failed.is_empty(), "{repaired:?}");
     let report = pond.check();
     assert!(report.is_clean(), "{:#?}", report.findings);
@@ -300,9 +301,33 @@ fn repair_puts_back_what_a_backup_has_and_keeps_what_was_damaged() {
     // Another file than the one that was there is not taken.
     fs::write(pond.file(&data), "x").unwrap();
     fs::write(copy.join(&data), "y").unwrap();
-    let repaired = repair(&pond.path, &pond.check(), Some(&mut Copy(copy))).unwrap();
+    let repaired = repair(&pond.path, &pond.check(), Some(&mut Copy(copy)), &()).unwrap();
     assert!(repaired.failed[0].contains("is not the one that the log means"), "{repaired:?}");
     assert_eq!(fs::read(pond.file(&data)).unwrap(), b"x");
+}
+
+/// Is cancelled once something was read.
+#[derive(Default)]
+struct Impatient(AtomicBool);
+
+impl Watch for Impatient {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+    fn cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn what_was_not_read_to_its_end_is_not_called_damaged() {
+    let pond = pond();
+    let report = check(&pond.path, true, &Impatient::default()).unwrap();
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    let report = pond.check();
+    let repaired = repair(&pond.path, &report, None, &Impatient(true.into())).unwrap();
+    assert!(repaired.done.is_empty() && repaired.failed.is_empty(), "{repaired:?}");
 }
 
 #[test]
@@ -343,6 +368,7 @@ fn what_power_loss_brings_back_of_removed_history_is_no_damage() {
         in_use: &|_| Default::default(),
         entries: true,
         dry_run: false,
+        stop: &|| false,
     };
     let cleaned = oplog.clean(&options).unwrap();
     assert_eq!((cleaned.entries, cleaned.checkpoints), (8, 0));

@@ -471,7 +471,7 @@ fn a_file_has_its_name_in_the_staging_area_only_once_it_is_finished() {
     let mut staged = incoming.stage("a").unwrap();
     staged.write_all(b"abc").unwrap();
     staged.finish().unwrap();
-    assert_eq!(incoming.staged().unwrap(), [FileRef { name: "a".into(), length: 3 }]);
+    assert_eq!(incoming.staged().unwrap(), [FileRef { name: "a".into(), length: 3, blake3: None }]);
     assert_eq!(incoming.read_staged("a").unwrap().unwrap(), "abc");
     incoming.discard_staged("a").unwrap();
     incoming.discard_staged("a").unwrap();

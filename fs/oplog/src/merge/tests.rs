@@ -84,6 +84,7 @@ fn clean(oplog: &OpLog) -> CleanReport {
         in_use: &|_| Default::default(),
         entries: true,
         dry_run: false,
+        stop: &|| false,
     };
     oplog.clean(&options).unwrap()
 }
@@ -182,6 +183,7 @@ fn replaced_files_stay_for_remotes_pins_and_open_files() {
         in_use: &in_use,
         entries: true,
         dry_run: false,
+        stop: &|| false,
     };
     assert_eq!(
         oplog.clean(&options).unwrap().files,

@@ -37,7 +37,7 @@ fn digest(fs: &TinyFs) -> blake3::Hash {
         let mut children = Vec::new();
         fs.readdir(directory, 0, &mut |entry| {
             hasher.update(entry.name);
-            hasher.update(&entry.cookie.to_le_bytes());
+            hasher.update(&(entry.offset as u32).to_le_bytes());
             if entry.name != b"." && entry.name != b".." {
                 children.push((entry.id, entry.kind));
             }
@@ -124,6 +124,7 @@ impl Pond {
             in_use: &in_use,
             entries: true,
             dry_run: false,
+            stop: &|| false,
         };
         self.oplog.clean(&options).unwrap();
     }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use pond_tinyfs::{Caller, Make, NodeId, SetAttributes, WriteFlags};
 
 use crate::faulty_log::{Fault, Rig};
+use crate::fsync::Effort;
 
 const NEVER: Duration = Duration::from_secs(3600);
 /// Content is drained from 768 KiB on.
@@ -217,7 +218,7 @@ fn closing_puts_what_was_drained_into_the_journal_where_commits_fail() {
     drained(&rig, file, 0, 1);
     rig.log.state.lock().commit_faults.extend([Fault::Errno(libc::EIO); 4]);
     assert!(rig.committer.commit_now().is_err());
-    rig.fsync.make_durable(None).unwrap();
+    rig.fsync.make_durable(Effort::Frame).unwrap();
     let state = rig.log.state.lock();
     assert_eq!((state.versions, state.attempts), (0, 1));
     assert_eq!(state.frames.concat().iter().max().unwrap().0, rig.fs.last_lsn());

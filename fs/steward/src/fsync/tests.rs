@@ -153,3 +153,51 @@ fn whatever_an_fsync_promised_is_in_a_frame_or_a_version_while_things_fail() {
     });
     assert!(promises.into_inner() > 400);
 }
+
+#[test]
+fn a_small_fsync_is_done_on_the_callers_thread_and_a_large_one_by_the_journals() {
+    let rig = Rig::new(NEVER, MUCH);
+    let who = |rig: &Rig| {
+        let (told, heard) = std::sync::mpsc::channel();
+        let done = move |result: Result<(), Error>| {
+            result.unwrap();
+            told.send(std::thread::current().id()).unwrap();
+        };
+        rig.fsync.fsync(Box::new(done), true);
+        heard.recv_timeout(Duration::from_secs(30)).unwrap()
+    };
+    let here = std::thread::current().id();
+    touch(&rig, "little");
+    assert_eq!(who(&rig), here);
+    let made = rig.fs.make(&Caller::root(), NodeId::ROOT, b"much", Make::File { mode: 0o644 }).unwrap();
+    rig.fs.write(&Caller::root(), made.id, 0, &[1; 1 << 20], WriteFlags::default()).unwrap();
+    assert_ne!(who(&rig), here);
+    assert_eq!(rig.log.state.lock().frames.len(), 2);
+}
+
+#[test]
+fn fsyncs_of_many_threads_are_all_answered_and_each_row_is_journaled_once() {
+    let rig = Rig::new(NEVER, MUCH);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let rig = &rig;
+            scope.spawn(move || {
+                for number in 0..100 {
+                    touch(rig, &format!("{thread}-{number}"));
+                    match number % 2 {
+                        0 => rig.fsync_here().unwrap(),
+                        _ => rig.fsync_wait().unwrap(),
+                    }
+                    let lsn = rig.fs.last_lsn();
+                    let state = rig.log.state.lock();
+                    // What this thread did is in a frame; the last one may be another thread's, on its way.
+                    assert!(state.frames.last().unwrap().last().unwrap().0 <= lsn);
+                }
+            });
+        }
+    });
+    rig.fsync_wait().unwrap();
+    let rows: Vec<_> = rig.log.state.lock().frames.concat();
+    assert!(rows.is_sorted() && rows.windows(2).all(|pair| pair[0] != pair[1]));
+    assert_eq!(rows.last().unwrap().0, rig.fs.last_lsn());
+}
