@@ -547,9 +547,8 @@ impl<B: Backing> Filesystem for Adapter<B> {
             }
             let (backing, data) = (self.backing.clone(), data.to_vec());
             self.offload(move || {
-                let written = backing
-                    .wait_for_room(data.len() as u64)
-                    .and_then(|()| backing.fs().write(&caller, id, offset, &data, flags));
+                let write = || backing.fs().write(&caller, id, offset, &data, flags);
+                let written = backing.when_room(data.len() as u64, write);
                 reply::written(reply, written);
             });
         });
@@ -592,8 +591,8 @@ impl<B: Backing> Filesystem for Adapter<B> {
             }
             let (backing, coherence, thread) = (self.backing.clone(), self.coherence.clone(), request.pid());
             self.offload(move || {
-                let room = if needs_room { backing.wait_for_room(0) } else { Ok(()) };
-                let done = room.and_then(|()| backing.fs().fallocate(&caller, id, offset, length, mode));
+                let work = || backing.fs().fallocate(&caller, id, offset, length, mode);
+                let done = if needs_room { backing.when_room(0, work) } else { work() };
                 if done.is_ok() {
                     coherence.changed(inode, thread);
                 }
@@ -623,7 +622,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
             let (backing, caller) = (self.backing.clone(), convert::caller(request));
             let length = length.min(MAX_COPY);
             self.offload(move || {
-                let copied = backing.wait_for_room(length).and_then(|()| {
+                let copied = backing.when_room(length, || {
                     backing.fs().copy_range(&caller, source, source_offset, target, target_offset, length)
                 });
                 reply::written(reply, copied);

@@ -22,8 +22,8 @@ pub(crate) trait Backing: Send + Sync + 'static {
     /// Whether a write may go ahead now.
     fn has_room(&self) -> bool;
 
-    /// Waits until a write of so many bytes may go ahead.
-    fn wait_for_room(&self, bytes: u64) -> Result<(), Error>;
+    /// Does what brings so many bytes, once it may.
+    fn when_room<T>(&self, bytes: u64, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error>;
 
     /// What a file in `.pond/` says now. May block.
     fn content(&self, file: Content) -> Vec<u8>;

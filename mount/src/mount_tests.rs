@@ -56,12 +56,12 @@ impl Backing for Memory {
         self.room.load(Ordering::SeqCst)
     }
 
-    fn wait_for_room(&self, _bytes: u64) -> Result<(), Error> {
+    fn when_room<T>(&self, _bytes: u64, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         self.parked.fetch_add(1, Ordering::SeqCst);
         while !self.has_room() {
             thread::sleep(Duration::from_millis(1));
         }
-        Ok(())
+        work()
     }
 
     fn content(&self, file: Content) -> Vec<u8> {
@@ -411,6 +411,50 @@ fn a_large_directory_is_listed_once_and_whole() {
         }
     }
     assert_eq!(names(&mount.root).len(), 2_500);
+}
+
+#[test]
+fn renaming_what_is_listed_comes_to_an_end() {
+    let mount = TestMount::new();
+    for n in 0..2_000 {
+        File::create_new(mount.path(&format!("file-{n:04}"))).unwrap();
+    }
+    let mut seen = 0;
+    for entry in fs::read_dir(&mount.root).unwrap() {
+        let path = entry.unwrap().path();
+        fs::rename(&path, mount.path("TEMPORARY")).unwrap();
+        fs::rename(mount.path("TEMPORARY"), &path).unwrap();
+        seen += 1;
+        assert!(seen <= 2_000, "the listing goes on with what came after it had begun");
+    }
+    assert_eq!(seen, 2_000);
+    assert_eq!(names(&mount.root).len(), 2_000);
+}
+
+#[test]
+fn a_program_that_a_stranger_wrote_into_is_not_setuid_any_more() {
+    let mount = TestMount::new();
+    let program = mount.path("id");
+    fs::copy("/usr/bin/id", &program).unwrap();
+    let euid = |script: &str| {
+        let script = format!("cd {} && {script}", mount.root.display());
+        let output = as_nobody(&script);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4777)).unwrap();
+    assert_eq!(euid("./id -u"), "0", "the mount takes setuid for what it is");
+    assert_eq!(euid("printf x >> id && ./id -u"), "65534");
+    assert_eq!(program.metadata().unwrap().mode() & 0o7777, 0o777);
+    // Setgid without execution by the group, by somebody who is not of it.
+    for script in ["printf x >> id", "fallocate -l 1 id", "fallocate -p -o 0 -l 4096 id"] {
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o6766)).unwrap();
+        euid(script);
+        assert_eq!(program.metadata().unwrap().mode() & 0o7777, 0o766, "{script}");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o2766)).unwrap();
+        euid(script);
+        assert_eq!(program.metadata().unwrap().mode() & 0o7777, 0o766, "{script}");
+    }
 }
 
 #[test]

@@ -105,8 +105,8 @@ impl Backing for Mounted {
         self.steward.has_room()
     }
 
-    fn wait_for_room(&self, bytes: u64) -> Result<(), Error> {
-        self.steward.wait_to_write(bytes)
+    fn when_room<T>(&self, bytes: u64, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        self.steward.when_room(bytes, work)
     }
 
     fn content(&self, file: Content) -> Vec<u8> {

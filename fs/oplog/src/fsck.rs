@@ -152,9 +152,23 @@ pub struct Report {
     pub extents: u64,
     /// Frames of the journal.
     pub frames: u64,
+    /// Where history begins; `None` if there are no entries.
+    #[serde(skip)]
+    pub begins: Option<Begins>,
     /// Configurations of the nodes of each factory, as their newest rows have them.
     #[serde(skip)]
     pub configurations: Vec<(String, Bytes)>,
+}
+
+/// Where a history begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Begins {
+    /// The oldest entry.
+    pub first: Version,
+    /// The oldest version that can be read.
+    pub readable: Version,
+    /// The oldest version that is kept.
+    pub floor: Version,
 }
 
 impl Report {
@@ -180,6 +194,7 @@ pub fn check(pond: &Path, exclusive: bool, watch: &dyn Watch) -> Result<Report, 
     let log = Log::new(&layout.data());
     let table = log::check(&log, "data", log::Kind::Oplog, exclusive, &mut report)?;
     report.tip = table.tip.clone();
+    report.begins = table.begins;
     let mut names = paths::Names::default();
     let mut read = files::check(&log, &table, &mut names, watch, &mut report);
     files::leftovers(&layout, &table, exclusive, &mut report)?;

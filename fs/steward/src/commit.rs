@@ -5,6 +5,7 @@
 //! the ledger as it is, tells those who wait, and is tried again, at growing intervals. Nothing else commits.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -25,6 +26,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// So often somebody looks who waits for what need not be told: that merging has ended, that a file has gone.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// So long a commit that somebody waits for waits for merges.
+const MERGE_WAIT: Duration = Duration::from_millis(500);
 
 /// Origin of a commit that holds only what factories wrote.
 pub(crate) const FACTORY_ORIGIN: &str = "factory";
@@ -65,6 +69,10 @@ pub(crate) struct Committer {
     origin: Origin,
     interval: Duration,
     pub(crate) room: Room,
+    /// Bytes that writers bring who were let in, and that are not in the tree yet.
+    pub(crate) admitted: AtomicU64,
+    /// When the last fsync ended that had something to write; `Some(None)` while one is under way.
+    pub(crate) last_fsync: Mutex<Option<Option<Instant>>>,
     pub(crate) merges: Arc<Merges>,
     pub(crate) ledger: Mutex<Ledger>,
     /// Wakes the committer's thread.
@@ -88,6 +96,8 @@ impl Committer {
             origin,
             interval,
             room: Room::new(dirty_budget),
+            admitted: AtomicU64::new(0),
+            last_fsync: Mutex::new(None),
             merges,
             ledger: Mutex::default(),
             wanted: Condvar::new(),
@@ -173,6 +183,10 @@ impl Committer {
             self.merges.ring();
             let mut ledger = self.ledger.lock();
             if ledger.stop {
+                break;
+            }
+            // Who waits for a commit waits for a merge, but not for a long one.
+            if ledger.requested && waited.is_some_and(|since| since.elapsed() >= MERGE_WAIT) {
                 break;
             }
             self.ended.wait_for(&mut ledger, LOOK_AGAIN);

@@ -72,6 +72,10 @@ impl Committer {
         if self.fs.uncut_bytes() < self.room.drain || ledger.failure.is_some() || !can_commit {
             return None;
         }
+        // The next fsync would have to commit it, instead of journaling what is left.
+        if self.fsyncs_come() && self.fs.dirty_bytes() < self.room.slow {
+            return None;
+        }
         ledger.take_cut_to_drain(&self.fs)
     }
 

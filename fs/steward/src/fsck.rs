@@ -3,14 +3,14 @@
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use pond_oplog::fsck::{Finding, Part, Repaired, Report, Restore, Watch};
-use pond_oplog::{DeltaTable, Layout, Version, durable, fsck};
+use pond_oplog::fsck::{Begins, Finding, Part, Repaired, Report, Restore, Watch};
+use pond_oplog::{DeltaTable, Layout, Pin, Version, durable, fsck};
 use serde::Serialize;
 
 use crate::control::{Control, ROLE_KEY};
 use crate::control_row::{ControlRow, Event, decode};
 use crate::lock::WriterLock;
-use crate::{StewardError, init};
+use crate::{Role, StewardError, init};
 
 /// What a check found.
 #[derive(Clone, Debug, Serialize)]
@@ -44,7 +44,15 @@ pub fn check(pond: &Path, watch: &dyn Watch) -> Result<FsckReport, StewardError>
     init::refuse_unless_pond(pond)?;
     // On a disk that has become read-only there is no lock to be had, and nobody who writes.
     let lock = WriterLock::acquire(pond, None).ok();
+    // Else files that are replaced meanwhile could be cleaned away before they are looked at.
+    let pin = match &lock {
+        Some(_) => None,
+        None => {
+            Pin::hold(pond, Version(0)).inspect_err(|error| tracing::debug!(%error, "nothing is pinned")).ok()
+        }
+    };
     let report = check_locked(pond, lock.is_some(), watch)?;
+    drop(pin);
     Ok(FsckReport { report, exclusive: lock.is_some() })
 }
 
@@ -54,6 +62,9 @@ fn check_locked(pond: &Path, exclusive: bool, watch: &dyn Watch) -> Result<Repor
         Err(error) => report.findings.push(Finding::damage(Part::Control, "control", error.to_string())),
         // Whoever has it open makes versions while we look.
         Ok(control) if exclusive => {
+            if control.role() == Role::Source {
+                report.findings.extend(unreadable(&report));
+            }
             let lost = lost_versions(&control, report.tip.as_ref().map(|tip| tip.version));
             report.findings.extend(lost.into_iter().flatten().map(missing_entry));
         }
@@ -66,6 +77,22 @@ fn check_locked(pond: &Path, exclusive: bool, watch: &dyn Watch) -> Result<Repor
 pub(crate) fn lost_versions(control: &Control, tip: Option<Version>) -> Option<RangeInclusive<u64>> {
     let (newest, tip) = (control.newest_version()?, tip?);
     (newest > tip).then(|| tip.0 + 1..=newest.0)
+}
+
+/// A source keeps all from its floor on: what there is no way to read of that is lost.
+fn unreadable(report: &Report) -> Option<Finding> {
+    let Begins { first, readable, floor } = report.begins?;
+    // One that was a replica may begin at the base that it was made from.
+    if readable <= floor || readable == first {
+        return None;
+    }
+    let problem = format!(
+        "versions from {floor} to {} cannot be read any more: what they begin with, entries or a checkpoint, is missing",
+        readable.0 - 1
+    );
+    let mut finding = Finding::damage(Part::Entry, format!("data/_delta_log/{:020}.json", floor.0), problem);
+    (finding.first_version, finding.last_version) = (Some(floor), Some(Version(readable.0 - 1)));
+    Some(finding)
 }
 
 fn missing_entry(version: u64) -> Finding {

@@ -5,6 +5,7 @@
 //! asked for instead.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use pond_oplog::JournalError;
@@ -18,7 +19,7 @@ use crate::end_process::EndProcessOnPanic;
 use crate::ledger::{Batch, rows_of};
 
 /// With more content than this not yet journaled, bytes, an fsync asks for a commit.
-const LARGEST_FRAME: u64 = 8 << 20;
+const LARGEST_FRAME: u64 = 16 << 20;
 
 /// So much content, bytes, and so many rows a caller's own thread journals.
 const LITTLE: u64 = 64 << 10;
@@ -116,6 +117,7 @@ impl Fsync {
     fn work<'a>(&'a self, mut queue: MutexGuard<'a, Queue>, effort: Effort, rounds: u32) {
         let _no_half_frame = EndProcessOnPanic("an fsync");
         queue.busy = true;
+        *self.committer.last_fsync.lock() = Some(None);
         for _ in 0..rounds {
             if queue.waiting.is_empty() {
                 break;
@@ -129,12 +131,15 @@ impl Fsync {
                 queue.waiting.extend(later);
                 break;
             }
+            // Writers that wait for it may go on.
+            self.committer.ended.notify_all();
             for done in waiting {
                 done(result.clone().map(drop).map_err(Error::from));
             }
             queue = self.queue.lock();
         }
         queue.busy = false;
+        *self.committer.last_fsync.lock() = Some(Some(Instant::now()));
         let call = !queue.waiting.is_empty() || queue.stop;
         drop(queue);
         if call {

@@ -3,7 +3,11 @@
 //! Up to one half writers go on at once. Beyond it each write waits in proportion to how full the budget is and to its
 //! size, so that writers come down to the rate at which content is stored instead of stopping dead; only when all of it is
 //! taken do they wait until some is stored. Nothing but content waits.
+//!
+//! While fsyncs come, writers get no further ahead of them than a frame takes: an fsync makes all durable that was received
+//! before it, of whatever file, so what a bulk copy may pile up meanwhile is what everybody else's fsync waits for.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pond_tinyfs::{Errno, Error};
@@ -24,6 +28,15 @@ const ENCODER: u64 = 48 << 20;
 /// at times, a faster one slows them down.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
+/// So much uncut content writers may pile up while an fsync is under way or was just now.
+const BACKLOG: u64 = 8 << 20;
+
+/// How long after an fsync the next one is expected.
+const FSYNCS_COME: Duration = Duration::from_millis(50);
+
+/// Who waits for fsyncs to go ahead looks again so often.
+const GLANCE: Duration = Duration::from_millis(5);
+
 /// The bounds that follow from a budget, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
@@ -34,7 +47,7 @@ pub(crate) struct Room {
     /// From here on what stores content gives way to no other program.
     pub(crate) hurry: u64,
     /// From here on writers are slowed down.
-    slow: u64,
+    pub(crate) slow: u64,
     /// From here on they wait.
     full: u64,
 }
@@ -53,11 +66,59 @@ impl Room {
     }
 }
 
+/// What a writer brings who was let in; until it is in the tree.
+struct Admitted<'a> {
+    bytes: u64,
+    of: &'a AtomicU64,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 impl Committer {
     /// Whether a write may proceed now. Wakes a drainer when much has piled up.
     pub(crate) fn has_room(&self) -> bool {
         self.wake_drainers();
-        self.fs.dirty_bytes() < self.room.slow && !self.is_tight()
+        self.dirty_bytes() < self.room.slow && !self.is_tight() && !self.is_ahead_of_fsyncs()
+    }
+
+    /// Content in memory, and what writers bring who were let in.
+    fn dirty_bytes(&self) -> u64 {
+        self.fs.dirty_bytes() + self.admitted.load(Ordering::Relaxed)
+    }
+
+    /// Whether fsyncs come and so much is uncut that the next one would take long.
+    fn is_ahead_of_fsyncs(&self) -> bool {
+        self.fs.uncut_bytes() >= BACKLOG && self.fsyncs_come()
+    }
+
+    /// Whether an fsync is under way, or was just now.
+    pub(crate) fn fsyncs_come(&self) -> bool {
+        let ended = *self.last_fsync.lock();
+        ended.is_some_and(|ended| ended.is_none_or(|ended| ended.elapsed() < FSYNCS_COME))
+    }
+
+    /// Does what brings so many bytes of content once there is room for them: of many who wait no more are let in at once than
+    /// fit.
+    pub(crate) fn when_room<T>(
+        &self,
+        bytes: u64,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        loop {
+            self.wait_for_room(bytes)?;
+            let admitted = self.admitted.fetch_add(bytes, Ordering::Relaxed);
+            let counted = Admitted { bytes, of: &self.admitted };
+            // The first one is let in however much it brings.
+            if admitted == 0 || self.fs.dirty_bytes() + admitted + bytes <= self.room.full {
+                return work();
+            }
+            drop(counted);
+            std::thread::sleep(GLANCE);
+        }
     }
 
     /// Waits until a write of so many bytes may proceed.
@@ -67,8 +128,18 @@ impl Committer {
         }
         self.commit_where_tight();
         loop {
-            let dirty = self.fs.dirty_bytes();
+            if self.is_ahead_of_fsyncs() {
+                let mut ledger = self.ledger.lock();
+                if ledger.stop {
+                    return Err(Errno::ROFS.into());
+                }
+                self.ended.wait_for(&mut ledger, GLANCE);
+                continue;
+            }
+            let dirty = self.dirty_bytes();
             if dirty < self.room.full {
+                // All who wait together wait as long as if one brought it all.
+                let bytes = bytes + self.admitted.load(Ordering::Relaxed);
                 std::thread::sleep(self.room.pause(dirty, bytes));
                 return Ok(());
             }
@@ -90,7 +161,7 @@ impl Committer {
         // One that is under way may make room.
         let attempt = ledger.attempts_ended + 1;
         let mut drains = ledger.drains_ended;
-        while self.fs.dirty_bytes() >= self.room.full && ledger.attempts_ended < attempt && !ledger.stop {
+        while self.dirty_bytes() >= self.room.full && ledger.attempts_ended < attempt && !ledger.stop {
             // What drains cannot take, small rests and what fsyncs have cut, a commit stores.
             let drains_help = self.fs.uncut_bytes() >= self.room.drain && ledger.failure.is_none()
                 || ledger.draining(u64::MAX) > 0;

@@ -171,15 +171,15 @@ impl Steward {
         self.committer.commit_now()
     }
 
-    /// Whether a write may proceed at once; else [`wait_to_write`](Self::wait_to_write). Cheap.
+    /// Whether a write may proceed at once; else [`when_room`](Self::when_room). Cheap.
     pub fn has_room(&self) -> bool {
         self.committer.has_room()
     }
 
-    /// Waits until a write of so many bytes may proceed: the longer the more is not yet stored. `ENOSPC` if the disk is full
-    /// and commits fail, `EROFS` if no writes are taken.
-    pub fn wait_to_write(&self, bytes: u64) -> Result<(), Error> {
-        self.committer.wait_for_room(bytes)
+    /// Does what brings so many bytes of content, once it may: the more is not yet stored, the later. `ENOSPC` if the disk is
+    /// full and commits fail, `EROFS` if no writes are taken.
+    pub fn when_room<T>(&self, bytes: u64, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        self.committer.when_room(bytes, work)
     }
 
     /// Waits until anything may be written at all, with the same errors.

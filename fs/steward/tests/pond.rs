@@ -297,3 +297,45 @@ fn an_fsync_after_close_does_not_hang_and_writing_is_refused() {
         steward.fs().make(&Caller::root(), NodeId::ROOT, b"a", pond_tinyfs::Make::Directory { mode: 0o755 });
     assert!(made.is_err());
 }
+
+#[test]
+fn newest_versions_that_the_log_has_lost_are_noticed_and_nothing_of_theirs_is_removed() {
+    let place = Place::with_pond();
+    let steward = open(&place.pond, by_hand());
+    for n in 0..3 {
+        write(&steward, &format!("file-{n}"), &[n; 3000]).unwrap();
+        steward.commit_now().unwrap();
+    }
+    let tip = steward.close().unwrap().version;
+    let entry = place.pond.join(format!("data/_delta_log/{:020}.json", tip.0));
+    let kept = std::fs::read(&entry).unwrap();
+    std::fs::remove_file(&entry).unwrap();
+    let files = || std::fs::read_dir(place.pond.join("data")).unwrap().count();
+    let before = files();
+
+    let report = pond_steward::fsck::check(&place.pond, &()).unwrap().report;
+    let missing: Vec<&str> = report.findings.iter().map(|finding| finding.file.as_str()).collect();
+    assert!(!report.is_clean() && missing.iter().any(|file| entry.ends_with(file)), "{missing:?}");
+    let steward = place.open();
+    assert_eq!(write(&steward, "more", b"x").unwrap_err().errno(), libc::EROFS);
+    assert_eq!(steward.position().version, Version(tip.0 - 1));
+    steward.close().unwrap();
+    assert_eq!(files(), before);
+
+    std::fs::write(&entry, kept).unwrap();
+    // The first ones are as much part of it.
+    let first = place.pond.join(format!("data/_delta_log/{:020}.json", 0));
+    let kept = std::fs::read(&first).unwrap();
+    let steward = place.open();
+    steward.oplog().checkpoint().unwrap();
+    steward.close().unwrap();
+    std::fs::remove_file(&first).unwrap();
+    let report = pond_steward::fsck::check(&place.pond, &()).unwrap().report;
+    assert!(report.findings.iter().any(|finding| first.ends_with(&finding.file)), "{:?}", report.findings);
+    std::fs::write(&first, kept).unwrap();
+    assert!(pond_steward::fsck::check(&place.pond, &()).unwrap().report.is_clean());
+    let steward = place.open();
+    assert_eq!(read(&steward, "file-2").unwrap(), [2; 3000]);
+    write(&steward, "more", b"x").unwrap();
+    steward.close().unwrap();
+}

@@ -309,4 +309,24 @@ mod tests {
         assert!(!fs.changing().not_spilled(&spilling));
         assert_eq!(counts(), (0, 0, 0));
     }
+
+    #[test]
+    fn what_is_there_needs_no_room_to_be_preallocated_and_attributes_have_a_bound() {
+        let store = MemoryPersistence::with_capacity(1 << 20);
+        store.store(&[root_row(Timestamp::now(), 0, 0)]);
+        let fs = TinyFs::new(store.load().unwrap(), store);
+        let root = Caller::root();
+        let id = fs.make(&root, NodeId::ROOT, b"f", Make::File { mode: 0o644 }).unwrap().id;
+        fs.write(&root, id, 0, &[1; 600_000], WriteFlags::default()).unwrap();
+        let allocate = |length| fs.fallocate(&root, id, 0, length, crate::Fallocate::Allocate);
+        allocate(600_000).unwrap();
+        allocate(700_000).unwrap();
+        assert_eq!(allocate(1_300_000).unwrap_err().errno(), libc::ENOSPC);
+        fs.setattr(&root, id, &crate::SetAttributes { size: Some(0), ..Default::default() }).unwrap();
+        let set = |name: String| fs.setxattr(&root, id, name.as_bytes(), &[0; 60_000], crate::SetXattr::Any);
+        let fit = (0..100).take_while(|n| set(format!("user.{n:02}")).is_ok()).count();
+        assert_eq!(fit, (1 << 20) / 60_007);
+        assert_eq!(set("user.more".into()).unwrap_err().errno(), libc::ENOSPC);
+        set("user.00".into()).unwrap();
+    }
 }

@@ -118,6 +118,9 @@ pub(super) fn check(
             let (failed, first) = bad_rows(log, table, rows);
             nodes.extend(failed);
             problems.push(first.unwrap_or(why));
+        } else if let (Some(rows), false) = (&checked.rows, problems.is_empty()) {
+            // What is damaged is nothing that a check of all rows looks at; readers of single ones may, such as a page index.
+            nodes.extend(bad_rows(log, table, rows).0);
         } else {
             nodes.extend(checked.unverified.iter().map(|row| row.node));
         }

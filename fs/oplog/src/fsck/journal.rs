@@ -38,6 +38,10 @@ pub(super) fn check(
                 continue;
             }
         };
+        // Released meanwhile, and perhaps overwritten by another one.
+        if !exclusive && !path.exists() {
+            continue;
+        }
         read.push((*number, path, bytes));
     }
     let mut before: Option<(u64, Lsn)> = None;

@@ -6,7 +6,7 @@ use std::fs;
 use pond_tinyfs::Lsn;
 use serde_json::Value;
 
-use super::{Finding, Part, Report};
+use super::{Begins, Finding, Part, Report};
 use crate::action::Add;
 use crate::delta::{self, Entry, Listing, Log};
 use crate::oplog::position_of;
@@ -55,6 +55,8 @@ pub(super) struct Table {
     pub(super) pond_id: Option<PondId>,
     /// Whether it is certain which files are live at the newest version.
     pub(super) certain: bool,
+    /// Where it begins.
+    pub(super) begins: Option<Begins>,
     /// Digests of entries, by version.
     pub(super) digests: BTreeMap<u64, String>,
 }
@@ -99,6 +101,11 @@ pub(super) fn check(
         // What a checkpoint covers is removed after it.
         Kind::Small => checkpoints.keys().max().copied().unwrap_or(0),
     };
+    let readable = match first {
+        0 => 0,
+        _ => listing.checkpoints.iter().copied().find(|&version| version >= first).unwrap_or(last),
+    };
+    table.begins = Some(Begins { first: Version(first), readable: Version(readable), floor: Version(floor) });
     let mut state = (first == 0).then(State::default);
     let mut before: Option<Position> = None;
     let (versions, gaps) = versions(&listing);
