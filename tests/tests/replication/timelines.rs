@@ -87,7 +87,8 @@ fn a_mounted_replica_and_a_source_are_not_promoted() {
     pair.replica.mount();
     let told = pair.replica.try_pond(["promote"]).failure(1);
     let at = pair.replica.mountpoint().display().to_string();
-    assert!(told.contains(&format!("pond umount {at} && pond promote && pond mount {at}")), "{told}");
+    let pond = format!("pond --pond {}", pair.replica.directory().display());
+    assert!(told.contains(&format!("pond umount {at} && {pond} promote && {pond} mount {at}")), "{told}");
     // It is a replica as before, and follows.
     assert_eq!(pair.replica.status()["mode"], "replica");
     pair.commit("still followed");
