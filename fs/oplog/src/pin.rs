@@ -23,16 +23,22 @@ fn gate(directory: &Path) -> io::Result<File> {
 /// The versions that are pinned; while it lives, no pin is made.
 pub(crate) struct Pins {
     pub(crate) versions: Vec<Version>,
-    _gate: File,
+    _gate: Option<File>,
 }
 
 impl Pins {
     /// Waits for pins that are being made.
     pub(crate) fn hold(pond: &Path) -> Result<Self, OpLogError> {
         let directory = Layout::new(pond).pins();
-        durable::ensure_directory(&directory).map_err(OpLogError::io("create", &directory))?;
-        let gate = gate(&directory).and_then(|gate| gate.lock().map(|()| gate));
-        let gate = gate.map_err(OpLogError::io("lock", &directory))?;
+        let gate = match durable::ensure_directory(&directory).and_then(|()| gate(&directory)) {
+            Ok(gate) => Some(gate),
+            // On a full disk nobody can make a pin either, and cleaning is what makes room.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => None,
+            Err(error) => return Err(OpLogError::io("open", &directory.join(GATE))(error)),
+        };
+        if let Some(gate) = &gate {
+            gate.lock().map_err(OpLogError::io("lock", &directory.join(GATE)))?;
+        }
         Ok(Pins { versions: held(pond)?, _gate: gate })
     }
 }
