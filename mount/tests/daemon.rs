@@ -322,6 +322,9 @@ fn main() -> ExitCode {
         }
         _ => {}
     }
+    // Also where the tests were started with it ignored, as by `nohup`: a test sends it.
+    // SAFETY: the default action needs no handler.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
     // SAFETY: geteuid cannot fail.
     if unsafe { libc::geteuid() } != 0 || File::open("/dev/fuse").is_err() {
         eprintln!("mounting is tested as root and with /dev/fuse");

@@ -51,6 +51,17 @@ impl std::fmt::Display for Finished {
     }
 }
 
+/// Has the program heed SIGINT also where the tests were started with it ignored, as `nohup` and scripts' `&` do.
+pub fn heed_interrupts(command: &mut Command) {
+    let heed = || {
+        // SAFETY: signal(2) may be called between fork and exec; the default action needs no handler.
+        unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+        Ok(())
+    };
+    // SAFETY: the closure allocates nothing and takes no locks.
+    unsafe { command.pre_exec(heed) };
+}
+
 /// The end of a long text.
 fn tail(text: &str) -> &str {
     let mut start = text.len().saturating_sub(8 << 10);

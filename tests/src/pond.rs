@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::binary::pond_binary;
-use crate::command::{Finished, run, unmount, wait_for};
+use crate::command::{Finished, heed_interrupts, run, unmount, wait_for};
 use crate::processes::{self, MARK};
 use crate::tools::need_root;
 use crate::tree::c_path;
@@ -115,6 +115,7 @@ impl TestPond {
     /// Any program, marked as this test's.
     pub fn marked(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
+        heed_interrupts(&mut command);
         command.env(MARK, self.base.path()).env_remove("POND").env("RUST_BACKTRACE", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

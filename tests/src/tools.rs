@@ -1,4 +1,4 @@
-//! Other people's programs that the suites need. `.ci/run` installs them all.
+//! Other people's programs that the suites need. `tests/needs` lists them all, and `tests/run` installs them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,32 +6,60 @@ use std::process::Command;
 
 use crate::command::run;
 
-/// What installs a program.
-const INSTALL: &[(&str, &str)] = &[
-    ("pjdfstest", "cargo install pjdfstest@0.2.2"),
-    ("fsx", "cargo install fsx@0.3.2"),
-    ("fio", "apt-get install fio"),
-    ("stress-ng", "apt-get install stress-ng"),
-    ("dbench", "apt-get install dbench"),
-    ("rsync", "apt-get install rsync"),
-    ("sqlite3", "apt-get install sqlite3"),
-    ("git", "apt-get install git"),
-    ("fusermount3", "apt-get install fuse3"),
-    ("gcc", "apt-get install gcc"),
-    ("pkg-config", "apt-get install pkg-config"),
-    ("python3", "apt-get install python3"),
-    ("initdb", "apt-get install postgresql"),
-    ("mkfs.ext4", "apt-get install e2fsprogs"),
-    ("restic", "apt-get install restic"),
-    ("zstd", "apt-get install zstd"),
-];
+/// What the tests use: a line for each, with the package that has it.
+const NEEDS: &str = include_str!("../needs");
+
+/// A line of [`NEEDS`].
+struct Need {
+    /// `program`, `library` or `python`.
+    sort: &'static str,
+    name: &'static str,
+    /// `apt`, `pip` or `cargo`.
+    how: &'static str,
+    package: &'static str,
+}
+
+impl Need {
+    fn all() -> impl Iterator<Item = Need> {
+        let lines = NEEDS.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let [sort, name, how, package] = words[..] else { panic!("tests/needs: not four words: {line}") };
+            Need { sort, name, how, package }
+        })
+    }
+
+    fn is_there(&self) -> bool {
+        match self.sort {
+            "program" => find(self.name).is_some(),
+            "library" => find("pkg-config")
+                .is_some_and(|tool| run(Command::new(tool).args(["--exists", self.name])).status.success()),
+            "python" => find("python3").is_some_and(|python| {
+                run(Command::new(python).args(["-c", &format!("import {}", self.name)])).status.success()
+            }),
+            sort => panic!("tests/needs: what is a {sort}?"),
+        }
+    }
+
+    fn hint(&self) -> String {
+        let installer = if self.how == "apt" { "apt-get" } else { self.how };
+        format!("{installer} install {}", self.package)
+    }
+}
+
+/// What the tests use and this machine lacks: a line for each, with the command that installs it.
+pub fn missing() -> Vec<String> {
+    let missing = Need::all().filter(|need| !need.is_there());
+    missing.map(|need| format!("{} {}: {}", need.sort, need.name, need.hint())).collect()
+}
 
 /// Where a program lies; panics with the command that installs it if it is missing.
 #[track_caller]
 pub fn tool(name: &str) -> PathBuf {
     find(name).unwrap_or_else(|| {
-        let hint = INSTALL.iter().find(|(tool, _)| *tool == name).map_or(name, |(_, hint)| hint);
-        panic!("{name} is missing; install it with `{hint}`, or everything with `.ci/run`");
+        let need = Need::all().find(|need| need.name == name);
+        let hint = need.map_or(format!("apt-get install {name}"), |need| need.hint());
+        panic!("{name} is missing; install it with `{hint}`, or everything with `tests/run --install`");
     })
 }
 
@@ -62,7 +90,7 @@ pub fn python(packages: &[&str]) -> Command {
     let tried = run(Command::new(&python).args(["-c", &imports]));
     assert!(
         tried.status.success(),
-        "a Python package is missing; install with `pip install {}`, or everything with `.ci/run`\n{tried}",
+        "a Python package is missing; install with `pip install {}`, or everything with `tests/run --install`\n{tried}",
         packages.join(" ")
     );
     Command::new(python)

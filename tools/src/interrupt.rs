@@ -13,7 +13,8 @@ extern "C" fn note(signal: libc::c_int) {
     SIGNAL.store(signal, Ordering::Relaxed);
 }
 
-/// From now on the first signal only makes [`check`] fail; a second one ends the process at once.
+/// From now on the first signal only makes [`check`] fail; a second one ends the process at once. A signal that the
+/// starter ignores (`nohup`, a script's `&`) stays ignored.
 pub fn catch() {
     for signal in SIGNALS {
         // SAFETY: an all-zero sigaction is a valid one; `note` only stores to an atomic, which
@@ -22,7 +23,11 @@ pub fn catch() {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = note as *const () as libc::sighandler_t;
             action.sa_flags = libc::SA_RESTART | libc::SA_RESETHAND;
-            libc::sigaction(signal, &action, std::ptr::null_mut());
+            let mut before: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, &action, &mut before);
+            if before.sa_sigaction == libc::SIG_IGN {
+                libc::sigaction(signal, &before, std::ptr::null_mut());
+            }
         }
     }
 }

@@ -97,6 +97,7 @@ impl Bed {
 /// The binary, away from the user's own pond.
 pub fn pond() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pond"));
+    pond_tests::command::heed_interrupts(&mut command);
     command.env_remove("POND").env_remove("POND_LOG").stdin(Stdio::null());
     command
 }

@@ -16,7 +16,7 @@ impl Python {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/tests/scripts/open_tables.py");
         let mut command = Command::new("python3");
         command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("python3 can be run; `.ci/run` installs it");
+        let mut child = command.spawn().expect("python3 can be run; `tests/run --install` installs it");
         let (tables, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         Python { child, tables, answers: BufReader::new(answers) }
     }
