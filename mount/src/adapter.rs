@@ -57,14 +57,14 @@ const PREFETCH: usize = 4;
 const LITTLE: usize = 16 << 10;
 
 /// What we ask of the kernel, where it can. Not among them: writeback caching, lock forwarding,
-/// `ATOMIC_O_TRUNC`, `DONT_MASK`, `POSIX_ACL`.
-const CAPABILITIES: [InitFlags; 7] = [
+/// `ATOMIC_O_TRUNC`, `DONT_MASK`, `POSIX_ACL`; and `ASYNC_DIO`, with which the kernel drops cached pages before a direct write
+/// is under way and not after it, so that who reads meanwhile through the cache leaves old bytes there.
+const CAPABILITIES: [InitFlags; 6] = [
     InitFlags::FUSE_NO_OPEN_SUPPORT,
     InitFlags::FUSE_NO_OPENDIR_SUPPORT,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_CACHE_SYMLINKS,
-    InitFlags::FUSE_ASYNC_DIO,
     // Any inode can be looked up as "." of itself, and inode numbers are not used again: file handles hold.
     InitFlags::FUSE_EXPORT_SUPPORT,
 ];
@@ -425,7 +425,21 @@ impl<B: Backing> Filesystem for Adapter<B> {
             let renamed = self.fs().rename(&caller, from, name.as_bytes(), to, new_name.as_bytes(), flags);
             let nodes = renamed.iter().flat_map(|renamed| [Some(renamed.moved), renamed.other]).flatten();
             self.changed(request, &renamed, nodes.chain([from, to]));
-            reply::empty(reply, renamed.map(drop));
+            let reparented: Vec<_> =
+                renamed.iter().flat_map(|renamed| renamed.reparented).flatten().collect();
+            if reparented.is_empty() {
+                return reply::empty(reply, renamed.map(drop));
+            }
+            // The kernel keeps listings, and does not know that `..` in these is another directory now.
+            let coherence = self.coherence.clone();
+            self.offload(move || {
+                for id in reparented {
+                    if let Err(error) = coherence.drop_pages(INodeNo(id.get())) {
+                        tracing::warn!(node = %id, %error, "the kernel may list an old `..` of a directory that moved");
+                    }
+                }
+                reply::empty(reply, renamed.map(drop));
+            });
         });
     }
 
@@ -663,7 +677,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
             }
             let (backing, coherence) = (self.backing.clone(), self.coherence.clone());
             self.offload(move || {
-                if let Err(error) = coherence.write_back(inode) {
+                if let Err(error) = coherence.drop_pages(inode) {
                     tracing::error!(node = %id, %error, "the kernel does not write back");
                     return reply.error(Errno::EIO);
                 }

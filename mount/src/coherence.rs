@@ -126,8 +126,9 @@ impl Coherence {
         }
     }
 
-    /// Has the kernel write back what programs changed in a file through mappings. Blocks; not for session threads.
-    pub(crate) fn write_back(&self, inode: INodeNo) -> io::Result<()> {
+    /// Has the kernel write back what programs changed in a file through mappings, and drop its pages; those of a
+    /// directory are its listing. Blocks until pages that are being read are there; not for session threads.
+    pub(crate) fn drop_pages(&self, inode: INodeNo) -> io::Result<()> {
         match self.wire.get() {
             Some(wire) => wire.notifier.inval_inode(inode, 0, 0),
             None => Ok(()),

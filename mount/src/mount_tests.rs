@@ -309,6 +309,194 @@ fn holes_are_holes() {
 }
 
 #[test]
+fn holes_are_whole_blocks_and_hide_no_data() {
+    let mount = TestMount::new();
+    let file = File::create_new(mount.path("file")).unwrap();
+    // Neither written piece begins or ends where a block does; the second lies in the last block.
+    file.write_all_at(&[1; 129], 5000).unwrap();
+    file.write_all_at(&[1; 10], 20_000).unwrap();
+    file.set_len(20_100).unwrap();
+    let seek = |offset, whence| {
+        // SAFETY: the descriptor is open.
+        unsafe { libc::lseek(file.as_raw_fd(), offset, whence) }
+    };
+    for (from, data, hole) in [(0, 4096, 0), (4096, 4096, 8192), (8191, 8191, 8192), (5500, 5500, 8192)] {
+        assert_eq!((seek(from, libc::SEEK_DATA), seek(from, libc::SEEK_HOLE)), (data, hole), "from {from}");
+    }
+    for (from, data, hole) in [(8192, 16_384, 8192), (16_383, 16_384, 16_383), (20_050, 20_050, 20_100)] {
+        assert_eq!((seek(from, libc::SEEK_DATA), seek(from, libc::SEEK_HOLE)), (data, hole), "from {from}");
+    }
+}
+
+#[test]
+fn a_directory_that_moved_lists_its_new_parent() {
+    let mount = TestMount::new();
+    for name in ["a", "b", "a/moved", "b/other"] {
+        fs::create_dir(mount.path(name)).unwrap();
+    }
+    let parent_of = |name: &str| {
+        let listed = entries(&mount.path(name));
+        listed.iter().find(|(_, _, name)| name == b"..").unwrap().1
+    };
+    let inode = |name: &str| mount.path(name).metadata().unwrap().ino();
+    for _ in 0..2 {
+        // The second time the kernel answers from what it kept.
+        assert_eq!(parent_of("a/moved"), inode("a"));
+        assert_eq!(parent_of("b/other"), inode("b"));
+    }
+    fs::rename(mount.path("a/moved"), mount.path("b/moved")).unwrap();
+    assert_eq!(parent_of("b/moved"), inode("b"));
+    assert_eq!(parent_of("b/moved"), inode("b"));
+    let (from, to) = (c(&mount.path("b/other")), c(&mount.path("a/other")));
+    fs::create_dir(mount.path("a/other")).unwrap();
+    fs::create_dir(mount.path("a/other/below")).unwrap();
+    assert_eq!(parent_of("a/other"), inode("a"));
+    // SAFETY: both paths are valid.
+    ok(unsafe {
+        libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::RENAME_EXCHANGE)
+    });
+    assert_eq!((parent_of("a/other"), parent_of("b/other")), (inode("a"), inode("b")));
+}
+
+#[test]
+fn a_listing_goes_on_from_wherever_a_program_seeks_to() {
+    let mount = TestMount::new();
+    for number in 0..50 {
+        mount.write(&format!("{number:02}"), "");
+    }
+    let all = entries(&mount.root);
+    let positions: Vec<i64> = all.iter().map(|entry| entry.0).collect();
+    assert!(positions.is_sorted() && positions[0] > 0);
+    let from = |position: i64| -> Vec<Vec<u8>> {
+        entries_from(&mount.root, position).into_iter().map(|(_, _, name)| name).collect()
+    };
+    let names = |entries: &[(i64, u64, Vec<u8>)]| -> Vec<Vec<u8>> {
+        entries.iter().map(|(_, _, name)| name.clone()).collect()
+    };
+    for position in [1, 3, 1 << 30, 1 << 40, positions[0] / 2, positions[0] - 1] {
+        assert_eq!(from(position), names(&all), "from {position}, below all");
+    }
+    for (at, position) in positions.iter().enumerate() {
+        assert_eq!(from(*position), names(&all[at + 1..]));
+    }
+    // Entries that go leave positions that none has any more.
+    for number in (0..50).filter(|number| number % 3 != 0) {
+        fs::remove_file(mount.path(&format!("{number:02}"))).unwrap();
+    }
+    let left = entries(&mount.root);
+    for position in &positions {
+        let after = left.iter().filter(|entry| {
+            let name = &all.iter().find(|old| old.2 == entry.2).unwrap().2;
+            all.iter().position(|old| &old.2 == name) > positions.iter().position(|other| other == position)
+        });
+        assert_eq!(from(*position), after.map(|entry| entry.2.clone()).collect::<Vec<_>>());
+    }
+}
+
+/// What `readdir` gives from the start: the position after each entry, its inode number, its name.
+fn entries(directory: &Path) -> Vec<(i64, u64, Vec<u8>)> {
+    entries_from(directory, 0)
+}
+
+/// The same from a position on, as `seekdir` sets it.
+fn entries_from(directory: &Path, position: i64) -> Vec<(i64, u64, Vec<u8>)> {
+    let directory = File::open(directory).unwrap();
+    // SAFETY: the descriptor is open.
+    assert_eq!(unsafe { libc::lseek(directory.as_raw_fd(), position, libc::SEEK_SET) }, position);
+    let mut found = Vec::new();
+    let mut buffer = [0u8; 4096];
+    loop {
+        // SAFETY: the kernel writes at most as much as the buffer holds.
+        let length = unsafe {
+            libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+        };
+        assert!(length >= 0, "{}", io::Error::last_os_error());
+        let mut rest = &buffer[..length as usize];
+        if rest.is_empty() {
+            return found;
+        }
+        // struct linux_dirent64: inode, offset, length of the record, kind, name with a zero at its end.
+        while !rest.is_empty() {
+            let number = |at: usize| u64::from_ne_bytes(rest[at..at + 8].try_into().unwrap());
+            let size = usize::from(u16::from_ne_bytes([rest[16], rest[17]]));
+            let name = rest[19..size].split(|&byte| byte == 0).next().unwrap().to_vec();
+            found.push((number(8).cast_signed(), number(0), name));
+            rest = &rest[size..];
+        }
+    }
+}
+
+/// Writes by Linux's asynchronous I/O, and returns once that is acknowledged.
+fn write_asynchronously(file: &File, data: &[u8]) {
+    /// struct iocb of linux/aio_abi.h, on a little-endian machine.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Request {
+        data: u64,
+        key: u32,
+        flags: i32,
+        opcode: u16,
+        priority: i16,
+        descriptor: u32,
+        buffer: u64,
+        bytes: u64,
+        offset: i64,
+        reserved: u64,
+        more_flags: u32,
+        event_descriptor: u32,
+    }
+    const WRITE: u16 = 1;
+    let mut context = 0u64;
+    let mut request = Request {
+        opcode: WRITE,
+        descriptor: file.as_raw_fd() as u32,
+        buffer: data.as_ptr() as u64,
+        bytes: data.len() as u64,
+        ..Default::default()
+    };
+    let mut requests = [&raw mut request];
+    let mut events = [[0i64; 4]; 1];
+    let none = ptr::null_mut::<libc::timespec>();
+    // SAFETY: everything that the kernel is given outlives the last of these calls.
+    unsafe {
+        assert_eq!(libc::syscall(libc::SYS_io_setup, 1, &raw mut context), 0);
+        assert_eq!(libc::syscall(libc::SYS_io_submit, context, 1, requests.as_mut_ptr()), 1);
+        assert_eq!(libc::syscall(libc::SYS_io_getevents, context, 1, 1, events.as_mut_ptr(), none), 1);
+        assert_eq!(libc::syscall(libc::SYS_io_destroy, context), 0);
+    }
+    assert_eq!(events[0][2], data.len() as i64);
+}
+
+#[test]
+fn who_reads_beside_asynchronous_direct_writes_sees_them_once_they_are_acknowledged() {
+    const SIZE: usize = 640 << 10;
+    let mount = TestMount::new();
+    let path = mount.write("file", vec![0u8; SIZE]);
+    let direct = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
+    let file = File::open(&path).unwrap();
+    let end = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut buffer = vec![0; SIZE];
+                while !end.load(Ordering::Relaxed) {
+                    file.read_exact_at(&mut buffer, 0).unwrap();
+                }
+            });
+        }
+        let stale = (1..50u8).find(|&round| {
+            let mut data = vec![round; SIZE + 4096];
+            let aligned = data.as_ptr().align_offset(4096);
+            write_asynchronously(&direct, &data[aligned..aligned + SIZE]);
+            file.read_exact_at(&mut data[..SIZE], 0).unwrap();
+            data[..SIZE].iter().any(|&byte| byte != round)
+        });
+        end.store(true, Ordering::Relaxed);
+        assert_eq!(stale, None, "old bytes after this write was acknowledged");
+    });
+}
+
+#[test]
 fn what_a_mapping_holds_is_no_hole() {
     let mount = TestMount::new();
     let file = OpenOptions::new()

@@ -13,6 +13,9 @@ use crate::{
 /// Bytes that `copy_range` moves in one step.
 const COPY_STEP: u64 = 1 << 20;
 
+/// What `SEEK_DATA` and `SEEK_HOLE` count in, bytes, as on ext4: programs take the smallest hole for the block size.
+const SEEK_BLOCK: u64 = 4096;
+
 /// How to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriteFlags {
@@ -227,14 +230,17 @@ impl TinyFs {
         Ok(())
     }
 
-    /// The first byte at or after `offset` that is no hole (`SEEK_DATA`).
+    /// The first byte at or after `offset` that is no hole (`SEEK_DATA`). Blocks of [`SEEK_BLOCK`] bytes that hold a
+    /// written byte are data as a whole.
     pub fn seek_data(&self, id: NodeId, offset: u64) -> Result<u64, Error> {
         let tree = self.tree();
         let node = tree.find(id)?;
         if let crate::node::Body::Dynamic(_) = node.body {
             return if offset < node.size { Ok(offset) } else { Err(Errno::NXIO.into()) };
         }
-        let found = node.content()?.extents.next_data(offset).filter(|at| *at < node.size);
+        let block = offset - offset % SEEK_BLOCK;
+        let found = node.content()?.extents.next_data(block);
+        let found = found.map(|at| offset.max(at - at % SEEK_BLOCK)).filter(|at| *at < node.size);
         Ok(found.ok_or(Errno::NXIO)?)
     }
 
@@ -248,7 +254,12 @@ impl TinyFs {
         if let crate::node::Body::Dynamic(_) = node.body {
             return Ok(node.size);
         }
-        Ok(node.content()?.extents.next_hole(offset).min(node.size))
+        let extents = &node.content()?.extents;
+        let mut block = offset - offset % SEEK_BLOCK;
+        while let Some(data) = extents.next_data(block).filter(|data| data - block < SEEK_BLOCK) {
+            block = extents.next_hole(data).next_multiple_of(SEEK_BLOCK);
+        }
+        Ok(block.max(offset).min(node.size))
     }
 
     /// Copies up to `length` bytes from one file to another, holes as zeros. May block on I/O;

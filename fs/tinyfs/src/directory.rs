@@ -14,7 +14,7 @@ use crate::{EntryChange, EntryOp, FileType, NodeId};
 /// Cookies of `.` and `..`; entries of the directory come after them.
 pub(crate) const COOKIE_SELF: u64 = 1;
 pub(crate) const COOKIE_PARENT: u64 = 2;
-const FIRST_COOKIE: u64 = 3;
+pub(crate) const FIRST_COOKIE: u64 = 3;
 
 /// Tombstones that a small directory may keep before it is packed.
 const TOLERATED_TOMBSTONES: usize = 32;

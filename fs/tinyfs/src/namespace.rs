@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::access::{self, EXECUTE, SET_GID, WRITE};
-use crate::directory::{COOKIE_PARENT, COOKIE_SELF};
+use crate::directory::{COOKIE_PARENT, COOKIE_SELF, FIRST_COOKIE};
 use crate::node::{Body, Node};
 use crate::{
     Attributes, Caller, Errno, Error, FileType, MAX_NAME, NodeId, NodeRecord, RESERVED_NAME, Timestamp,
@@ -76,6 +76,8 @@ pub struct Renamed {
     pub moved: NodeId,
     /// The one that had it before, if any.
     pub other: Option<NodeId>,
+    /// Of these, the directories whose `..` is another directory now.
+    pub reparented: [Option<NodeId>; 2],
 }
 
 /// An entry of a directory.
@@ -433,7 +435,12 @@ impl TinyFs {
         let node = tree.existing(from, name)?;
         let target = tree.child(to, new_name)?;
         let (id, kind, is_directory) = (node.id, node.kind, node.is_directory());
-        let renamed = Renamed { moved: node.shown, other: target.map(|target| target.shown) };
+        let moves = |node: &Node| (node.is_directory() && parent != new_parent).then_some(node.shown);
+        let renamed = Renamed {
+            moved: node.shown,
+            other: target.map(|target| target.shown),
+            reparented: [moves(node), target.filter(|_| flags.exchange).and_then(moves)],
+        };
 
         // The order in which Linux checks (`do_renameat2` in fs/namei.c), so that errors agree.
         if flags.no_replace && target.is_some() {
@@ -453,7 +460,7 @@ impl TinyFs {
         }
         // Two names of one node: nothing to do, says POSIX.
         if target.is_some_and(|target| target.id == id) {
-            return Ok(Renamed { other: None, ..renamed });
+            return Ok(Renamed { other: None, reparented: [None; 2], ..renamed });
         }
         access::permit_removal(caller, from, node)?;
         match target {
@@ -566,13 +573,15 @@ impl Listing {
     const BOTH: u64 = 1 << 62;
     const END_BITS: u32 = 30;
 
-    /// Goes on from an offset; 0 begins one in a directory whose next entry gets this cookie.
+    /// Goes on from an offset; 0 begins one in a directory whose next entry gets this cookie. A program may seek to what
+    /// lies between two offsets that it was given: what lies below the lowest of them (that of `.`) begins, too.
     fn at(offset: u64, next_cookie: u64) -> Self {
         let fits = next_cookie < 1 << Self::END_BITS;
-        match offset {
-            0 => Listing { after: 0, end: if fits { next_cookie } else { u64::MAX } },
-            _ if offset & Self::BOTH == 0 => Listing { after: offset, end: u64::MAX },
-            _ => Listing { after: offset & u64::from(u32::MAX), end: (offset & !Self::BOTH) >> u32::BITS },
+        let (after, end) = (offset & u64::from(u32::MAX), (offset & !Self::BOTH) >> u32::BITS);
+        match offset & Self::BOTH != 0 {
+            true if end >= FIRST_COOKIE => Listing { after, end },
+            false if !fits => Listing { after: offset, end: u64::MAX },
+            _ => Listing { after: 0, end: next_cookie },
         }
     }
 

@@ -152,6 +152,14 @@ impl Step {
                 telling.name(tree, change.parent, &change.name, child.shown);
                 found.drop_name(child.shown, change.parent, before.cookie);
             }
+            // In a directory that moves, `..` is another one.
+            if let Some(after) = &change.after
+                && let Some(child) = tree.nodes.get(&after.child)
+                && is_referenced(child)
+                && child.directory().is_ok_and(|directory| directory.parent != change.parent)
+            {
+                telling.rest.push(Stale::Listing(after.child));
+            }
         }
         for id in frozen.keys() {
             let Some(old) = tree.nodes.get(id) else { continue };

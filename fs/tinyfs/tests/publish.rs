@@ -295,6 +295,20 @@ fn exchanged_names_are_both_told() {
 }
 
 #[test]
+fn a_directory_that_moves_is_listed_anew() {
+    let pond = Pond::new();
+    for path in ["a", "b", "a/moved"] {
+        pond.mkdir(path);
+    }
+    pond.publish();
+    let moved = pond.look_up("a/moved").id;
+    pond.rename("a/moved", "b/moved", RenameFlags::default());
+    // Its `..` is another directory now.
+    assert!(pond.publish().contains(&Stale::Listing(moved)));
+    pond.check();
+}
+
+#[test]
 fn attributes_alone_keep_the_id() {
     let pond = Pond::new();
     pond.write("f", b"1");
