@@ -7,7 +7,7 @@
 //! ```
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -21,7 +21,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adapter::Adapter;
-use crate::ready::ReadyPipe;
+use crate::ready::{Progress, ReadyPipe};
 use crate::server::Server;
 use crate::session::{Mounted, Session};
 use crate::virtual_files::VirtualFiles;
@@ -32,6 +32,12 @@ const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(60);
 
 /// How long a detached mount may still be used before the daemon ends.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How often a mount looks whether it still has to wait.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// After this time of waiting a mount says what it waits for.
+const SAY_SO: Duration = Duration::from_millis(500);
 
 /// Threads for requests that wait. Each parked write or cold read has one for as long as it takes.
 const WAITING_THREADS: usize = 256;
@@ -46,32 +52,91 @@ enum Event {
 }
 
 /// Mounts a pond and serves it until it is unmounted or a SIGTERM, SIGINT or SIGHUP asks for the end; then
-/// everything is committed. `on_ready` is called once the mount answers.
+/// everything is committed. `tell` hears what happens before the mount is ready, unless a starter does, and `on_ready` is
+/// called once it answers.
 ///
-/// Started by [`mount_daemon`](crate::mount_daemon), it tells the starter, and moves its output to the log.
-/// A missing pond is made, and so is the mountpoint's last component.
+/// Started by [`mount_daemon`](crate::mount_daemon), it tells the starter, and moves its output to the log; if the starter
+/// ends before the mount is ready, nothing stays mounted. A missing pond is made, unless the options say otherwise, and so is
+/// the mountpoint's last component.
 pub fn mount_foreground(
     pond: &Path,
     mountpoint: &Path,
     options: &MountOptions,
     registry: Registry,
+    tell: impl Fn(&Progress),
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), MountError> {
     log_panics();
     raise_open_files();
-    let mut starter = ReadyPipe::from_environment();
-    let result =
-        begin(pond, mountpoint, options, registry, starter.is_some()).and_then(|(serving, ready)| {
-            on_ready(&ready);
-            if let Some(starter) = starter.take() {
-                starter.ready(&ready);
+    let starter = Starter { pipe: ReadyPipe::from_environment(), tell: &tell };
+    let begun = begin(pond, mountpoint, options, registry, &starter);
+    let pipe = starter.pipe;
+    let (serving, ready) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            if let Some(pipe) = pipe {
+                pipe.error(&error);
             }
-            serving.until_the_end()
-        });
-    if let (Some(starter), Err(error)) = (starter, &result) {
-        starter.error(error);
+            return Err(error);
+        }
+    };
+    on_ready(&ready);
+    let heard = pipe.as_ref().map_or(Ok(()), |pipe| pipe.ready(&ready));
+    drop(pipe);
+    match heard {
+        Ok(()) => serving.until_the_end(),
+        Err(error) => {
+            tracing::warn!(%error, "the command that asked for this mount has ended: unmounting");
+            serving.give_up()
+        }
     }
-    result
+}
+
+/// Whoever asked for the mount, while it is not ready.
+struct Starter<'a> {
+    /// To the command that waits; `None` in the foreground.
+    pipe: Option<ReadyPipe>,
+    tell: &'a dyn Fn(&Progress),
+}
+
+impl Starter<'_> {
+    fn tell(&self, progress: &Progress) {
+        match &self.pipe {
+            Some(pipe) => pipe.progress(progress),
+            None => (self.tell)(progress),
+        }
+    }
+
+    /// Fails if nobody waits for the mount any more.
+    fn check(&self) -> Result<(), MountError> {
+        match &self.pipe {
+            Some(pipe) if pipe.starter_has_ended() => Err(MountError::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits while somebody is in the way, up to the time that a daemon may take to end; says so after a while. The one
+    /// who still is then.
+    fn wait_while(
+        &self,
+        mut in_the_way: impl FnMut() -> Result<Option<LockHolder>, MountError>,
+    ) -> Result<Option<LockHolder>, MountError> {
+        let began = Instant::now();
+        let mut said = false;
+        while let Some(holder) = in_the_way()? {
+            self.check()?;
+            if began.elapsed() >= WAIT_FOR_PREDECESSOR {
+                return Ok(Some(holder));
+            }
+            if !said && began.elapsed() >= SAY_SO {
+                tracing::info!(%holder, "waiting for whoever has the pond open");
+                self.tell(&Progress::Waiting(holder.to_string()));
+                said = true;
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        Ok(None)
+    }
 }
 
 /// Panics go to the log too. They end the process where they could leave a change half made: the tree, the session
@@ -116,17 +181,17 @@ fn begin(
     mountpoint: &Path,
     options: &MountOptions,
     registry: Registry,
-    in_background: bool,
+    starter: &Starter,
 ) -> Result<(Serving, Ready), MountError> {
     let mountpoint = mount_point::absolute(mountpoint)?;
     let pond = resolve_pond(pond)?;
     mount_point::open_fuse()?;
     mount_point::check(&pond, &mountpoint)?;
 
-    let (steward, made) = open_pond(&pond, options, registry)?;
+    let (steward, made) = open_pond(&pond, options, registry, starter)?;
     let pond = steward.pond().to_owned();
     // Nobody else has the pond open for writing, and none of it is shown yet: errors from here on close it again.
-    let begun = show(&steward, &pond, &mountpoint, options, in_background, made);
+    let begun = show(&steward, &pond, &mountpoint, options, starter, made);
     if begun.is_err()
         && let Err(error) = steward.close()
     {
@@ -141,12 +206,26 @@ fn resolve_pond(pond: &Path) -> Result<PathBuf, MountError> {
     let absolute = std::path::absolute(pond).map_err(failed)?;
     for ancestor in absolute.ancestors() {
         match ancestor.canonicalize() {
-            Ok(resolved) => {
+            Ok(mut resolved) => {
                 // Nothing is left of the path below the last ancestor that exists when the pond itself does.
                 let rest = absolute.strip_prefix(ancestor).unwrap_or(Path::new(""));
-                return Ok(if rest.as_os_str().is_empty() { resolved } else { resolved.join(rest) });
+                for (index, component) in rest.components().enumerate() {
+                    if component == Component::ParentDir {
+                        // What is missing has no links: `..` undoes the name before it, and may lead to what exists again.
+                        resolved.pop();
+                        return resolve_pond(
+                            &resolved.join(rest.components().skip(index + 1).collect::<PathBuf>()),
+                        );
+                    }
+                    resolved.push(component);
+                }
+                return Ok(resolved);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if ancestor.is_symlink() {
+                    return Err(MountError::DanglingLink(ancestor.to_owned()));
+                }
+            }
             Err(error) => return Err(failed(error)),
         }
     }
@@ -158,6 +237,7 @@ fn open_pond(
     pond: &Path,
     options: &MountOptions,
     registry: Registry,
+    starter: &Starter,
 ) -> Result<(Arc<Steward>, bool), MountError> {
     let at = options.at.unwrap_or(At::Tip);
     let fixed = is_fixed(options);
@@ -168,8 +248,13 @@ fn open_pond(
         Found::Nothing | Found::Unfinished if options.follow => {
             return Err(MountError::NothingToFollow(pond.to_owned()));
         }
+        Found::Nothing | Found::Unfinished if options.no_create => {
+            return Err(MountError::NotCreated(pond.to_owned()));
+        }
         Found::Nothing | Found::Unfinished => {
+            starter.check()?;
             Steward::init(pond)?;
+            starter.tell(&Progress::Made(pond.to_owned()));
             true
         }
     };
@@ -183,13 +268,16 @@ fn open_pond(
         commit_interval: options.commit_interval.unwrap_or(defaults.commit_interval),
         registry,
         origin: Origin::mount(),
-        wait_for_lock: (!is_mounted).then_some(WAIT_FOR_PREDECESSOR),
         ..defaults
     };
     if fixed && at == At::Tip && !is_mounted {
-        wait_for_predecessor(pond)?;
+        wait_for_predecessor(pond, starter)?;
     }
-    let steward = if fixed { Steward::open_read_only(pond, at, open)? } else { Steward::open(pond, open)? };
+    let steward = match (fixed, is_mounted) {
+        (true, _) => Steward::open_read_only(pond, at, open)?,
+        (false, true) => Steward::open(pond, open)?,
+        (false, false) => open_after_predecessor(pond, &open, starter)?,
+    };
     if options.follow && !is_replica(&steward) {
         steward.close()?;
         return Err(MountError::NothingToFollow(pond.to_owned()));
@@ -197,20 +285,41 @@ fn open_pond(
     Ok((steward, made))
 }
 
+/// Opens the pond for writing once whoever has it open, such as a daemon that is still committing, has ended.
+fn open_after_predecessor(
+    pond: &Path,
+    open: &OpenOptions,
+    starter: &Starter,
+) -> Result<Arc<Steward>, MountError> {
+    let mut opened = None;
+    let mut refused = None;
+    starter.wait_while(|| match Steward::open(pond, open.clone()) {
+        Ok(steward) => {
+            opened = Some(steward);
+            Ok(None)
+        }
+        Err(StewardError::LockHeld { pond, holder }) => {
+            refused = Some(StewardError::LockHeld { pond, holder: holder.clone() });
+            Ok(Some(holder))
+        }
+        Err(error) => Err(error.into()),
+    })?;
+    match (opened, refused) {
+        (Some(steward), _) => Ok(steward),
+        (None, Some(refused)) => Err(refused.into()),
+        (None, None) => Err(MountError::Cancelled),
+    }
+}
+
 /// Waits while a daemon that has lost its mount is still committing: that version is the newest one.
-fn wait_for_predecessor(pond: &Path) -> Result<(), MountError> {
-    let deadline = Instant::now() + WAIT_FOR_PREDECESSOR;
+fn wait_for_predecessor(pond: &Path, starter: &Starter) -> Result<(), MountError> {
     // Other commands take the lock as well, and they have nothing that somebody was promised.
     let is_daemon = |holder: &LockHolder| {
         let mut words = holder.command.split(' ');
         words.any(|word| word == "mount" || word.ends_with("mount.fuse.pond"))
     };
-    while let Some(holder) = lock_holder(pond)?.filter(is_daemon) {
-        if Instant::now() >= deadline {
-            tracing::warn!(%holder, "still commits; what is shown may not be its last version");
-            break;
-        }
-        thread::sleep(Duration::from_millis(10));
+    if let Some(holder) = starter.wait_while(|| Ok(lock_holder(pond)?.filter(is_daemon)))? {
+        tracing::warn!(%holder, "still commits; what is shown may not be its last version");
     }
     Ok(())
 }
@@ -229,9 +338,10 @@ fn show(
     pond: &Path,
     mountpoint: &Path,
     options: &MountOptions,
-    in_background: bool,
+    starter: &Starter,
     made: bool,
 ) -> Result<(Serving, Ready), MountError> {
+    let in_background = starter.pipe.is_some();
     let fixed = is_fixed(options);
     let read_only = fixed || steward.fs().is_read_only();
     let log = if in_background { Some(log_file::redirect(pond, mountpoint, fixed)?) } else { None };
@@ -258,7 +368,10 @@ fn show(
     // Before anybody sees a mount: a signal that comes any time after that commits everything first.
     let (sender, events) = mpsc::channel();
     watch_signals(&runtime, &sender, mountpoint)?;
+    starter.check()?;
     mount_point::make(mountpoint)?;
+    // Now that both exist: a pond beneath its own mount would wait for itself for ever.
+    mount_point::refuse_nesting(pond, mountpoint)?;
     let descriptor = mount_point::mount(pond, mountpoint, read_only, options)?;
     let serve = || {
         // SAFETY: neither call can fail.
@@ -357,6 +470,18 @@ fn is_ignored(signal: i32) -> bool {
 impl Serving {
     fn until_the_end(self) -> Result<(), MountError> {
         let ended = self.wait();
+        self.close(ended)
+    }
+
+    /// Ends a mount that nobody waits for any more.
+    fn give_up(self) -> Result<(), MountError> {
+        let ended = if self.end_session() { Ok(()) } else { self.wait() };
+        self.close(ended)?;
+        Err(MountError::Cancelled)
+    }
+
+    /// Commits everything.
+    fn close(self, ended: io::Result<()>) -> Result<(), MountError> {
         if let Some(server) = &self.server {
             server.stop();
         }

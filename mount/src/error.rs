@@ -74,6 +74,18 @@ pub enum MountError {
     /// There is no pond of which an old version could be shown.
     #[error("there is no pond at {0}; `pond init` makes one")]
     NoPond(PathBuf),
+    /// There is no pond, and none is to be made.
+    #[error(
+        "there is no pond at {0}; is the disk that holds it mounted? \
+         If there shall be a new one, `pond init` makes it, and so does mounting with `-o create`"
+    )]
+    NotCreated(PathBuf),
+    /// The pond's path leads nowhere.
+    #[error("the pond's path {0} is a symbolic link that leads nowhere; name the directory itself")]
+    DanglingLink(PathBuf),
+    /// Whoever wanted the mount has ended.
+    #[error("the command that asked for this mount has ended, so nothing is mounted")]
+    Cancelled,
     /// `fusermount3` refused.
     #[error("fusermount3 could not {action} {mountpoint}: {message}")]
     Fusermount {

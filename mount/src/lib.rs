@@ -41,5 +41,5 @@ pub use error::MountError;
 pub use mount_info::{Mount, mounts, mounts_of};
 pub use options::MountOptions;
 pub use protocol::{Request, RequestError};
-pub use ready::{Ready, mount_daemon};
+pub use ready::{Progress, Ready, mount_daemon};
 pub use unmount::{UnmountReport, unmount};

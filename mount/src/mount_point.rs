@@ -119,17 +119,13 @@ fn detach_dead(mountpoint: &Path) -> Result<(), MountError> {
 }
 
 /// Refuses a pond that would be hidden beneath its own mount, or a mountpoint within the pond.
-/// Neither needs to exist yet; directories are compared by inode, since there are many ways to name one.
-fn refuse_nesting(pond: &Path, mountpoint: &Path) -> Result<(), MountError> {
-    let inode = |path: &Path| match fs::metadata(path) {
-        Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(MountError::io("look at", path, error)),
-    };
+/// Neither needs to exist yet; directories are compared by inode, since there are many ways to name one, and what does not
+/// exist by its name below the nearest that does.
+pub(crate) fn refuse_nesting(pond: &Path, mountpoint: &Path) -> Result<(), MountError> {
     let within = |inner: &Path, outer: &Path| {
-        let Some(outer) = inode(outer)? else { return Ok(false) };
+        let outer = place(outer)?;
         for ancestor in inner.ancestors() {
-            if inode(ancestor)? == Some(outer) {
+            if place(ancestor)? == outer {
                 return Ok::<_, MountError>(true);
             }
         }
@@ -139,6 +135,21 @@ fn refuse_nesting(pond: &Path, mountpoint: &Path) -> Result<(), MountError> {
         return Err(MountError::Nested { pond: pond.to_owned(), mountpoint: mountpoint.to_owned() });
     }
     Ok(())
+}
+
+/// Device and inode of the nearest directory on this absolute path that exists, and what the path names below it.
+fn place(path: &Path) -> Result<(u64, u64, PathBuf), MountError> {
+    for ancestor in path.ancestors() {
+        match fs::metadata(ancestor) {
+            Ok(metadata) => {
+                let below = path.strip_prefix(ancestor).unwrap_or(Path::new("")).to_owned();
+                return Ok((metadata.dev(), metadata.ino(), below));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(MountError::io("look at", ancestor, error)),
+        }
+    }
+    Err(MountError::io("look at", path, io::ErrorKind::NotFound.into()))
 }
 
 /// Opens `/dev/fuse`, so that its absence is told before anything is made or opened.
@@ -282,6 +293,16 @@ mod tests {
         refuse_nesting(&outer, &beside).unwrap();
         refuse_nesting(&directory.path().join("absent/pond"), &beside).unwrap();
         assert!(refuse_nesting(&beside.join("absent/pond"), &beside).is_err());
+        // Where neither exists yet.
+        let absent = |name: &str| outer.join(name);
+        for (pond, mountpoint) in [("new", "new"), ("new/a/pond", "new"), ("new", "new/mnt")] {
+            for outer in [&outer, &alias] {
+                let refused = refuse_nesting(&outer.join(pond), &absent(mountpoint));
+                assert!(matches!(refused, Err(MountError::Nested { .. })), "{outer:?} {pond} {mountpoint}");
+            }
+        }
+        refuse_nesting(&absent("new"), &absent("newer")).unwrap();
+        refuse_nesting(&absent("new"), &beside.join("new")).unwrap();
         assert!(check(&beside, &beside.join("mnt")).is_err());
     }
 }

@@ -27,6 +27,8 @@ pub struct MountOptions {
     pub at: Option<At>,
     /// Follow the source (on a replica).
     pub follow: bool,
+    /// Fail where there is no pond, rather than make one.
+    pub no_create: bool,
 }
 
 impl MountOptions {
@@ -47,6 +49,7 @@ impl MountOptions {
             "noexec" => self.no_exec = true,
             "private" => self.private = true,
             "allow_other" => self.allow_other = true,
+            "create" => self.no_create = false,
             // What `mount(8)` documents for `user`, `users`, `owner` and `group`: they imply these three, and
             // later options may take them back.
             "user" | "users" => (self.no_suid, self.no_dev, self.no_exec) = (true, true, true),

@@ -1,12 +1,14 @@
 //! From the command that starts a mount to its daemon, and back: "ready", or the daemon's error.
 //!
 //! The starter runs its own program again with the write end of a pipe, whose number is in `POND_READY_FD`, and
-//! with a file in memory for standard output and error. The daemon answers with one JSON line once the mount
-//! answers; if it ends without one, the starter shows what it had printed.
+//! with a file in memory for standard output and error. The daemon answers with JSON lines: what it has made or waits
+//! for, and at last that the mount answers, or its error; if it ends without that, the starter shows what it had printed.
+//!
+//! A starter that ends before (Ctrl-C, SIGTERM, SIGKILL) closes its end of the pipe, and the daemon then mounts nothing.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::process::CommandExt;
@@ -41,9 +43,20 @@ pub struct Ready {
     pub log: Option<PathBuf>,
 }
 
+/// What a mount that is not ready yet has done, or waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// There was no pond in this directory, and one was made.
+    Made(PathBuf),
+    /// This process has the pond open; the mount waits for its end. Said after half a second of that.
+    Waiting(String),
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
+    Progress(Progress),
     Ready(Ready),
     Error(String),
 }
@@ -67,36 +80,50 @@ impl ReadyPipe {
         Some(ReadyPipe(pipe.into()))
     }
 
-    pub(crate) fn ready(self, ready: &Ready) {
-        self.answer(&Answer::Ready(ready.clone()));
+    /// Fails if the starter has ended: then nobody wants the mount.
+    pub(crate) fn ready(&self, ready: &Ready) -> io::Result<()> {
+        self.answer(&Answer::Ready(ready.clone()))
+    }
+
+    pub(crate) fn progress(&self, progress: &Progress) {
+        // Whether the starter is there is asked where it counts.
+        if let Err(error) = self.answer(&Answer::Progress(progress.clone())) {
+            tracing::debug!(%error, ?progress, "the command that started this mount did not hear of it");
+        }
     }
 
     pub(crate) fn error(self, error: &MountError) {
-        self.answer(&Answer::Error(error.to_string()));
+        if let Err(unheard) = self.answer(&Answer::Error(error.to_string())) {
+            tracing::warn!(%error, %unheard, "the command that started this mount did not hear of its failure");
+        }
     }
 
-    fn answer(mut self, answer: &Answer) {
-        let written = serde_json::to_vec(answer).map_err(io::Error::from).and_then(|mut line| {
-            line.push(b'\n');
-            self.0.write_all(&line)
-        });
-        // A starter that was killed waits for nothing, and the mount goes on without it.
-        if let Err(error) = written {
-            tracing::warn!(%error, "the command that started this mount did not hear of it");
-        }
+    /// Whether the command that wanted this mount has ended.
+    pub(crate) fn starter_has_ended(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: 0, revents: 0 };
+        // SAFETY: one initialized pollfd. An error is told of whether asked for or not, and a pipe that nobody can read any
+        // more has one.
+        unsafe { libc::poll(&raw mut poll, 1, 0) == 1 && poll.revents & libc::POLLERR != 0 }
+    }
+
+    fn answer(&self, answer: &Answer) -> io::Result<()> {
+        let mut line = serde_json::to_vec(answer)?;
+        line.push(b'\n');
+        (&self.0).write_all(&line)
     }
 }
 
 /// Mounts in the background: runs this program again with `arguments`, which must make it call
-/// [`mount_foreground`](crate::mount_foreground), and waits until the mount answers or has failed.
-pub fn mount_daemon(arguments: &[OsString]) -> Result<Ready, MountError> {
+/// [`mount_foreground`](crate::mount_foreground), and waits until the mount answers or has failed. What comes before that
+/// is given to `tell`. If this process ends while it waits, nothing is mounted.
+pub fn mount_daemon(arguments: &[OsString], mut tell: impl FnMut(&Progress)) -> Result<Ready, MountError> {
     let program = std::env::current_exe()
         .map_err(|error| MountError::io("find the program", Path::new("/proc/self/exe"), error))?;
     let failed = |action| {
         let program = program.clone();
         move |error| MountError::io(action, &program, error)
     };
-    let (mut pipe, theirs) = io::pipe().map_err(failed("make a pipe for"))?;
+    let (pipe, theirs) = io::pipe().map_err(failed("make a pipe for"))?;
     let mut output = memory_file().map_err(failed("make an output for"))?;
     let number = theirs.as_raw_fd();
     let mut command = Command::new(&program);
@@ -115,26 +142,27 @@ pub fn mount_daemon(arguments: &[OsString]) -> Result<Ready, MountError> {
     }
     let mut daemon = command.spawn().map_err(failed("run"))?;
     drop(theirs);
-    let mut line = String::new();
-    pipe.read_to_string(&mut line).map_err(failed("hear from"))?;
-    match serde_json::from_str(&line) {
-        Ok(Answer::Ready(ready)) => Ok(ready),
-        Ok(Answer::Error(message)) => {
-            daemon.wait().map_err(failed("wait for"))?;
-            Err(MountError::Daemon(message))
-        }
-        Err(_) => {
-            let status = daemon.wait().map_err(failed("wait for"))?.to_string();
-            let mut text = String::new();
-            output
-                .seek(SeekFrom::Start(0))
-                .and_then(|_| output.read_to_string(&mut text))
-                .map_err(failed("read the output of"))?;
-            let text = text.trim();
-            let output = if text.is_empty() { String::new() } else { format!(": {text}") };
-            Err(MountError::DaemonDied { status, output })
+    for line in BufReader::new(pipe).lines() {
+        match serde_json::from_str(&line.map_err(failed("hear from"))?) {
+            Ok(Answer::Progress(progress)) => tell(&progress),
+            Ok(Answer::Ready(ready)) => return Ok(ready),
+            Ok(Answer::Error(message)) => {
+                daemon.wait().map_err(failed("wait for"))?;
+                return Err(MountError::Daemon(message));
+            }
+            // Cut off in the middle of a word.
+            Err(_) => break,
         }
     }
+    let status = daemon.wait().map_err(failed("wait for"))?.to_string();
+    let mut text = String::new();
+    output
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| output.read_to_string(&mut text))
+        .map_err(failed("read the output of"))?;
+    let text = text.trim();
+    let output = if text.is_empty() { String::new() } else { format!(": {text}") };
+    Err(MountError::DaemonDied { status, output })
 }
 
 fn memory_file() -> io::Result<File> {

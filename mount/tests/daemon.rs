@@ -40,7 +40,7 @@ impl Place {
     }
 
     fn mount(&self, options: &str) -> Result<Ready, MountError> {
-        mount_daemon(&serve(&self.pond(), &self.mountpoint(), options))
+        mount_daemon(&serve(&self.pond(), &self.mountpoint(), options), |_| {})
     }
 
     fn unmount(&self) {
@@ -123,12 +123,12 @@ fn errors_of_the_daemon_reach_whoever_started_it() {
     assert!(!place.mountpoint().exists());
     fs::remove_file(place.pond()).unwrap();
     assert!(matches!(place.mount("ro"), Err(MountError::Daemon(message)) if message.contains("no pond at")));
-    let dies = mount_daemon(&["die".into()]);
+    let dies = mount_daemon(&["die".into()], |_| {});
     assert!(matches!(dies, Err(MountError::DaemonDied { output, .. }) if output.contains("last words")));
     place.mount("").unwrap();
     assert!(matches!(place.mount(""), Err(MountError::Daemon(message)) if message.contains("already")));
     let other = place.directory.path().join("other");
-    let second = mount_daemon(&serve(&place.pond(), &other, ""));
+    let second = mount_daemon(&serve(&place.pond(), &other, ""), |_| {});
     assert!(matches!(second, Err(MountError::Daemon(message)) if message.contains("in use by pid")));
     assert!(!other.exists());
     place.unmount();
@@ -230,7 +230,7 @@ fn an_old_version_is_shown_beside_the_writing_mount() {
     fs::write(place.file("file"), "new").unwrap();
     place.call(&Request::Commit).unwrap();
     let old = place.directory.path().canonicalize().unwrap().join("old");
-    let ready = mount_daemon(&serve(&place.pond(), &old, &format!("version={version}"))).unwrap();
+    let ready = mount_daemon(&serve(&place.pond(), &old, &format!("version={version}")), |_| {}).unwrap();
     assert!(ready.read_only && ready.version == version);
     assert_eq!(fs::read_to_string(old.join("file")).unwrap(), "old");
     assert_eq!(fs::read_to_string(place.file("file")).unwrap(), "new");
@@ -274,7 +274,7 @@ fn a_replica_follows_its_source_by_itself() {
             assert_eq!(replica.call(&Request::Status).unwrap()["follows"], true);
             // There is one follower at a time.
             let elsewhere = replica.directory.path().join("elsewhere");
-            assert!(mount_daemon(&serve(&replica.pond(), &elsewhere, "")).is_err());
+            assert!(mount_daemon(&serve(&replica.pond(), &elsewhere, ""), |_| {}).is_err());
         }
         assert_eq!(std::os::unix::fs::FileExt::read_at(&open, &mut [0; 100], 0).unwrap(), old.len());
         assert_eq!(fs::write(replica.file("file"), "x").unwrap_err().raw_os_error(), Some(libc::EROFS));
@@ -306,7 +306,7 @@ fn run_as_daemon(arguments: &[String]) -> ExitCode {
         None => options.apply(&arguments[3]).unwrap(),
     }
     let (pond, mountpoint) = (Path::new(&arguments[1]), Path::new(&arguments[2]));
-    match mount_foreground(pond, mountpoint, &options, copies::registry(), |_| {}) {
+    match mount_foreground(pond, mountpoint, &options, copies::registry(), |_| {}, |_| {}) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

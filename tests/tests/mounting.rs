@@ -169,6 +169,115 @@ impl Drop for Helpers {
     }
 }
 
+/// Runs a program that must succeed and has nothing to say about it.
+#[track_caller]
+fn silent(command: &mut Command) {
+    let finished = run(command);
+    assert!(
+        finished.status.success() && finished.stdout.is_empty() && finished.stderr.is_empty(),
+        "{finished}"
+    );
+}
+
+#[test]
+fn a_mount_that_is_cancelled_while_it_waits_never_happens() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
+        let pond = TestPond::new();
+        pond.pond(["init"]);
+        // Somebody has the pond open, and no mount shows it.
+        let lock = File::options().read(true).write(true).open(pond.directory().join("lock")).unwrap();
+        lock.lock().unwrap();
+        for arguments in [&[][..], &["-o", "commit=2"]] {
+            let messages = pond.host("messages");
+            let stderr = File::create(&messages).unwrap();
+            let mut mount = pond.command();
+            mount.arg("mount").arg(pond.mountpoint()).args(arguments).stdin(Stdio::null()).stderr(stderr);
+            let mut mount = mount.spawn().unwrap();
+            wait_until("the mount says that it waits", Duration::from_secs(60), || {
+                fs::read_to_string(&messages).unwrap().contains("waiting until").then_some(())
+            });
+            pond_tests::processes::signal(mount.id() as i32, signal);
+            mount.wait().unwrap();
+            wait_until("its daemon has ended", Duration::from_secs(60), || {
+                pond.processes().is_empty().then_some(())
+            });
+        }
+        drop(lock);
+        assert!(mounted_as(pond.mountpoint()).is_none() && !pond.mountpoint().exists());
+        // Nobody is in the way of the next.
+        let told = pond.try_mount_at(pond.mountpoint(), &[]);
+        assert!(!told.stderr.contains("waiting"), "{told}");
+        told.success();
+        pond.umount();
+    }
+}
+
+#[test]
+fn a_pond_is_never_mounted_over_itself_also_where_neither_exists_yet() {
+    let pond = TestPond::new();
+    let real = pond.host_directory("real");
+    std::os::unix::fs::symlink(&real, pond.host("link")).unwrap();
+    std::os::unix::fs::symlink(pond.host("nowhere"), pond.host("dangling")).unwrap();
+    for (directory, mountpoint) in [
+        ("x", "x"),
+        ("x/deep/pond", "x"),
+        ("link/x", "real/x"),
+        ("real/x/pond", "link/x"),
+        ("absent/../x", "x"),
+        ("real/absent/../../x/y", "x"),
+        ("link/x/../x/y", "real/x"),
+        ("x/", "./x"),
+        ("dangling", "nowhere"),
+        ("dangling/pond", "nowhere"),
+    ] {
+        let mut command = pond.marked(pond_binary());
+        command.current_dir(real.parent().unwrap());
+        let told = run(command.args(["--pond", directory, "mount", mountpoint])).failure(1);
+        assert!(told.contains("within each other") || told.contains("leads nowhere"), "{told}");
+        assert!(!pond.host("x").exists() && !pond.host("nowhere").exists() && !pond.host("absent").exists());
+        assert_eq!(fs::read_dir(&real).unwrap().count(), 0, "{directory} {mountpoint}");
+    }
+    // Beside each other they may be made both at once.
+    let mut command = pond.marked(pond_binary());
+    command.current_dir(real.parent().unwrap());
+    succeed(command.args(["--pond", "real/absent/../pond", "mount", "link/mnt"]));
+    assert!(real.join("pond/data").exists() && !real.join("absent").exists());
+    pond.umount_at(&real.join("mnt"));
+}
+
+#[test]
+fn a_mount_by_fstab_makes_no_pond_unless_told_and_pond_mount_says_so_first() {
+    let _helpers = Helpers::install();
+    let pond = TestPond::new();
+    fs::create_dir(pond.mountpoint()).unwrap();
+    let mount = |options: &str| {
+        let mut mount = pond.marked("mount");
+        run(mount.args(["-t", "fuse.pond", "-o", options]).arg(pond.directory()).arg(pond.mountpoint()))
+    };
+    for empty_directory in [false, true] {
+        let told = mount("defaults");
+        assert!(!told.status.success() && told.stderr.contains("no pond"), "{told}");
+        let told = pond.try_mount_at(pond.mountpoint(), &["--no-create"]).failure(1);
+        assert!(told.contains("no pond"), "{told}");
+        match empty_directory {
+            true => assert_eq!(fs::read_dir(pond.directory()).unwrap().count(), 0),
+            false => fs::create_dir(pond.directory()).unwrap(),
+        }
+    }
+    mount("create").success();
+    unmount(pond.command().arg("umount").arg(pond.mountpoint()));
+    mount("defaults").success();
+    unmount(pond.command().arg("umount").arg(pond.mountpoint()));
+
+    let other = TestPond::new();
+    let told = other.try_mount_at(other.mountpoint(), &[]).success();
+    assert!(told.starts_with("Made a pond in "), "{told}");
+    other.umount();
+    let told = other.try_mount_at(other.mountpoint(), &["--read-only"]).success();
+    assert!(!told.contains("Made") && !told.contains("commit"), "{told}");
+    other.umount();
+}
+
 #[test]
 fn mount_and_umount_of_the_system_find_pond_by_its_type() {
     let _helpers = Helpers::install();
@@ -177,8 +286,8 @@ fn mount_and_umount_of_the_system_find_pond_by_its_type() {
         // As with any filesystem, the mountpoint must be there.
         fs::create_dir(pond.mountpoint()).unwrap();
         let mut mount = pond.marked("mount");
-        mount.args(["-t", kind, "-o", "rw,nosuid,_netdev,nofail,commit=2,x-systemd.automount"]);
-        succeed(mount.arg(pond.directory()).arg(pond.mountpoint()));
+        mount.args(["-t", kind, "-o", "create,rw,nosuid,_netdev,nofail,commit=2,x-systemd.automount"]);
+        silent(mount.arg(pond.directory()).arg(pond.mountpoint()));
         let (shown, options) = mounted_as(pond.mountpoint()).unwrap();
         assert_eq!(shown, "fuse.pond");
         assert!(options.iter().any(|option| option == "nosuid"), "{options:?}");
@@ -187,7 +296,7 @@ fn mount_and_umount_of_the_system_find_pond_by_its_type() {
         assert!(mounted_as(pond.mountpoint()).is_none());
         // umount(8) asks the kernel alone, whatever helper there is; the next mount waits for the daemon's end.
         let mut again = pond.marked("mount");
-        succeed(again.args(["-t", kind, "-o", "ro"]).arg(pond.directory()).arg(pond.mountpoint()));
+        silent(again.args(["-t", kind, "-o", "ro"]).arg(pond.directory()).arg(pond.mountpoint()));
         assert_eq!(fs::read_to_string(pond.path("file")).unwrap(), "content");
         unmount(pond.marked("umount").arg(pond.mountpoint()));
     }
@@ -215,10 +324,11 @@ fn a_mount_from_fstab_needs_no_more_than_its_name() {
     let _helpers = Helpers::install();
     let pond = TestPond::new();
     fs::create_dir(pond.mountpoint()).unwrap();
+    pond.pond(["init"]);
     let fstab = pond.host("fstab");
     let (directory, mountpoint) = (pond.directory().display(), pond.mountpoint().display());
     fs::write(&fstab, format!("{directory} {mountpoint} fuse.pond defaults,nodev,noauto 0 0\n")).unwrap();
-    succeed(pond.marked("mount").arg("--fstab").arg(&fstab).arg(pond.mountpoint()));
+    silent(pond.marked("mount").arg("--fstab").arg(&fstab).arg(pond.mountpoint()));
     fs::write(pond.path("file"), "content").unwrap();
     unmount(pond.marked("umount").arg(pond.mountpoint()));
     succeed(pond.marked("mount").arg("--fstab").arg(&fstab).arg(pond.mountpoint()));

@@ -102,8 +102,8 @@ remote.yaml is the configuration that the source was given with `pond mknod remo
 
     /// Mount a pond
     ///
-    /// Makes the pond if there is none, and the last component of MOUNTPOINT. Returns when the
-    /// pond can be used; a daemon serves it until `pond umount`. When root mounts, other users may use
+    /// Makes the pond if there is none, says so, and makes the last component of MOUNTPOINT. Returns when the
+    /// pond can be used; a daemon serves it until `pond umount`. Ctrl-C before that leaves nothing mounted. When root mounts, other users may use
     /// it unless --private says otherwise; ordinary users need fusermount3.
     ///
     /// A replica is read-only, and follows its source by itself: each new version is shown as a whole, and a file
@@ -115,8 +115,9 @@ Examples:
   pond mount /mnt/old --timestamp '2026-11-20 18:30'
   pond mount /mnt/pond -o nosuid,nodev,commit=5
 
-In /etc/fstab, with mount.fuse.pond and umount.fuse.pond installed as links to pond:
-  /srv/pond  /mnt/pond  fuse.pond  defaults,_netdev  0  0")]
+In /etc/fstab, with mount.fuse.pond and umount.fuse.pond installed as links to pond (the pond must be there, unless
+the options have `create` among them):
+  /srv/pond  /mnt/pond  fuse.pond  defaults,nofail,commit=1  0  0")]
     Mount(MountArgs),
 
     /// Commit everything, unmount, and wait for the daemon's end
@@ -406,6 +407,10 @@ pub struct MountArgs {
     /// Only for the user who mounts
     #[arg(long)]
     pub private: bool,
+
+    /// Fail if there is no pond, rather than make one
+    #[arg(long)]
+    pub no_create: bool,
 
     /// Options as in fstab: ro, rw, nosuid, nodev, noexec, commit=SECONDS, …
     #[arg(short = 'o', value_name = "OPTS", action = ArgAction::Append)]

@@ -24,7 +24,7 @@ use crate::output::{Notices, Output};
 use crate::target::Pond;
 
 pub use control::help as control_help;
-pub use mount::{AS_POND, check_options, describe_unmount, mount as run_mount};
+pub use mount::{AS_POND, check_options, describe_unmount, mount_quietly};
 
 /// What all commands share.
 pub struct Context {

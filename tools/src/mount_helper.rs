@@ -87,9 +87,14 @@ impl MountHelper {
             follow: false,
             at: AtArgs::default(),
             private: false,
+            // Where a disk is not mounted, an empty pond in its place would pass for what it holds.
+            no_create: true,
             options,
         };
-        if self.fake { commands::check_options(&args) } else { commands::run_mount(&args, context) }
+        match self.fake {
+            true => commands::check_options(&args),
+            false => commands::mount_quietly(&args, context),
+        }
     }
 }
 

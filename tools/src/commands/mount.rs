@@ -1,10 +1,11 @@
 //! `pond mount` and `pond umount`.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use pond_mount::{MountOptions, Ready, UnmountReport};
+use pond_mount::{MountOptions, Progress, Ready, UnmountReport};
 use pond_oplog::{At, Version};
 use pond_replicate::NoProgress;
 use pond_steward::FactoryStatus;
@@ -22,24 +23,53 @@ use crate::time;
 /// is run again under that name.
 pub const AS_POND: &str = "--as-pond";
 
-/// Mounts, in the background unless told otherwise.
+/// Mounts, in the background unless told otherwise, and says what was mounted and what to try.
 pub fn mount(args: &MountArgs, context: &mut Context) -> Result {
+    mount_and_tell(args, context, false)
+}
+
+/// Mounts for mount(8), whose helpers say nothing when all is well.
+pub fn mount_quietly(args: &MountArgs, context: &mut Context) -> Result {
+    mount_and_tell(args, context, true)
+}
+
+fn mount_and_tell(args: &MountArgs, context: &mut Context, quietly: bool) -> Result {
     let pond = context.pond.directory().to_path_buf();
     let failed = |error: &pond_mount::MountError| {
         Failure::because(format!("cannot mount the pond on {}", args.mountpoint.display()), error)
     };
     let options = mount_options(args).map_err(|error| bad_options(&error))?;
-    if !args.foreground {
-        let ready = pond_mount::mount_daemon(&daemon_arguments(&pond, args, context.notices))
-            .map_err(|error| failed(&error))?;
-        return announce(&ready, &mut context.out, context.notices);
-    }
     let Context { out, notices, .. } = context;
-    let mut announced = Ok(());
+    // What could not be said is an error only once the mount is done with.
+    let (out, told) = (RefCell::new(out), RefCell::new(Ok(())));
+    let say = |what: &dyn Fn(&mut Output) -> Result| {
+        let mut told = told.borrow_mut();
+        if told.is_ok() {
+            let out = &mut **out.borrow_mut();
+            *told = what(out).and_then(|()| out.flush());
+        }
+    };
+    let tell = |progress: &Progress| match progress {
+        // For scripts it is among the facts about the mount.
+        Progress::Made(pond) if !quietly => say(&|out| {
+            if out.is_json() { Ok(()) } else { out.line(&format!("Made a pond in {}.", pond.display())) }
+        }),
+        Progress::Made(_) => {}
+        Progress::Waiting(holder) => notices.warn(&format!("waiting until {holder} lets go of the pond")),
+    };
+    if !args.foreground {
+        let ready = pond_mount::mount_daemon(&daemon_arguments(&pond, args, *notices), tell)
+            .map_err(|error| failed(&error))?;
+        match quietly {
+            true => ready.notes.iter().for_each(|note| notices.warn(note)),
+            false => say(&|out| announce(&ready, out, *notices)),
+        }
+        return told.into_inner();
+    }
     let on_ready = |ready: &Ready| {
         // With a log, the command that started us says it.
         if ready.log.is_none() {
-            announced = announce(ready, out, *notices).and_then(|()| out.flush());
+            say(&|out| announce(ready, out, *notices));
         }
     };
     pond_mount::mount_foreground(
@@ -47,10 +77,11 @@ pub fn mount(args: &MountArgs, context: &mut Context) -> Result {
         &args.mountpoint,
         &options,
         registry::all(Arc::new(NoProgress)),
+        tell,
         on_ready,
     )
     .map_err(|error| failed(&error))?;
-    announced
+    told.into_inner()
 }
 
 /// Whether the options of a mount are valid.
@@ -63,7 +94,7 @@ fn bad_options(error: &pond_mount::MountError) -> Failure {
 }
 
 fn mount_options(args: &MountArgs) -> Result<MountOptions, pond_mount::MountError> {
-    let mut options = MountOptions::default();
+    let mut options = MountOptions { no_create: args.no_create, ..MountOptions::default() };
     for text in &args.options {
         options.apply(text)?;
     }
@@ -94,6 +125,7 @@ fn daemon_arguments(pond: &Path, args: &MountArgs, notices: Notices) -> Vec<OsSt
         (args.read_only, "--read-only"),
         (args.private, "--private"),
         (args.follow, "--follow"),
+        (args.no_create, "--no-create"),
         (json, "--log-format=json"),
         (notices.is_verbose(), "--verbose"),
     ];
@@ -118,9 +150,6 @@ fn announce(ready: &Ready, out: &mut Output, notices: Notices) -> Result {
     }
     out.json(&json!(ready))?;
     let mountpoint = ready.mountpoint.display();
-    if ready.made {
-        out.line(&format!("Made a pond in {}.", ready.pond.display()))?;
-    }
     let manner = if ready.read_only { ", read-only" } else { "" };
     out.line(&format!("Mounted version {} on {mountpoint}{manner}.", ready.version))?;
     out.line("")?;
@@ -132,7 +161,8 @@ fn announce(ready: &Ready, out: &mut Output, notices: Notices) -> Result {
             (format!("{pond} log"), "its versions: about one a second while something changes"),
         ]);
     }
-    facts.push((format!("pond umount {mountpoint}"), "commit everything and unmount"));
+    let end = if ready.read_only { "unmount" } else { "commit everything and unmount" };
+    facts.push((format!("pond umount {mountpoint}"), end));
     let width = facts.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
     for (command, what) in facts {
         out.line(&format!("  {command:width$}   {what}"))?;
@@ -200,6 +230,7 @@ mod tests {
             "pond --pond /p mount -o ro,nosuid -o commit=5 /m",
             "pond --pond /p mount --timestamp @1795199415.25 --read-only /m",
             "pond --pond /p mount --follow /m",
+            "pond --pond /p mount --no-create /m",
             "pond --pond /p mount -- -m",
         ] {
             let given: Vec<OsString> = line.split(' ').map(OsString::from).collect();
