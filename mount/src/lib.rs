@@ -38,7 +38,7 @@ pub mod client;
 pub use busy::BusyProcess;
 pub use daemon::mount_foreground;
 pub use error::MountError;
-pub use mount_info::{Mount, mounts, mounts_of};
+pub use mount_info::{Mount, mounts, mounts_of, pond_of_current_directory};
 pub use options::MountOptions;
 pub use protocol::{Request, RequestError};
 pub use ready::{Progress, Ready, mount_daemon};

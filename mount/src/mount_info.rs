@@ -1,8 +1,10 @@
 //! What the kernel says is mounted: `/proc/self/mountinfo`, see proc_pid_mountinfo(5).
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::MountError;
@@ -13,6 +15,8 @@ pub(crate) const FSTYPE: &str = "fuse.pond";
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
+    /// The kernel's number for it.
+    pub id: u64,
     /// Device number, as in `MAJOR:MINOR`.
     pub device: String,
     /// Where.
@@ -33,14 +37,15 @@ impl Mount {
 
     fn parse(line: &[u8]) -> Option<Mount> {
         let mut fields = line.split(|&byte| byte == b' ');
-        let device = String::from_utf8(fields.nth(2)?.to_vec()).ok()?;
+        let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let device = String::from_utf8(fields.nth(1)?.to_vec()).ok()?;
         let mountpoint = unescape(fields.nth(1)?);
         let read_only = fields.next()?.split(|&byte| byte == b',').any(|option| option == b"ro");
         // Optional fields follow, up to a lone dash.
         fields.by_ref().find(|field| field == b"-")?;
         let fstype = String::from_utf8(fields.next()?.to_vec()).ok()?;
         let source = unescape(fields.next()?);
-        Some(Mount { device, mountpoint, read_only, fstype, source })
+        Some(Mount { id, device, mountpoint, read_only, fstype, source })
     }
 }
 
@@ -56,6 +61,22 @@ pub fn mounts_of(pond: &Path) -> Result<Vec<Mount>, MountError> {
     let mut all = mounts()?;
     all.retain(|mount| mount.is_pond() && mount.source == pond);
     Ok(all)
+}
+
+/// The pond in whose mount the current directory lies, if it lies in one. Neither the directory nor its filesystem is asked,
+/// which may no longer answer: the kernel knows.
+pub fn pond_of_current_directory() -> Result<Option<PathBuf>, MountError> {
+    let here = Path::new(".");
+    let directory =
+        match OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(here) {
+            Ok(directory) => directory,
+            // It was removed, or belongs to a mount that others may not use: no pond of ours.
+            Err(_) => return Ok(None),
+        };
+    let path = PathBuf::from(format!("/proc/self/fdinfo/{}", directory.as_raw_fd()));
+    let text = fs::read_to_string(&path).map_err(|error| MountError::io("read", &path, error))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    Ok(mounts()?.into_iter().find(|mount| Some(mount.id) == id && mount.is_pond()).map(|mount| mount.source))
 }
 
 /// What is mounted at a path, if anything; of several, the topmost.
@@ -105,7 +126,7 @@ mod tests {
     fn a_line_with_optional_fields_and_escapes_is_read() {
         let line = br"36 35 0:98 / /mnt/a\040b\134c ro,noatime master:1 shared:2 - fuse.pond /srv/my\040pond rw,user_id=0";
         let mount = Mount::parse(line).unwrap();
-        assert_eq!(mount.device, "0:98");
+        assert_eq!((mount.id, &*mount.device), (36, "0:98"));
         assert_eq!(mount.mountpoint, Path::new(r"/mnt/a b\c"));
         assert!(mount.read_only && mount.is_pond());
         assert_eq!(mount.source, Path::new("/srv/my pond"));

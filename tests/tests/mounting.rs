@@ -246,6 +246,42 @@ fn a_pond_is_never_mounted_over_itself_also_where_neither_exists_yet() {
 }
 
 #[test]
+fn a_command_in_a_mount_works_on_the_pond_mounted_there_unless_another_is_named() {
+    let (here, default) = (TestPond::new(), TestPond::new());
+    here.mount();
+    let home = default.host_directory("home");
+    let default_pond = home.join("pond");
+    succeed(default.marked(pond_binary()).arg("--pond").arg(&default_pond).arg("init"));
+    let asked = |place: &Path, name: Option<&Path>, variable: Option<&Path>| {
+        let mut command = here.marked(pond_binary());
+        command.current_dir(place).env("XDG_DATA_HOME", &home);
+        command.envs(variable.map(|pond| ("POND", pond)));
+        command.args(name.iter().flat_map(|pond| ["--pond".as_ref(), pond.as_os_str()]));
+        let told = succeed(command.args(["--json", "status"]));
+        let status: Value = serde_json::from_str(&told).unwrap();
+        status["path"].as_str().unwrap().to_owned()
+    };
+    let path = |pond: &Path| pond.to_str().unwrap().to_owned();
+    let below = here.path("a/b");
+    fs::create_dir_all(&below).unwrap();
+    let bound = here.host_directory("bound");
+    succeed(here.marked("mount").arg("--bind").arg(here.path("a")).arg(&bound));
+    for place in [here.mountpoint(), &below, &bound.join("b")] {
+        assert_eq!(asked(place, None, None), path(here.directory()));
+        assert_eq!(asked(place, None, Some(&default_pond)), path(&default_pond));
+        assert_eq!(asked(place, Some(&default_pond), Some(here.directory())), path(&default_pond));
+    }
+    assert_eq!(asked(&home, None, None), path(&default_pond));
+    unmount(here.marked("umount").arg(&bound));
+    here.umount();
+    assert_eq!(
+        asked(here.mountpoint(), None, None),
+        path(&default_pond),
+        "nothing is mounted there any more"
+    );
+}
+
+#[test]
 fn a_mount_by_fstab_makes_no_pond_unless_told_and_pond_mount_says_so_first() {
     let _helpers = Helpers::install();
     let pond = TestPond::new();

@@ -52,9 +52,10 @@ const GLOBAL: &str = "Options of every command";
 /// Options of every command.
 #[derive(Args, Debug)]
 pub struct Global {
-    /// The pond's directory [default: pond in the user's data directory]
+    /// The pond's directory [default: the pond mounted here, else pond in the user's data directory]
     ///
-    /// Without it, $POND says; without that, it is $XDG_DATA_HOME/pond or ~/.local/share/pond.
+    /// Without it, $POND says; without that, it is the pond in whose mount the current directory lies; anywhere else,
+    /// $XDG_DATA_HOME/pond or ~/.local/share/pond.
     #[arg(
         long, global = true, help_heading = GLOBAL, env = "POND", value_name = "DIR", hide_env = true,
         value_hint = ValueHint::DirPath, value_parser = OsStringValueParser::new().try_map(directory)

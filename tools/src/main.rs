@@ -112,13 +112,18 @@ fn run(
     }
 }
 
-/// `--pond`, else `$POND` (clap sees to both), else `pond` in the user's data directory, which is made for those
+/// `--pond`, else `$POND` (clap sees to both), else the pond in whose mount the current directory lies, else `pond` in the user's data directory, which is made for those
 /// commands that make ponds.
 fn pond_directory(given: Option<PathBuf>, make_parent: bool) -> Result<PathBuf> {
     if let Some(directory) = given {
         return std::path::absolute(&directory).map_err(|error| {
             Failure::because(format!("cannot find the pond {}", directory.display()), &error)
         });
+    }
+    let here = pond_mount::pond_of_current_directory()
+        .map_err(|error| Failure::because("cannot tell which pond is mounted here", &error))?;
+    if let Some(directory) = here {
+        return Ok(directory);
     }
     let data = data_directory().ok_or_else(|| {
         Failure::new("cannot tell where the pond is", "this user has no home directory")
