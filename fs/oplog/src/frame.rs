@@ -1,17 +1,23 @@
 //! The bytes of a journal segment: its header and its frames. `journal.rs` draws them.
 //!
 //! A frame's digest covers the segment's own header digest and the frame's offset, so that bytes of a
-//! journal that somebody stores as a file in the pond are never taken for a frame of this one.
+//! journal that somebody stores as a file in the pond are never taken for a frame of this one. What a frame begins with
+//! comes from that digest too, and so from bits that were random when the segment began: nobody can write content
+//! that looks like frames and has to be hashed, megabytes at every eighth byte, when a torn tail is looked at.
 
 use bytes::Bytes;
 use pond_tinyfs::{Lsn, Row};
 
 use crate::{PondId, row_bytes};
 
-/// The format that this program writes and reads. Format 1 had Arrow's record batches in its frames.
-pub(crate) const FORMAT: u32 = 2;
+/// The format that this program writes. Format 1 had Arrow's record batches in its frames.
+pub(crate) const FORMAT: u32 = 3;
+
+/// The one before, which is still read: its frames begin with the same magic in every segment.
+const FIXED_MAGIC: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"pondjrnl";
+/// What frames begin with: as it stands in format 2, and hashed with the header's digest since.
 const FRAME_MAGIC: &[u8; 8] = b"pondfrme";
 const AFTER_FAILURE: u32 = 1;
 const DIGEST: usize = 32;
@@ -19,6 +25,10 @@ const DIGEST: usize = 32;
 const HEADER: usize = 8 + 4 + 4 + 8 + 16 + 8 + 32 + DIGEST;
 /// Magic, length, first lsn, last lsn, digest.
 const FRAME_HEADER: usize = 8 + 8 + 8 + 8 + DIGEST;
+
+/// Looking for whole frames behind a torn one hashes at most so many times the segment's bytes, and the smallest frames first.
+/// A segment whose magic nobody could know holds few that look like one; in one of format 2 there may be as many as somebody wrote.
+const SEARCH: usize = 8;
 
 /// The last durable version when a segment began: its rows come after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +49,19 @@ pub(crate) struct Header {
     pub(crate) base: Base,
 }
 
+type Magic = [u8; FRAME_MAGIC.len()];
+
+/// What frames of a segment begin with that has this format and this digest of its header.
+fn magic_of(format: u32, seed: &[u8; DIGEST]) -> Magic {
+    if format == FIXED_MAGIC {
+        return *FRAME_MAGIC;
+    }
+    let mut magic = *FRAME_MAGIC;
+    let hash = blake3::keyed_hash(seed, FRAME_MAGIC);
+    magic.copy_from_slice(&hash.as_bytes()[..FRAME_MAGIC.len()]);
+    magic
+}
+
 /// Why a header could not be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum BadHeader {
@@ -53,7 +76,9 @@ pub(crate) enum BadHeader {
 pub(crate) struct ReadHeader {
     pub(crate) header: Header,
     /// What frames' digests begin with.
-    pub(crate) seed: [u8; DIGEST],
+    seed: [u8; DIGEST],
+    /// What frames begin with.
+    magic: Magic,
     /// Where the first frame begins.
     pub(crate) length: usize,
 }
@@ -61,11 +86,15 @@ pub(crate) struct ReadHeader {
 impl Header {
     /// The header's bytes and the seed of its frames' digests.
     pub(crate) fn encode(&self) -> (Vec<u8>, [u8; DIGEST]) {
+        self.encode_as(FORMAT)
+    }
+
+    fn encode_as(&self, format: u32) -> (Vec<u8>, [u8; DIGEST]) {
         let mut bytes = Vec::with_capacity(HEADER);
         bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&format.to_le_bytes());
         // The other bits say nothing: they make no two headers alike, so that frames which a reused file held before
-        // are never taken for this segment's.
+        // are never taken for this segment's, and nobody can tell what its frames begin with.
         let random = uuid::Uuid::new_v4().as_u128() as u32 & !AFTER_FAILURE;
         bytes.extend_from_slice(&(random | if self.after_failure { AFTER_FAILURE } else { 0 }).to_le_bytes());
         bytes.extend_from_slice(&self.number.to_le_bytes());
@@ -84,7 +113,7 @@ impl Header {
             return Err(BadHeader::Torn);
         }
         let format = u32::from_le_bytes(rest.array().ok_or(BadHeader::Torn)?);
-        if format != FORMAT {
+        if !matches!(format, FIXED_MAGIC | FORMAT) {
             return Err(BadHeader::Format(format));
         }
         let parsed = (|| {
@@ -97,7 +126,7 @@ impl Header {
                 return None;
             }
             let header = Header { after_failure: flags & AFTER_FAILURE != 0, number, pond_id, base };
-            Some(ReadHeader { header, seed, length: HEADER })
+            Some(ReadHeader { header, seed, magic: magic_of(format, &seed), length: HEADER })
         })();
         parsed.ok_or(BadHeader::Torn)
     }
@@ -105,15 +134,15 @@ impl Header {
 
 /// Whether the segment, whose header cannot be read, has a whole first frame: then the header was whole once, too.
 pub(crate) fn whole_frame_without_header(segment: &[u8]) -> bool {
-    let Some(at) = segment.windows(FRAME_MAGIC.len()).position(|window| window == FRAME_MAGIC) else {
+    let Some(stored) = segment.get(HEADER - DIGEST..HEADER).and_then(|stored| stored.try_into().ok()) else {
         return false;
     };
-    let Some(end) = at.checked_sub(DIGEST) else { return false };
-    let Ok(stored) = segment[end..at].try_into() else { return false };
-    // The damage is either in the digest or in what it covers.
-    [stored, *blake3::hash(&segment[..end]).as_bytes()]
-        .iter()
-        .any(|seed| frame_at(seed, segment, at).is_some())
+    // The damage is either in the digest or in what it covers, the format included.
+    let seeds: [[u8; DIGEST]; 2] = [stored, *blake3::hash(&segment[..HEADER - DIGEST]).as_bytes()];
+    seeds.iter().any(|seed| {
+        let mut magics = [FIXED_MAGIC, FORMAT].map(|format| magic_of(format, seed)).into_iter();
+        magics.any(|magic| frame_at(seed, magic, segment, HEADER).is_some())
+    })
 }
 
 /// Takes values off the front of some bytes.
@@ -155,7 +184,7 @@ impl Payload {
     pub(crate) fn frame_header(&self, seed: &[u8; DIGEST], offset: u64) -> [u8; FRAME_HEADER] {
         let digest = frame_digest(seed, offset, self.length, self.first_lsn, self.last_lsn, self.pieces());
         let mut bytes = [0; FRAME_HEADER];
-        bytes[..8].copy_from_slice(FRAME_MAGIC);
+        bytes[..8].copy_from_slice(&magic_of(FORMAT, seed));
         bytes[8..16].copy_from_slice(&self.length.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.first_lsn.0.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.last_lsn.0.to_le_bytes());
@@ -188,9 +217,17 @@ fn frame_digest<'a>(
         hasher.update(&number.to_le_bytes());
     }
     payload.for_each(|piece| {
+        #[cfg(test)]
+        HASHED.set(HASHED.get() + piece.len());
         hasher.update(piece);
     });
     *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Bytes of payloads that this thread has hashed.
+    pub(crate) static HASHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// A frame that was found whole.
@@ -202,9 +239,9 @@ pub(crate) struct Frame<'a> {
     pub(crate) end: usize,
 }
 
-fn frame_at<'a>(seed: &[u8; DIGEST], segment: &'a [u8], offset: usize) -> Option<Frame<'a>> {
+fn frame_at<'a>(seed: &[u8; DIGEST], magic: Magic, segment: &'a [u8], offset: usize) -> Option<Frame<'a>> {
     let mut rest = Reader(segment.get(offset..)?);
-    if rest.array::<8>()? != *FRAME_MAGIC {
+    if rest.array::<8>()? != magic {
         return None;
     }
     let length = u64::from_le_bytes(rest.array()?);
@@ -234,6 +271,9 @@ impl ReadHeader {
         let Some(header) = segment.get(offset..).and_then(|rest| rest.get(..FRAME_HEADER)) else {
             return false;
         };
+        if header[..self.magic.len()] != self.magic {
+            return false;
+        }
         let numbers: Option<[u64; 3]> = (|| {
             let mut rest = Reader(&header[8..]);
             let mut number = || rest.array().map(u64::from_le_bytes);
@@ -253,16 +293,38 @@ impl ReadHeader {
 
     /// The frame that begins at `offset` of the segment; none if it is cut off or damaged.
     pub(crate) fn frame<'a>(&self, segment: &'a [u8], offset: usize) -> Option<Frame<'a>> {
-        frame_at(&self.seed, segment, offset)
+        frame_at(&self.seed, self.magic, segment, offset)
     }
 
     /// Whether a whole frame begins anywhere after `offset`: then what is at `offset` is damage, not a torn tail.
+    ///
+    /// Those that look like frames are tried until 8 times the segment's bytes were hashed; whoever made that many up has to have read
+    /// the journal, or to have written them under a program of format 2, and a tail that is taken for torn is kept aside.
     pub(crate) fn frame_after(&self, segment: &[u8], offset: usize) -> bool {
         let Some(rest) = segment.get(offset + 1..) else { return false };
-        rest.windows(FRAME_MAGIC.len())
-            .enumerate()
-            .filter(|(_, window)| *window == FRAME_MAGIC)
-            .any(|(at, _)| self.frame(segment, offset + 1 + at).is_some())
+        let begins = rest.windows(self.magic.len()).enumerate().filter(|(_, window)| *window == self.magic);
+        // How long the frame there says that it is; not those that are longer than what is left.
+        let length = |at: usize| {
+            let length = rest.get(at + 8..at + 16)?.try_into().ok().map(u64::from_le_bytes)?;
+            let left = rest.len().checked_sub(at + FRAME_HEADER)?;
+            usize::try_from(length).ok().filter(|&length| length <= left)
+        };
+        let mut tried: Vec<_> = begins.filter_map(|(at, _)| Some((length(at)?, at))).collect();
+        tried.sort_unstable();
+        let mut hashed = 0;
+        for (length, at) in tried {
+            hashed += FRAME_HEADER + length;
+            if hashed > SEARCH * segment.len() {
+                tracing::warn!(
+                    "too much behind a torn frame of the journal looks like frames; it is kept aside"
+                );
+                return false;
+            }
+            if self.frame(segment, offset + 1 + at).is_some() {
+                return true;
+            }
+        }
+        false
     }
 
     /// The rows of a frame.
@@ -270,3 +332,6 @@ impl ReadHeader {
         row_bytes::decode(frame.payload, each)
     }
 }
+
+#[cfg(test)]
+mod tests;

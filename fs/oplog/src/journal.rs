@@ -4,7 +4,7 @@
 //! journal/0000000000000007.segment
 //!   header   magic "pondjrnl" · format u32 · flags u32 · segment number u64 · pond id 16
 //!            · base version u64 · base digest 32 · BLAKE3 of all before, 32
-//!   frame    magic "pondfrme" · payload length u64 · first lsn u64 · last lsn u64
+//!   frame    magic: keyed BLAKE3 of "pondfrme" by the header's digest, its first 8 (format 2: "pondfrme" itself) · payload length u64 · first lsn u64 · last lsn u64
 //!            · BLAKE3 of the header's digest, the frame's offset, these numbers and the payload, 32
 //!            · payload: rows, see `row_bytes.rs`
 //!   frame    …

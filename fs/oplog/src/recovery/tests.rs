@@ -208,7 +208,7 @@ fn a_journal_of_another_pond_or_format_is_refused() {
     let mut bytes = fs::read(scene.segment(1)).unwrap();
     bytes[8] = 1;
     fs::write(scene.segment(1), bytes).unwrap();
-    assert!(matches!(scene.try_recover(0), Err(JournalError::OtherFormat { found: 1, known: 2, .. })));
+    assert!(matches!(scene.try_recover(0), Err(JournalError::OtherFormat { found: 1, known: 3, .. })));
 }
 
 #[test]
