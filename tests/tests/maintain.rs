@@ -169,11 +169,8 @@ fn old_versions_are_let_go_of_when_told_to_and_refused_afterwards() {
     assert!(report["floor"].as_u64().is_none_or(|floor| floor <= 3), "{report}");
     tree::assert_same("version 3", &as_of_3, &tree::look_at(&reader), Also::ALL);
     pond.umount_at(&reader);
-    pond.pond(["control", "set", "retention", &format!("{} versions", pond.version() - kept + 1)]);
     let report = maintain(&pond, &[]);
     assert_eq!(report["floor"].as_u64(), Some(kept), "{report}");
-    // The versions that maintenance makes count too, and would raise it further.
-    pond.pond(["control", "set", "retention", ""]);
     assert!(report["live_bytes"].as_u64().unwrap() < all, "{all} bytes before: {report}");
     tree::assert_same("the mounted tree", &now, &tree::look_at(pond.mountpoint()), Also::ALL);
 
@@ -196,6 +193,47 @@ fn old_versions_are_let_go_of_when_told_to_and_refused_afterwards() {
     let oldest = pond.json(["log"]).last().unwrap()["version"].as_u64();
     assert_eq!(oldest, Some(kept));
     pond.umount();
+}
+
+#[test]
+fn a_retention_of_versions_counts_what_users_made_and_maintaining_again_changes_nothing() {
+    let pond = TestPond::new();
+    pond.mount_with(&["-o", "commit=3600"]);
+    let mut random = Random::new(21);
+    for n in 0..12 {
+        fs::write(pond.path("state"), n.to_string()).unwrap();
+        fs::write(pond.path("beside"), random.bytes(30_000)).unwrap();
+        pond.sync();
+    }
+    let oldest = pond.version() - 9;
+    pond.pond(["control", "set", "retention", "10 versions"]);
+    pond.pond(["control", "set", "keep_replaced", "0s"]);
+    for mounted in [true, false] {
+        let report = maintain(&pond, &[]);
+        assert_eq!(report["floor"].as_u64(), Some(oldest), "{report}");
+        let before = table(pond.directory());
+        for _ in 0..4 {
+            let report = maintain(&pond, &[]);
+            assert_eq!(report["floor"].as_u64(), Some(oldest), "{report}");
+            assert_eq!(
+                (&report["merged_files"], &report["pruned"]["files"]),
+                (&0.into(), &0.into()),
+                "{report}"
+            );
+            assert!(report["checkpoint"].is_null(), "{report}");
+        }
+        assert!(table(pond.directory()) == before, "the second time changes nothing");
+        let made =
+            pond.json(["log"]).into_iter().filter(|version| version["origin"]["kind"] != "maintenance");
+        assert_eq!(made.count(), 10);
+        if mounted {
+            pond.umount();
+        }
+    }
+    for version in oldest..oldest + 10 {
+        let state = pond.pond(["cat", &format!("/state@{version}")]);
+        assert_eq!(state, (version - oldest + 2).to_string(), "version {version}");
+    }
 }
 
 #[test]

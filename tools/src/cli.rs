@@ -317,7 +317,8 @@ Examples:
     ///
     /// A mounted pond does this by itself, a little at a time; this does all there is to do, at once. Small data files
     /// are joined, with every row kept. Versions that the setting `retention` does not keep are let go of
-    /// (`pond control set retention 30d`, or `'1000 versions'`; unset, every version is kept): the floor rises, and what
+    /// (`pond control set retention 30d`, or `'1000 versions'`, of which those that maintenance itself makes do not count; unset,
+    /// every version is kept): the floor rises, and what
     /// only older versions show is dropped. Files that others stand for are removed once they were replaced as long ago
     /// as the setting `keep_replaced` says (24h), every remote has passed that version, and nobody reads from them.
     #[command(after_long_help = "\

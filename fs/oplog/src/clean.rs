@@ -243,7 +243,7 @@ impl OpLog {
         if let Some(floor) = floor.filter(|floor| options.entries && floor.version.0 > first) {
             let version = floor.version;
             // One without a digest, or a damaged one, is made anew: what stands for the entries must be whole.
-            if !options.dry_run && snapshot::read_checkpoint(log, version).is_err() {
+            if !options.dry_run && !snapshot::is_whole(log, version)? {
                 self.checkpoint_at(version)?;
                 listing = log.list()?;
             }

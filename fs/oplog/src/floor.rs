@@ -10,7 +10,10 @@ use crate::delta::Entry;
 use crate::delta::Log;
 use crate::oplog::position_of;
 use crate::snapshot;
-use crate::{At, Layout, OpLog, OpLogError, PondId, Position, Version, pin};
+use crate::{At, Layout, OpLog, OpLogError, Origin, PondId, Position, Version, pin};
+
+/// Entries read at a time, looking for whose versions they are.
+const READ_AT_ONCE: usize = 256;
 
 /// The oldest version that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +73,30 @@ impl OpLog {
         let entry: Entry = self.log().read(version)?;
         let info = snapshot::commit_info(self.log(), version, &entry)?;
         Ok(Floor::from(&position_of(self.log(), version, &entry.digest, info)?))
+    }
+
+    /// The oldest of the `count` newest versions that maintenance did not make; `None` if no more than those are kept.
+    pub fn oldest_of(&self, count: u64) -> Result<Option<Version>, OpLogError> {
+        let newest = self.position().version.0;
+        let floor = self.floor().map_or(0, |floor| floor.version.0);
+        let mut versions = self.log().list()?.entries;
+        versions.retain(|&version| (floor..=newest).contains(&version));
+        let maintenance = Origin::maintenance().kind;
+        let mut left = count;
+        for portion in versions.rchunks(READ_AT_ONCE) {
+            let entries = snapshot::read_entries(self.log(), portion)?;
+            for (&version, entry) in portion.iter().zip(&entries).rev() {
+                let info = snapshot::commit_info(self.log(), Version(version), entry)?;
+                if info.origin.as_ref().is_some_and(|origin| origin.kind == maintenance) {
+                    continue;
+                }
+                left = left.saturating_sub(1);
+                if left == 0 {
+                    return Ok(Some(Version(version)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The newest version that was there at a time, microseconds since 1970 UTC; `None` if there was none.

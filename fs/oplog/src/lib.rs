@@ -14,6 +14,7 @@ mod encode;
 mod entries;
 mod error;
 mod export;
+mod facts;
 mod floor;
 mod follow;
 mod frame;

@@ -4,6 +4,8 @@
 //! number of commits. Every row is kept with all its columns; only the files are others. What is large
 //! is left alone: joining it would cost much and save nothing.
 
+use std::collections::BTreeSet;
+
 use pond_tinyfs::Location;
 
 use crate::data_file::{self, Digests};
@@ -40,6 +42,14 @@ impl MergeLimits {
             && file.decoded.is_none_or(|decoded| decoded <= self.memory / 4)
             && (self.since == TxnSeq(0) || is_new())
     }
+}
+
+/// What became of files that were to be joined.
+enum Joined {
+    Fewer(Rewrite),
+    /// They are left as they are.
+    AsMany,
+    BrokenOff,
 }
 
 impl OpLog {
@@ -79,9 +89,13 @@ impl OpLog {
         pace: &dyn Fn(u64) -> bool,
     ) -> Result<Option<Rewrite>, OpLogError> {
         let fan_in = limits.fan_in.max(2);
+        // Levels whose files would become as many others.
+        let mut settled = BTreeSet::new();
         loop {
             let levels = self.live().levels(|file| limits.concern(file));
-            let Some(level) = levels.iter().find(|(_, files)| **files >= fan_in).map(|(&level, _)| level)
+            let is_due = |level: &u32, files: usize| files >= fan_in && !settled.contains(level);
+            let Some(level) =
+                levels.iter().find(|(level, files)| is_due(level, **files)).map(|(&level, _)| level)
             else {
                 return Ok(None);
             };
@@ -109,7 +123,11 @@ impl OpLog {
             if inputs.len() < 2 {
                 continue;
             }
-            return self.join(level, inputs, opened, limits, pace);
+            match self.join(level, inputs, opened, limits, pace)? {
+                Joined::Fewer(rewrite) => return Ok(Some(rewrite)),
+                Joined::AsMany => settled.insert(level),
+                Joined::BrokenOff => return Ok(None),
+            };
         }
     }
 
@@ -120,11 +138,11 @@ impl OpLog {
         opened: Vec<Opened>,
         limits: &MergeLimits,
         pace: &dyn Fn(u64) -> bool,
-    ) -> Result<Option<Rewrite>, OpLogError> {
+    ) -> Result<Joined, OpLogError> {
         let mut all = Collected::default();
         for (file, opened) in inputs.iter().zip(opened) {
             if !pace(file.add.size) {
-                return Ok(None);
+                return Ok(Joined::BrokenOff);
             }
             let whole = opened.decode()?;
             for (row, (data, txn_seq)) in whole.rows.into_iter().zip(whole.txns).enumerate() {
@@ -136,11 +154,14 @@ impl OpLog {
             Output::discard(&outputs);
             return Err(error);
         }
+        // Much content gets files of its own.
+        let is_fewer = outputs.len() < inputs.len();
         let rewrite = Rewrite::new(Kind::Merge, inputs, outputs);
-        match pace(rewrite.writes()) {
-            true => Ok(Some(rewrite)),
-            false => Ok(None),
-        }
+        Ok(match pace(rewrite.writes()) {
+            true if is_fewer => Joined::Fewer(rewrite),
+            true => Joined::AsMany,
+            false => Joined::BrokenOff,
+        })
     }
 
     /// Opens a live file to be decoded whole.

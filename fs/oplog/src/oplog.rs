@@ -414,6 +414,16 @@ impl OpLog {
         Ok(version)
     }
 
+    /// As [`checkpoint`](Self::checkpoint), unless there is a whole one of the current version already; the version of which one was
+    /// written.
+    pub fn checkpoint_unless_there(&self) -> Result<Option<Version>, OpLogError> {
+        let version = self.position().version;
+        match self.log.list()?.checkpoints.last() {
+            Some(&last) if last == version.0 && snapshot::is_whole(&self.log, version)? => Ok(None),
+            _ => self.checkpoint().map(Some),
+        }
+    }
+
     pub(crate) fn checkpoint_at(&self, version: Version) -> Result<(), OpLogError> {
         checkpoint::write(&self.log, version)
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use pond_tinyfs::Lsn;
+use pond_tinyfs::{Lsn, NodeId};
 use serde::Deserialize;
 
 use crate::action::Add;
@@ -52,4 +52,12 @@ pub(crate) fn first_lsn(add: &Add) -> Option<Lsn> {
 /// The last operation that a file has rows of, as its statistics say.
 pub(crate) fn last_lsn(add: &Add) -> Option<Lsn> {
     statistics(add)?.max.get(col::LSN)?.as_u64().map(Lsn)
+}
+
+/// The least and the greatest number of a node that a file has rows of, as its statistics say.
+pub(crate) fn nodes(add: &Add) -> Option<(NodeId, NodeId)> {
+    let statistics = statistics(add)?;
+    let node =
+        |values: &BTreeMap<String, serde_json::Value>| NodeId::from_hex(values.get(col::NODE_ID)?.as_str()?);
+    Some((node(&statistics.min)?, node(&statistics.max)?))
 }

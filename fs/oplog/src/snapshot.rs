@@ -36,7 +36,7 @@ pub(crate) struct Snapshot {
     pub(crate) txns: BTreeMap<String, i64>,
     /// What was passed over.
     pub(crate) notes: Vec<String>,
-    /// Checkpoints that were.
+    /// Checkpoints that were because their bytes are not what was written.
     pub(crate) damaged: Vec<Version>,
 }
 
@@ -77,7 +77,10 @@ fn load_with(
             }
             Err(error) => {
                 notes.push(error.to_string());
-                damaged.push(checkpoint);
+                // What could not be read now may be whole: a lack of descriptors passes, and a disk may recover.
+                if let OpLogError::CorruptCheckpoint { .. } = error {
+                    damaged.push(checkpoint);
+                }
                 failure.get_or_insert(error);
             }
         }
@@ -256,6 +259,16 @@ impl State {
 /// The actions in a checkpoint that matches its digest.
 pub(crate) fn read_checkpoint(log: &Log, version: Version) -> Result<Vec<Action>, OpLogError> {
     parse_checkpoint(log, version, read_checkpoint_bytes(log, version)?)
+}
+
+/// Whether a checkpoint can be read and is what was written. An error says only that this cannot be told now.
+pub(crate) fn is_whole(log: &Log, version: Version) -> Result<bool, OpLogError> {
+    match read_checkpoint(log, version) {
+        Ok(_) => Ok(true),
+        Err(OpLogError::CorruptCheckpoint { .. }) => Ok(false),
+        Err(OpLogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The bytes of a checkpoint, which match the digest beside it.

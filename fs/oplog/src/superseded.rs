@@ -6,15 +6,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use pond_tinyfs::{EntryChange, EntryOp, Lsn, Record, Row};
+use pond_tinyfs::{EntryChange, EntryOp, Lsn, NodeId, Record, Row};
 
 /// A row up to the floor, without what nobody needs to know here.
 #[derive(Clone, Debug)]
 pub(crate) struct Fact {
+    pub(crate) node: NodeId,
     pub(crate) lsn: Lsn,
     pub(crate) seq: u32,
     /// Index of its file.
     pub(crate) file: u32,
+    /// Its number in the file.
+    pub(crate) row: u32,
     pub(crate) what: What,
 }
 
@@ -38,7 +41,7 @@ const ENTRIES: u64 = 1024;
 const ENTRY: u64 = 64;
 
 impl Fact {
-    pub(crate) fn new(row: &Row, file: u32) -> Self {
+    pub(crate) fn new(row: &Row, file: u32, number: u32) -> Self {
         let what = match &row.record {
             Record::Node(node) => What::Node { ended: node.nlink == 0 },
             Record::Entries(changes) => What::Entries(changes.clone()),
@@ -49,7 +52,16 @@ impl Fact {
                 What::Cut(*offset, length.map_or(u64::MAX, |length| offset.saturating_add(length)))
             }
         };
-        Fact { lsn: row.lsn, seq: row.seq, file, what }
+        Fact { node: row.node, lsn: row.lsn, seq: row.seq, file, row: number, what }
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn held(&self) -> usize {
+        let beside = match &self.what {
+            What::Entries(changes) => held(changes),
+            _ => 0,
+        };
+        size_of::<Fact>() + beside
     }
 
     /// Bytes, about.
@@ -60,6 +72,11 @@ impl Fact {
             What::Extent(from, to) => ROW + (to - from),
         }
     }
+}
+
+/// Bytes of memory that changes of a directory take, about.
+pub(crate) fn held(changes: &[EntryChange]) -> usize {
+    changes.iter().map(|change| size_of::<EntryChange>() + change.name.len()).sum()
 }
 
 fn entries_weight(rows: usize, changes: usize) -> u64 {
@@ -173,12 +190,18 @@ fn content_fates(facts: &[Fact], fates: &mut [Fate]) {
     }
 }
 
-/// Rows of a node that are dropped if only the files for which `is_input` holds are written anew, by their fates.
-pub(crate) fn dropped(facts: &[Fact], fates: &[Fate], is_input: impl Fn(u32) -> bool) -> Vec<bool> {
+/// Rows of a node that are dropped if only the files for which `is_input` holds are written anew, by their fates. Where a
+/// directory's snapshot is not written, `snapshots` says so.
+pub(crate) fn dropped(
+    facts: &[Fact],
+    fates: &[Fate],
+    is_input: impl Fn(u32) -> bool,
+    snapshots: bool,
+) -> Vec<bool> {
     let mut gone: Vec<bool> =
         facts.iter().zip(fates).map(|(fact, fate)| *fate == Fate::Goes && is_input(fact.file)).collect();
     let becomes = fates.iter().position(|fate| *fate == Fate::BecomesSnapshot);
-    if becomes.is_some_and(|row| !is_input(facts[row].file)) {
+    if becomes.is_some_and(|row| !snapshots || !is_input(facts[row].file)) {
         // There will be no snapshot, so that only what lies under an older one may go.
         let first = facts.iter().rposition(|fact| match &fact.what {
             What::Entries(changes) => changes.first().is_some_and(|change| change.op == EntryOp::Reset),
@@ -245,7 +268,7 @@ mod tests {
     use super::*;
 
     fn fact(lsn: u64, file: u32, what: What) -> Fact {
-        Fact { lsn: Lsn(lsn), seq: 0, file, what }
+        Fact { node: NodeId::ROOT, lsn: Lsn(lsn), seq: 0, file, row: 0, what }
     }
 
     #[test]
@@ -261,13 +284,13 @@ mod tests {
         let fates = fates(&facts);
         use Fate::*;
         assert_eq!(fates, [Goes, Goes, Stays, Stays, Hides, Stays]);
-        assert_eq!(dropped(&facts, &fates, |_| true), [true, true, false, false, false, false]);
-        assert_eq!(dropped(&facts, &fates, |file| file == 1), [false; 6]);
+        assert_eq!(dropped(&facts, &fates, |_| true, true), [true, true, false, false, false, false]);
+        assert_eq!(dropped(&facts, &fates, |file| file == 1, true), [false; 6]);
         let facts =
             [facts[0].clone(), facts[1].clone(), fact(5, 1, What::Cut(0, u64::MAX)), facts[5].clone()];
         let fates = super::fates(&facts);
-        assert_eq!(dropped(&facts, &fates, |_| true), [true, true, true, false]);
-        assert_eq!(dropped(&facts, &fates, |file| file == 1), [false; 4], "the hole hides what stays");
+        assert_eq!(dropped(&facts, &fates, |_| true, true), [true, true, true, false]);
+        assert_eq!(dropped(&facts, &fates, |file| file == 1, true), [false; 4], "the hole hides what stays");
     }
 
     #[test]
@@ -278,8 +301,8 @@ mod tests {
             fact(3, 2, What::Node { ended: true }),
         ];
         let fates = fates(&facts);
-        assert_eq!(dropped(&facts, &fates, |_| true), [true; 3]);
-        assert_eq!(dropped(&facts, &fates, |file| file != 1), [true, false, false]);
+        assert_eq!(dropped(&facts, &fates, |_| true, true), [true; 3]);
+        assert_eq!(dropped(&facts, &fates, |file| file != 1, true), [true, false, false]);
     }
 
     #[test]

@@ -48,6 +48,12 @@ const REST: Duration = Duration::from_secs(30);
 /// The floor rises in the background once so many versions more could go.
 const PRUNE_VERSIONS: u64 = 64;
 
+/// Or once so many bytes would be free, which are at least half of those that are written anew.
+const PRUNE_BYTES: u64 = 16 << 20;
+
+/// So many times `pond maintain` prunes and merges in turn at most: commits and time go on.
+const ROUNDS: usize = 8;
+
 /// How much `pond maintain` does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaintainOptions {
@@ -124,6 +130,8 @@ pub(crate) struct Maintenance {
 #[derive(Default)]
 pub(crate) struct Turn {
     cleaned: Option<Instant>,
+    /// Until then nobody looks again for what pruning would free.
+    looks_again: Option<Instant>,
 }
 
 impl Maintenance {
@@ -144,7 +152,8 @@ impl Maintenance {
                 at_work.0.set_at_work(false);
                 if !self.is_stopping() {
                     tracing::warn!(%error, "merging failed; it is tried again");
-                    self.rest(REST);
+                    // Not with the other thread's lock, which it holds for as long as it prunes.
+                    self.merges.rest(REST, &|| self.is_stopping());
                 }
                 continue;
             }
@@ -152,10 +161,14 @@ impl Maintenance {
         }
     }
 
-    /// The thread that prunes and cleans.
-    pub(crate) fn run_cleaning(&self) {
+    /// The thread that prunes and cleans; on a replica that is followed it only cleans.
+    pub(crate) fn run_cleaning(&self, is_followed: bool) {
+        let may_work = || match is_followed {
+            true => !self.is_stopping() && self.control.role() == Role::Replica,
+            false => self.may_work(),
+        };
         while !self.is_stopping() {
-            let turn = self.turn.try_lock().filter(|_| self.may_work());
+            let turn = self.turn.try_lock().filter(|_| may_work());
             let done = turn.map_or(Ok(()), |mut turn| self.clean_due(&mut turn));
             match done {
                 Err(error) if !self.is_stopping() => {
@@ -206,17 +219,23 @@ impl Maintenance {
     }
 
     fn clean_due(&self, turn: &mut Turn) -> Result<(), StewardError> {
-        let period = CLEAN_PERIOD.min(self.keep_replaced().max(READS));
+        let period = match self.committer.is_full() {
+            true => READS,
+            false => CLEAN_PERIOD.min(self.keep_replaced().max(READS)),
+        };
         if turn.cleaned.is_some_and(|cleaned| cleaned.elapsed() < period) {
             return Ok(());
         }
         turn.cleaned = Some(Instant::now());
-        if let Some(wanted) = self.wanted_floor(None)? {
-            let newest = self.oplog.position().version.0;
-            let kept = newest - wanted.version.0;
-            let gain = wanted.version.0 - self.oplog.floor().map_or(0, |floor| floor.version.0);
-            // What is dropped must be worth what is written anew.
-            if gain >= PRUNE_VERSIONS && gain >= kept / 4 {
+        if self.control.role() == Role::Source
+            && turn.looks_again.is_none_or(|again| again <= Instant::now())
+            && let Some(wanted) = self.wanted_floor(None)?
+        {
+            let started = Instant::now();
+            let is_worth_it = self.is_worth_it(wanted)?;
+            // Looking reads much of a large pond, and may take a twentieth of the time.
+            turn.looks_again = Some(Instant::now() + 20 * started.elapsed());
+            if is_worth_it {
                 let started = Instant::now();
                 let pruned = self.prune(wanted, &|bytes| self.pace(bytes))?;
                 tracing::debug!(?pruned, took = ?started.elapsed(), "pruned");
@@ -228,57 +247,168 @@ impl Maintenance {
         Ok(())
     }
 
+    /// Whether raising the floor that far in the background is worth what is written anew.
+    fn is_worth_it(&self, wanted: Floor) -> Result<bool, StewardError> {
+        let kept = self.oplog.position().version.0 - wanted.version.0;
+        let gain = wanted.version.0 - self.oplog.floor().map_or(0, |floor| floor.version.0);
+        if gain >= PRUNE_VERSIONS && gain >= kept / 4 {
+            return Ok(true);
+        }
+        let would = self.oplog.would_prune(wanted, &MergeLimits::default(), &|bytes| self.pace(bytes))?;
+        let written = would.bytes.saturating_sub(would.freed);
+        let enough = if self.committer.is_full() { 1 } else { PRUNE_BYTES };
+        Ok(would.freed >= enough && would.freed >= written / 2)
+    }
+
     /// Does all there is to do.
     pub(crate) fn run(
         &self,
         options: &MaintainOptions,
         tell: &dyn Fn(MaintainEvent),
     ) -> Result<MaintainReport, StewardError> {
-        let at = |step| tell(MaintainEvent::Step(step));
         let _turn = self.turn.lock();
         let mut report = MaintainReport { dry_run: options.dry_run, ..MaintainReport::default() };
         let is_source = self.control.role() == Role::Source;
-        let pace = |bytes| {
-            tell(MaintainEvent::Bytes(bytes));
-            !self.is_stopping()
-        };
-        if is_source {
-            at(MaintainStep::Merge);
-            let limits = MergeLimits { fan_in: 2, threads: cores(), ..MergeLimits::default() };
-            if options.dry_run {
-                (report.merged_files, report.merged_bytes) = self.oplog.would_merge(&limits);
-            } else {
-                self.committer.commit_now()?;
-                let _merging = self.merging.lock();
-                // Each merge makes fewer of them; commits that go on would find it work for ever.
-                for _ in 0..self.oplog.live_size().0 {
-                    let Some(rewrite) = self.oplog.prepare_merge(&limits, &pace)? else { break };
-                    let (files, bytes) = rewrite.replaces();
-                    self.put(rewrite)?;
-                    report.merged_files += u64::from(files);
-                    report.merged_bytes += bytes;
-                }
-            }
-            at(MaintainStep::Prune);
-            // Where a process ended after it had raised the floor, the rest is done now.
-            let setting = options.retention.as_deref().filter(|_| options.dry_run);
-            if let Some(wanted) = self.wanted_floor(setting)?.or(self.oplog.floor()) {
-                report.pruned = match options.dry_run {
-                    true => self.oplog.would_prune(wanted, &MergeLimits::default(), &pace)?,
-                    false => self.prune(wanted, &pace)?,
-                };
-            }
-            at(MaintainStep::Checkpoint);
-            if !options.dry_run {
-                report.checkpoint = Some(self.oplog.checkpoint()?);
-            }
-        }
-        at(MaintainStep::Clean);
         let reads = if options.alone { Duration::ZERO } else { READS };
-        report.cleaned = self.clean(reads, options.dry_run)?;
+        if is_source && options.dry_run {
+            self.would_shrink(options, tell, &mut report)?;
+        }
+        let mut may_try_again = true;
+        loop {
+            let shrunk = match is_source && !options.dry_run {
+                true => self.shrink(reads, tell, &mut report),
+                false => Ok(()),
+            };
+            tell(MaintainEvent::Step(MaintainStep::Clean));
+            let is_full = shrunk.as_ref().is_err_and(is_full);
+            if is_full {
+                self.wait_for_reads(reads);
+            }
+            let cleaned = self.clean(reads, options.dry_run)?;
+            add_cleaned(&mut report.cleaned, cleaned);
+            if !(is_full && may_try_again && cleaned.files > 0) {
+                shrunk?;
+                break;
+            }
+            may_try_again = false;
+        }
+        self.committer.restore_reserve();
         report.floor = self.oplog.floor().map(|floor| floor.version);
         (report.live_files, report.live_bytes) = self.oplog.live_size();
         Ok(report)
+    }
+
+    fn would_shrink(
+        &self,
+        options: &MaintainOptions,
+        tell: &dyn Fn(MaintainEvent),
+        report: &mut MaintainReport,
+    ) -> Result<(), StewardError> {
+        tell(MaintainEvent::Step(MaintainStep::Prune));
+        if let Some(wanted) = self.wanted_floor(options.retention.as_deref())?.or(self.oplog.floor()) {
+            let pace = |bytes| self.goes_on(tell, bytes);
+            report.pruned = self.oplog.would_prune(wanted, &MergeLimits::default(), &pace)?;
+        }
+        tell(MaintainEvent::Step(MaintainStep::Merge));
+        (report.merged_files, report.merged_bytes) = self.oplog.would_merge(&thorough());
+        Ok(())
+    }
+
+    /// Prunes and merges until there is nothing more to do of either, and writes a checkpoint. Pruning comes first: it makes room, and
+    /// what it drops need not be merged. Where a process ended after it had raised the floor, the rest is done now.
+    fn shrink(
+        &self,
+        reads: Duration,
+        tell: &dyn Fn(MaintainEvent),
+        report: &mut MaintainReport,
+    ) -> Result<(), StewardError> {
+        self.committer.commit_now()?;
+        for round in 0..ROUNDS {
+            tell(MaintainEvent::Step(MaintainStep::Prune));
+            let floor = self.wanted_floor(None)?.or(self.oplog.floor());
+            let pruned = floor.map_or(Ok(0), |floor| self.prune_all(floor, reads, tell, report))?;
+            if round > 0 && pruned == 0 {
+                break;
+            }
+            tell(MaintainEvent::Step(MaintainStep::Merge));
+            let merged = self.merge_all(tell, report)?;
+            // What was joined may be worth pruning where its parts were not.
+            if merged == 0 || floor.is_none() {
+                break;
+            }
+        }
+        tell(MaintainEvent::Step(MaintainStep::Checkpoint));
+        report.checkpoint = self.oplog.checkpoint_unless_there()?.or(report.checkpoint);
+        Ok(())
+    }
+
+    /// Prunes all that is worth it, as far as there is room, and makes room as it goes; the files that were written anew.
+    fn prune_all(
+        &self,
+        wanted: Floor,
+        reads: Duration,
+        tell: &dyn Fn(MaintainEvent),
+        report: &mut MaintainReport,
+    ) -> Result<u64, StewardError> {
+        let mut files = 0;
+        loop {
+            let pruned = self.prune(wanted, &|bytes| self.goes_on(tell, bytes))?;
+            let all = &mut report.pruned;
+            all.files += pruned.files;
+            all.bytes += pruned.bytes;
+            all.freed += pruned.freed;
+            all.rows += pruned.rows;
+            all.no_room = pruned.no_room;
+            files += pruned.files;
+            if pruned.no_room == 0 || self.is_stopping() {
+                return Ok(files);
+            }
+            if pruned.files > 0 {
+                self.wait_for_reads(reads);
+            }
+            let cleaned = self.clean(reads, false)?;
+            add_cleaned(&mut report.cleaned, cleaned);
+            if cleaned.files == 0 {
+                return Ok(files);
+            }
+        }
+    }
+
+    /// Merges all there is; the number of files that were joined.
+    fn merge_all(
+        &self,
+        tell: &dyn Fn(MaintainEvent),
+        report: &mut MaintainReport,
+    ) -> Result<u64, StewardError> {
+        let _merging = self.merging.lock();
+        let limits = thorough();
+        let mut merged = 0;
+        // Each merge makes fewer of them; commits that go on would find it work for ever.
+        for _ in 0..self.oplog.live_size().0 {
+            let Some(rewrite) = self.oplog.prepare_merge(&limits, &|bytes| self.goes_on(tell, bytes))? else {
+                break;
+            };
+            let (files, bytes) = rewrite.replaces();
+            self.put(rewrite)?;
+            merged += u64::from(files);
+            report.merged_bytes += bytes;
+        }
+        report.merged_files += merged;
+        Ok(merged)
+    }
+
+    /// Tells of progress; false when it is to end.
+    fn goes_on(&self, tell: &dyn Fn(MaintainEvent), bytes: u64) -> bool {
+        tell(MaintainEvent::Bytes(bytes));
+        !self.is_stopping()
+    }
+
+    /// Waits until reads are over of what was just replaced, if only they keep it.
+    fn wait_for_reads(&self, reads: Duration) {
+        let until = Instant::now() + reads;
+        while self.keep_replaced() <= reads && Instant::now() < until && !self.is_stopping() {
+            std::thread::sleep(NAP);
+        }
     }
 
     /// Ends what is under way, and lets nothing begin any more.
@@ -317,10 +447,18 @@ impl Maintenance {
         if floor.is_none_or(|floor| floor.version < wanted.version) {
             self.committer.put_floor(&self.oplog, wanted)?;
         }
-        let Some((rewrite, report)) = self.oplog.prepare_prune(wanted, &MergeLimits::default(), pace)? else {
-            return Ok(PruneReport::default());
+        let prepare = || {
+            let room = self.committer.room_for_maintenance();
+            self.oplog.prepare_prune(wanted, &MergeLimits::default(), room, pace)
         };
-        self.put(rewrite)?;
+        let mut prepared = prepare();
+        if prepared.as_ref().is_err_and(OpLogError::is_full) && self.committer.give_up_reserve() {
+            prepared = prepare();
+        }
+        let Some((rewrite, report)) = prepared? else { return Ok(PruneReport::default()) };
+        if report.files > 0 {
+            self.put(rewrite)?;
+        }
         Ok(report)
     }
 
@@ -343,8 +481,11 @@ impl Maintenance {
         settings::duration(&self.control, KEEP_REPLACED_KEY)
     }
 
-    /// The version up to which every remote has everything; `None` without remotes.
+    /// The version up to which every remote has everything; `None` without remotes, and on a replica, which sends nothing.
     fn watermark(&self) -> Result<Option<Version>, StewardError> {
+        if self.control.role() == Role::Replica {
+            return Ok(None);
+        }
         let remotes = self.post_commit.status()?.into_iter().filter(|node| node.factory == REMOTE);
         // One that has nothing yet may need anything.
         Ok(remotes.map(|node| node.watermark.unwrap_or(Version(0))).min())
@@ -359,10 +500,12 @@ impl Maintenance {
             value: text.clone(),
             why,
         })?;
-        let newest = self.oplog.position();
         let version = match retention {
             Retention::Everything => return Ok(None),
-            Retention::Versions(count) => Version((newest.version.0 + 1).saturating_sub(count)),
+            Retention::Versions(count) => match self.oplog.oldest_of(count)? {
+                Some(version) => version,
+                None => return Ok(None),
+            },
             Retention::Age(age) => {
                 let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
                 match self.oplog.version_at(chrono::Utc::now().timestamp_micros().saturating_sub(age))? {
@@ -390,6 +533,26 @@ impl Drop for Since<'_> {
     }
 }
 
+/// Joins whatever can be joined.
+fn thorough() -> MergeLimits {
+    MergeLimits { fan_in: 2, threads: cores(), ..MergeLimits::default() }
+}
+
+fn is_full(error: &StewardError) -> bool {
+    matches!(error.errno(), libc::ENOSPC | libc::EDQUOT)
+}
+
+/// What waits is what the last one left.
+fn add_cleaned(all: &mut CleanReport, cleaned: CleanReport) {
+    *all = CleanReport {
+        files: all.files + cleaned.files,
+        bytes: all.bytes + cleaned.bytes,
+        entries: all.entries + cleaned.entries,
+        checkpoints: all.checkpoints + cleaned.checkpoints,
+        ..cleaned
+    };
+}
+
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
@@ -413,6 +576,7 @@ impl Committer {
         commit: impl FnOnce() -> Result<(pond_oplog::Position, (u32, u64)), OpLogError>,
     ) -> Result<(), OpLogError> {
         let _turn = self.turn.lock();
+        self.make_room_for_entry();
         let txn_seq = self.log.position().txn_seq.next();
         self.observer.started(txn_seq);
         match commit() {

@@ -1,7 +1,7 @@
 //! What the committer and the thread that merges know of each other: when there may be something to merge, and when commits wait
 //! because merging is behind.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use pond_oplog::TxnSeq;
@@ -38,6 +38,13 @@ impl Merges {
             self.changed.wait_for(&mut state, most);
         }
         state.rung = false;
+    }
+
+    /// Waits until the time is over, whoever rings, or `ended` says so after a ring.
+    pub(crate) fn rest(&self, pause: Duration, ended: &dyn Fn() -> bool) {
+        let until = Instant::now() + pause;
+        let mut state = self.state.lock();
+        while !ended() && !self.changed.wait_until(&mut state, until).timed_out() {}
     }
 
     /// Whether somebody merges from now on.

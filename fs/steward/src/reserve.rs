@@ -95,6 +95,11 @@ impl Reserve {
         }
     }
 
+    /// Bytes that should be held back, whether they are or not.
+    pub(crate) fn size(&self) -> u64 {
+        self.wanted
+    }
+
     /// Bytes that writers must leave alone although the host filesystem counts them as free.
     pub(crate) fn withheld(&self) -> u64 {
         if *self.held.lock() { 0 } else { self.wanted }

@@ -69,7 +69,7 @@ pub const SETTINGS: [Setting; 9] = [
     Setting {
         name: RETENTION_KEY,
         default: "",
-        doc: "how much history is kept, as `30d` or `1000 versions`; unset: all of it",
+        doc: "how much history is kept, as `30d` or `1000 versions` (maintenance's own do not count); unset: all of it",
         kind: Kind::Retention,
     },
     Setting {

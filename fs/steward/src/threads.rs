@@ -31,7 +31,7 @@ fn at(priority: Priority, body: impl FnOnce() + Send + 'static) -> Box<dyn FnOnc
     })
 }
 
-/// Those that run. A replica has no use for the first three and for maintenance, and a source not for the last.
+/// Those that run. A replica has no use for the first three and for merging, and a source not for the last.
 #[derive(Default)]
 pub(crate) struct Threads {
     committer: Option<JoinHandle<()>>,
@@ -92,7 +92,12 @@ impl Steward {
                 Some(spawn("pond-merge", at(Priority::Aside, move || maintenance.run_merges()))?);
             let maintenance = self.maintenance.clone();
             threads.cleaning =
-                Some(spawn("pond-clean", at(Priority::Aside, move || maintenance.run_cleaning()))?);
+                Some(spawn("pond-clean", at(Priority::Aside, move || maintenance.run_cleaning(false)))?);
+        }
+        if self.follower.is_some() && follow && self.maintained {
+            let maintenance = self.maintenance.clone();
+            threads.cleaning =
+                Some(spawn("pond-clean", at(Priority::Aside, move || maintenance.run_cleaning(true)))?);
         }
         let post_commit = self.post_commit.clone();
         threads.post_commit = Some(spawn("pond-factories", Box::new(move || post_commit.run()))?);

@@ -72,6 +72,59 @@ fn a_pond_that_fills_its_disk_says_so_and_goes_on_once_there_is_room() {
     pond.umount();
 }
 
+/// A pond that keeps one version, on a disk that was filled with one file, which was removed then.
+fn filled_and_emptied(disk: &Disk) -> TestPond {
+    let pond = pond_on(disk);
+    pond.mount();
+    fs::write(pond.path("kept"), "this stays").unwrap();
+    pond.sync();
+    let mut random = Random::new(22);
+    let mut file = File::create(pond.path("large")).unwrap();
+    let error = (0..200).find_map(|_| file.write_all(&random.bytes(1 << 20)).err());
+    let error = error.or_else(|| file.sync_all().err()).expect("the disk is full");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+    drop(file);
+    fs::remove_file(pond.path("large")).unwrap();
+    // Nothing but log entries fits on what is left.
+    let _ = pond.try_pond(["sync"]);
+    assert!(disk.free() < 4 << 20, "{} bytes are free", disk.free());
+    pond.pond(["control", "set", "keep_replaced", "0s"]);
+    pond.pond(["control", "set", "retention", "1 versions"]);
+    pond
+}
+
+fn assert_there_is_room(disk: &Disk, pond: &TestPond) {
+    assert!(disk.free() > 80 << 20, "{} bytes are free", disk.free());
+    let content = Random::new(23).bytes(20 << 20);
+    fs::write(pond.path("after"), &content).unwrap();
+    pond.sync();
+    assert!(fs::read(pond.path("after")).unwrap() == content);
+    assert_eq!(fs::read_to_string(pond.path("kept")).unwrap(), "this stays");
+    pond.umount();
+    pond.pond(["fsck"]);
+}
+
+#[test]
+fn maintaining_empties_a_pond_that_filled_its_disk() {
+    let disk = Disk::new(136);
+    let pond = filled_and_emptied(&disk);
+    pond.umount();
+    let report = pond.json(["maintain"]).remove(0);
+    assert!(report["cleaned"]["bytes"].as_u64().unwrap() > 80 << 20, "{report}");
+    pond.mount();
+    assert_there_is_room(&disk, &pond);
+}
+
+#[test]
+fn a_mounted_pond_that_filled_its_disk_empties_itself() {
+    let disk = Disk::new(136);
+    let pond = filled_and_emptied(&disk);
+    wait_until("old versions are let go of in the background", Duration::from_secs(90), || {
+        (disk.free() > 80 << 20).then_some(())
+    });
+    assert_there_is_room(&disk, &pond);
+}
+
 #[test]
 fn a_disk_that_fills_up_during_a_commit_harms_nothing() {
     let disk = Disk::new(96);

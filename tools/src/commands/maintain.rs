@@ -64,6 +64,10 @@ fn facts(report: &MaintainReport) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
+    if pruned.no_room > 0 {
+        let files = count(pruned.no_room, "data file");
+        facts.push(("no room", format!("to write {files} anew: free some of the disk, and maintain again")));
+    }
     if let Some(version) = report.checkpoint {
         facts.push(("checkpoint", format!("of version {version}")));
     }

@@ -187,6 +187,26 @@ fn a_corrupt_checkpoint_is_passed_over_while_the_entries_are_there() {
 }
 
 #[test]
+fn a_checkpoint_that_cannot_be_read_for_now_stays_in_its_place() {
+    let pond = pond();
+    let opened = pond.open();
+    commit(&opened.oplog, &file("a", 100, 2));
+    opened.oplog.checkpoint().unwrap();
+    opened.oplog.commit(&[], Lsn(9), &Origin::command("pond sync")).unwrap();
+    let checkpoint = pond.path.join("data/_delta_log/00000000000000000001.checkpoint.parquet");
+    let away = pond.path.join("away");
+    fs::rename(&checkpoint, &away).unwrap();
+    // A link to itself is there and cannot be opened, as where there are no descriptors left.
+    std::os::unix::fs::symlink(&checkpoint, &checkpoint).unwrap();
+    assert!(pond.open().notes[0].contains("00000000000000000001.checkpoint.parquet"));
+    // Whether that succeeds is not the point.
+    let _ = opened.oplog.checkpoint();
+    assert!(checkpoint.is_symlink(), "it was set aside");
+    fs::rename(&away, &checkpoint).unwrap();
+    assert_eq!(pond.open().notes, [""; 0]);
+}
+
+#[test]
 fn history_and_changes_tell_what_happened() {
     let pond = pond();
     let opened = pond.open();

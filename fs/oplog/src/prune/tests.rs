@@ -105,7 +105,7 @@ impl Pond {
         self.oplog.commit_floor(floor).unwrap();
         self.made();
         let would = self.oplog.would_prune(floor, limits, &|_| true).unwrap();
-        let pruned = self.oplog.prepare_prune(floor, limits, &|_| true).unwrap();
+        let pruned = self.oplog.prepare_prune(floor, limits, u64::MAX, &|_| true).unwrap();
         let Some((rewrite, report)) = pruned else {
             assert_eq!(would, PruneReport::default());
             return None;
