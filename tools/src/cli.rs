@@ -1,6 +1,6 @@
 //! The command line: every command, option and help text, and nothing that does anything.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -492,6 +492,14 @@ pub struct ListArgs {
     /// A path or pattern, with @V as version V had it
     #[arg(value_name = "GLOB[@V]", default_value = "/", value_parser = OsStringValueParser::new().try_map(GlobPath::parse))]
     pub glob: GlobPath,
+
+    /// Everything below the directory, too
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+
+    /// Accepted for those who are used to ls: modes, owners, sizes and times are shown in any case
+    #[arg(short, long)]
+    pub long: bool,
 }
 
 /// `pond cat`
@@ -608,17 +616,50 @@ pub enum ControlAction {
     /// Print the value of a setting
     Get {
         /// Its name
+        #[arg(value_parser = SettingName)]
         key: String,
     },
     /// Change a setting; it is committed at once
     Set {
         /// Its name
+        #[arg(value_parser = SettingName)]
         key: String,
         /// Its value
         value: String,
     },
-    /// List all settings
+    /// Take a setting back: its default holds again; it is committed at once
+    Unset {
+        /// Its name
+        #[arg(value_parser = SettingName)]
+        key: String,
+    },
+    /// List all settings: what holds, and whether it was set here or is the default
     List,
+}
+
+/// The name of a setting: any text, of which the command itself says what it is; shells complete those that there are.
+#[derive(Clone)]
+struct SettingName;
+
+impl TypedValueParser for SettingName {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        clap::builder::StringValueParser::new().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = clap::builder::PossibleValue> + '_>> {
+        let names = pond_steward::settings::SETTINGS.iter().map(|setting| setting.name);
+        let names =
+            names.filter(|name| !name.ends_with(':')).chain(["factory_mode:remote", "factory_mode:exec-log"]);
+        // Help lists them by themselves, with what they are for.
+        Some(Box::new(names.map(clap::builder::PossibleValue::new)))
+    }
 }
 
 /// `pond completions`

@@ -68,6 +68,10 @@ pub struct Copier<'a> {
     to: Side<'a>,
     progress: &'a Progress,
     notices: Notices,
+    /// The pond's own directory, which nothing is copied from.
+    pond: Option<Identity>,
+    /// The directory that a copied one becomes, once it is there: it may lie within what is copied, by a mount.
+    becoming: Option<Identity>,
     /// Where nodes with several names were first copied to.
     linked: HashMap<Identity, TreePath>,
     copied: Copied,
@@ -96,11 +100,20 @@ impl From<Failure> for Stop {
 }
 
 impl<'a> Copier<'a> {
-    /// To this side.
-    pub fn new(to: Side<'a>, progress: &'a Progress, notices: Notices) -> Self {
-        let buffer = vec![0; CHUNK];
-        let (linked, copied) = (HashMap::new(), Copied::default());
-        Copier { from: to, to, progress, notices, linked, copied, temporaries: 0, buffer }
+    /// To this side, and nothing from the pond's own directory.
+    pub fn new(to: Side<'a>, pond: Option<Identity>, progress: &'a Progress, notices: Notices) -> Self {
+        Copier {
+            from: to,
+            to,
+            progress,
+            notices,
+            pond,
+            becoming: None,
+            linked: HashMap::new(),
+            copied: Copied::default(),
+            temporaries: 0,
+            buffer: vec![0; CHUNK],
+        }
     }
 
     /// What was copied so far.
@@ -112,6 +125,7 @@ impl<'a> Copier<'a> {
     /// copied is reported and counted and the others go on; it fails only if nothing more can work.
     pub fn copy(&mut self, side: Side<'a>, from: &TreePath, to: &TreePath) -> Result {
         self.from = side;
+        self.becoming = None;
         self.copy_and_report(from, to)
     }
 
@@ -138,6 +152,13 @@ impl<'a> Copier<'a> {
 
     fn copy_node(&mut self, from: &TreePath, to: &TreePath) -> Result<(), Stop> {
         let stat = self.from.tree.stat(from)?;
+        let is = |what: Option<Identity>| stat.is_directory() && what == Some(stat.identity);
+        if is(self.pond) {
+            return Err(io::Error::other("it is the pond's own directory").into());
+        }
+        if is(self.becoming) {
+            return Err(io::Error::other("it is what is being copied to").into());
+        }
         let existing = self.to.tree.existing(to)?;
         match existing {
             Some(existing) if existing.identity == stat.identity => {
@@ -163,6 +184,9 @@ impl<'a> Copier<'a> {
     ) -> Result<(), Stop> {
         if !exists {
             self.to.tree.make_directory(to, 0o700)?;
+        }
+        if self.becoming.is_none() {
+            self.becoming = Some(self.to.tree.stat(to)?.identity);
         }
         for (name, _) in self.from.tree.entries(from)? {
             self.copy_and_report(&from.join(&name), &to.join(&name))?;
@@ -340,7 +364,7 @@ mod tests {
         let side = Side { tree: &tree, prefix: "host:", suffix: "" };
         let notices = Notices::new(LogFormat::Text, false);
         let progress = Progress::new("copy", 0, notices);
-        let mut copier = Copier::new(side, &progress, notices);
+        let mut copier = Copier::new(side, None, &progress, notices);
         let path = |path: &Path| tree.resolve(&GivenPath::on_host(path).unwrap(), false).unwrap();
         copier.copy(side, &path(from), &path(to)).unwrap();
         copier.copied()

@@ -11,6 +11,7 @@ mod interrupt;
 mod mount_helper;
 mod output;
 mod path;
+mod pattern;
 mod progress;
 mod redact;
 mod registry;

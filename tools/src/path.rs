@@ -112,11 +112,6 @@ impl TreePath {
         TreePath { components }
     }
 
-    /// The names from the root down.
-    pub fn components(&self) -> &[Vec<u8>] {
-        &self.components
-    }
-
     /// The entry of this name in the directory that this path names.
     pub fn join(&self, name: &[u8]) -> TreePath {
         let mut components = self.components.clone();

@@ -36,6 +36,14 @@ pub struct Identity {
     pub inode: u64,
 }
 
+impl Identity {
+    /// Of what the kernel has.
+    pub fn of_host(metadata: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Identity { realm: 0, device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
 /// What `lstat` shows of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stat {

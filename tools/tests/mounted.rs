@@ -73,6 +73,33 @@ fn commands_see_and_change_what_the_mount_shows() {
 }
 
 #[test]
+fn a_copy_that_would_meet_itself_or_the_pond_ends() {
+    let mounted = Mounted::new();
+    let bed = &mounted.bed;
+    // The mountpoint and the pond lie below what is copied.
+    let home = bed.path("");
+    bed.write("letter", "dear");
+    let text = bed.fails(1, ["copy", &format!("host:{}", home.display()), "/home"]);
+    assert!(text.contains("what is being copied to") && text.contains("the pond's own directory"), "{text}");
+    assert_eq!(fs::read_to_string(mounted.at("home/letter")).unwrap(), "dear");
+    assert!(!mounted.at("home/pond").exists());
+    assert!(!mounted.at("home/mnt/home/letter").exists());
+    // However it is named.
+    symlink(bed.pond(), bed.path("alias")).unwrap();
+    for source in [bed.pond(), bed.pond().join("data"), bed.path("alias/data")] {
+        let text = bed.fails(1, ["copy", &format!("host:{}", source.display()), "/again"]);
+        assert!(text.contains("the pond's own directory"), "{text}");
+        assert!(!mounted.at("again").exists());
+    }
+    let text = bed.fails(1, ["copy", "/home", &format!("host:{}", bed.pond().join("copy").display())]);
+    assert!(text.contains("the pond's own directory"), "{text}");
+    assert!(!bed.pond().join("copy").exists());
+    let within = mounted.at("home/deeper");
+    assert!(bed.fails(1, ["copy", "/home", &format!("host:{}", within.display())]).contains("within it"));
+    assert!(!within.exists());
+}
+
+#[test]
 fn sync_makes_a_version_that_can_be_read() {
     let mounted = Mounted::new();
     let bed = &mounted.bed;
@@ -105,6 +132,7 @@ fn factories_and_settings_work_over_the_socket() {
     assert!(fs::read_to_string(&log).unwrap().lines().count() >= 2);
     bed.ok(["run", node]);
     assert!(bed.ok(["factories"]).contains(node));
+    assert!(bed.fails(1, ["control", "set", "factory_mode:nix", "push"]).contains("exec-log"));
     bed.ok(["control", "set", "factory_mode:exec-log", "quiet"]);
     assert_eq!(bed.ok(["control", "get", "factory_mode:exec-log"]), "quiet\n");
     let text = bed.fails(1, ["mknod", "no-such", "/x", "--config-path", file]);

@@ -282,7 +282,7 @@ fn settings_are_read_and_changed() {
     bed.ok(["control", "set", "factory_mode:exec-log", "quiet"]);
     assert_eq!(bed.ok(["control", "get", "factory_mode:exec-log"]), "quiet\n");
     assert!(bed.json(["control"]).iter().any(|setting| setting["value"] == "quiet"));
-    assert!(bed.fails(1, ["control", "get", "no_such"]).contains("control list"));
+    assert!(bed.fails(1, ["control", "get", "no_such"]).contains("pond control"));
     assert!(bed.fails(1, ["control", "set", "no such", "x"]).contains("no such"));
     assert!(bed.fails(1, ["control", "set", "factory_mode:remote", "x"]).contains("push"));
     bed.fails(2, ["control", "set", "no_such"]);
@@ -442,6 +442,51 @@ fn an_interrupted_copy_leaves_whole_files_only() {
         assert!(!entry["path"].as_str().unwrap().contains(".pond-copy-"), "{entry}");
         assert!(entry["kind"] == "directory" || entry["size"] == 1 << 20, "{entry}");
     }
+}
+
+#[test]
+fn settings_are_shown_with_their_defaults_and_can_be_taken_back() {
+    let bed = Bed::new();
+    let of = |key: &str| {
+        let all = bed.json(["control"]);
+        let found = all.iter().find(|setting| setting["key"] == key).unwrap_or_else(|| panic!("{all:?}"));
+        (found["value"].as_str().unwrap().to_owned(), found["set"].as_bool().unwrap())
+    };
+    assert_eq!(of("keep_replaced"), ("24h".to_owned(), false));
+    assert_eq!(bed.ok(["control", "get", "keep_replaced"]), "24h\n");
+    bed.ok(["control", "set", "keep_replaced", "1h"]);
+    assert_eq!(of("keep_replaced"), ("1h".to_owned(), true));
+    bed.ok(["control", "unset", "keep_replaced"]);
+    assert_eq!(of("keep_replaced"), ("24h".to_owned(), false));
+    assert_eq!(of("factory_mode:remote"), ("push".to_owned(), true));
+    assert!(bed.fails(1, ["control", "unset", "factory_mode:remote"]).contains("replica"));
+    assert!(bed.fails(1, ["control", "get", "no_such"]).contains("no setting of this name"));
+    assert!(bed.fails(1, ["control", "set", "dirty_budget", "4096TiB"]).contains("memory"));
+    assert!(bed.ok(["completions", "bash"]).contains("keep_replaced"));
+}
+
+#[test]
+fn a_pattern_of_many_double_stars_goes_through_a_deep_tree_once() {
+    let bed = Bed::new();
+    let deep = "d/".repeat(120);
+    bed.ok(["mkdir", "-p", &format!("{deep}bottom")]);
+    bed.ok(["mkdir", "-p", "d/side/bottom"]);
+    let pattern = format!("{}bottom", "d/**/".repeat(12));
+    let found = bed.json(["list", &pattern]);
+    assert_eq!(found.len(), 1, "the other one lies too high");
+    assert_eq!(found[0]["path"], format!("/{deep}bottom"));
+    assert_eq!(bed.json(["list", "d/**/bottom"]).len(), 2);
+    assert_eq!(bed.json(["list", "-lR", "d/side"]).len(), 1);
+    assert_eq!(bed.json(["list", "-R"]).len(), 123);
+}
+
+#[test]
+fn what_changes_names_tells_programs_what_it_did() {
+    let bed = Bed::new();
+    assert_eq!(bed.json(["mkdir", "-p", "a/b"])[0]["path"], "/a/b");
+    let moved = &bed.json(["mv", "a/b", "c"])[0];
+    assert_eq!((&moved["from"], &moved["to"]), (&"/a/b".into(), &"/c".into()));
+    assert_eq!(bed.json(["rm", "-r", "a", "c"])[0]["removed"], 2);
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub const RETENTION_KEY: &str = "retention";
 pub const KEEP_REPLACED_KEY: &str = "keep_replaced";
 
 /// Beginning of the settings that say in which mode a factory runs.
-const FACTORY_MODE: &str = "factory_mode:";
+pub const FACTORY_MODE: &str = "factory_mode:";
 
 /// What a value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,11 +181,22 @@ pub(crate) fn check(key: &str, value: &str) -> Result<(), &'static str> {
         // As it was before anybody set it.
         _ if value.is_empty() => Ok(()),
         Kind::Size(least) => match parse_size(value)? {
-            bytes if bytes >= least => Ok(()),
-            _ => Err("it is too small to work with"),
+            bytes if bytes < least => Err("it is too small to work with"),
+            bytes if bytes > machine_memory() => Err("this machine does not have so much memory"),
+            _ => Ok(()),
         },
         Kind::Duration => parse_duration(value).map(drop),
         Kind::Retention => parse_retention(value).map(drop),
+    }
+}
+
+/// Memory of this machine, bytes; all there could be where it does not tell.
+fn machine_memory() -> u64 {
+    // SAFETY: sysconf only reads figures of the system.
+    let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    match (u64::try_from(pages), u64::try_from(page)) {
+        (Ok(pages), Ok(page)) => pages.saturating_mul(page),
+        _ => u64::MAX,
     }
 }
 
@@ -255,6 +266,7 @@ mod tests {
         assert!(check("dirty_bugdet", "256MiB").is_err());
         assert!(check("factory_mode:", "push").is_err());
         assert!(check(DIRTY_BUDGET_KEY, "1KiB").is_err());
+        assert!(check(DIRTY_BUDGET_KEY, "4096TiB").is_err());
         assert!(check(CACHE_BUDGET_KEY, "many").is_err());
         assert!(check(RETENTION_KEY, "sometimes").is_err());
         assert!(check("factory_mode:exec-log", "quiet").is_ok());

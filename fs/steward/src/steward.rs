@@ -322,6 +322,9 @@ impl Steward {
         if self.running.lock().is_none() {
             return Err(self.not_writable());
         }
+        if let Some(name) = key.strip_prefix(crate::settings::FACTORY_MODE).filter(|name| !name.is_empty()) {
+            self.registry().get(name)?;
+        }
         let set = self.control.set(key, value);
         // Also where it is set and may not survive power loss.
         if key == ROLE_KEY && self.control.role() == Role::Replica && !self.fs().is_read_only() {

@@ -2,6 +2,7 @@
 
 use pond_mount::Request;
 use pond_oplog::At;
+use pond_steward::settings::{FACTORY_MODE, SETTINGS};
 use pond_steward::{Role, Steward, StewardError};
 use serde_json::json;
 
@@ -28,6 +29,7 @@ Examples:
   pond control get factory_mode:remote
   pond control set factory_mode:exec-log push
   pond control set dirty_budget 512MiB
+  pond control unset retention            as it was before anybody set it
   pond control --mode sync                as pond sync"
 }
 
@@ -38,7 +40,36 @@ pub fn control(args: ControlArgs, context: &mut Context) -> Result {
         (None, None | Some(ControlAction::List)) => list(context),
         (None, Some(ControlAction::Get { key })) => get(&key, context),
         (None, Some(ControlAction::Set { key, value })) => set(key, value, context),
+        (None, Some(ControlAction::Unset { key })) => unset(key, context),
     }
+}
+
+/// A setting as it holds.
+struct Shown {
+    key: String,
+    value: String,
+    /// Whether somebody set it; else it is the default.
+    is_set: bool,
+}
+
+/// The settings that there are, those that nobody set with their defaults.
+fn shown(context: &Context) -> Result<Vec<Shown>> {
+    // What was unset is kept as empty text.
+    let mut set: Vec<_> =
+        settings(None, context)?.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    let mut all = Vec::new();
+    for setting in &SETTINGS {
+        if setting.name.ends_with(':') {
+            continue;
+        }
+        let found = set.iter().position(|(key, _)| key == setting.name).map(|at| set.remove(at).1);
+        let is_set = found.is_some();
+        let value = found.unwrap_or_else(|| setting.default.to_owned());
+        all.push(Shown { key: setting.name.to_owned(), value, is_set });
+    }
+    all.extend(set.into_iter().map(|(key, value)| Shown { key, value, is_set: true }));
+    all.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(all)
 }
 
 fn settings(key: Option<&str>, context: &Context) -> Result<Vec<(String, String)>> {
@@ -54,21 +85,37 @@ fn settings(key: Option<&str>, context: &Context) -> Result<Vec<(String, String)
 }
 
 fn list(context: &mut Context) -> Result {
-    let settings = settings(None, context)?;
-    for (key, value) in &settings {
-        context.out.json(&json!({"key": key, "value": value}))?;
+    let mut rows = Vec::new();
+    for Shown { key, value, is_set } in shown(context)? {
+        context.out.json(&json!({"key": key, "value": value, "set": is_set}))?;
+        rows.push(vec![key, value, if is_set { "set here" } else { "default" }.to_owned()]);
     }
-    let rows = settings.into_iter().map(|(key, value)| vec![key, value]);
-    context.out.table(&[Column::text("SETTING"), Column::text("VALUE")], rows)
+    context.out.table(&[Column::text("SETTING"), Column::text("VALUE"), Column::text("FROM")], rows)
 }
 
 fn get(key: &str, context: &mut Context) -> Result {
-    let (key, value) = settings(Some(key), context)?.into_iter().next().ok_or_else(|| {
-        Failure::new(format!("cannot read the setting {key}"), "it is not set")
-            .next("`pond control list` shows those that are")
-    })?;
-    context.out.json(&json!({"key": key, "value": value}))?;
+    let found = shown(context)?.into_iter().find(|shown| shown.key == key);
+    let Some(Shown { value, is_set, .. }) = found else {
+        let what = format!("cannot read the setting {key}");
+        return Err(match key.starts_with(FACTORY_MODE) {
+            true => Failure::new(what, "it is not set, and has no default"),
+            false => {
+                Failure::new(what, "there is no setting of this name").next("`pond control` lists them all")
+            }
+        });
+    };
+    context.out.json(&json!({"key": key, "value": value, "set": is_set}))?;
     context.out.line(&value)
+}
+
+fn unset(key: String, context: &mut Context) -> Result {
+    if key == ROLE_KEY {
+        return Err(Failure::new(
+            format!("cannot unset {key}"),
+            "it says whether the pond is a source (push) or a replica (pull)",
+        ));
+    }
+    set(key, String::new(), context)
 }
 
 fn set(key: String, value: String, context: &mut Context) -> Result {

@@ -13,7 +13,7 @@ use crate::interrupt;
 use crate::output::{count, size};
 use crate::path::{GivenPath, ReadPath, TreePath, When, WritePath};
 use crate::progress::Progress;
-use crate::target::{Access, Destination, HostTree};
+use crate::target::{Access, Destination, HostTree, Identity};
 
 /// Copies into the pond, out of it, or inside it.
 pub fn copy(args: &CopyArgs, context: &mut Context) -> Result {
@@ -110,11 +110,16 @@ fn copy_all(args: &CopyArgs, trees: &Trees, context: &mut Context) -> Result {
     let (to, given) = trees.destination(&args.destination)?;
     let destination = Destination::find(to.tree, &given, args.sources.len() > 1)
         .during(|| format!("cannot copy to {}", args.destination))?;
+    // The kernel's name for the pond's directory, which a path of the host may be in by whatever name.
+    let pond = std::fs::metadata(context.pond.directory()).ok().map(|pond| Identity::of_host(&pond));
+    refuse_within_pond(to, &destination.of(given.name()), pond)
+        .map_err(|why| Failure::new(format!("cannot copy to {}", args.destination), why))?;
     let mut jobs = Vec::new();
     for source in &args.sources {
         let what = || format!("cannot copy {source}");
         let (side, given) = trees.source(source)?;
         let from = side.tree.resolve(&given, false).during(what)?;
+        refuse_within_pond(side, &from, pond).map_err(|why| Failure::new(what(), why))?;
         let to_path = destination.of(given.name());
         refuse_within_itself(side, &from, to, &to_path).map_err(|why| Failure::new(what(), why))?;
         jobs.push(Job { side, from, to: to_path });
@@ -128,12 +133,28 @@ fn copy_all(args: &CopyArgs, trees: &Trees, context: &mut Context) -> Result {
         }
     }
     let progress = Progress::new("copy", total, context.notices);
-    let mut copier = Copier::new(to, &progress, context.notices);
+    let mut copier = Copier::new(to, pond, &progress, context.notices);
     let result = jobs.iter().try_for_each(|job| copier.copy(job.side, &job.from, &job.to));
     let copied = copier.copied();
     progress.finish();
     result?;
     report(&copied, context)
+}
+
+/// The pond's own directory is for pond alone.
+fn refuse_within_pond(side: Side<'_>, path: &TreePath, pond: Option<Identity>) -> Result<(), String> {
+    let mut above = path.clone();
+    while pond.is_some() {
+        // What is not there yet is in what is above it.
+        if side.tree.stat(&above).is_ok_and(|stat| pond == Some(stat.identity)) {
+            return Err("it is in the pond's own directory, which is for pond alone".to_owned());
+        }
+        if above.name().is_none() {
+            break;
+        }
+        above.pop();
+    }
+    Ok(())
 }
 
 /// A directory copied into itself would never end.

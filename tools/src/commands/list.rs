@@ -1,16 +1,14 @@
 //! `pond list`.
 
-use globset::{GlobBuilder, GlobMatcher};
 use pond_tinyfs::FileType;
 use serde::Serialize;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 
 use super::Context;
 use crate::cli::ListArgs;
 use crate::error::{During, Failure, Result};
 use crate::output::{Column, Output, json_bytes};
 use crate::path::{GivenPath, TreePath, When, escape};
+use crate::pattern::{Pattern, Positions, is_pattern};
 use crate::target::{FileTree, Stat};
 use crate::time;
 use crate::users::Names;
@@ -33,6 +31,10 @@ pub fn list(args: &ListArgs, context: &mut Context) -> Result {
 
     // What exists is meant, even if its name has the looks of a pattern.
     match tree.resolve(&given, false).and_then(|path| Ok((tree.existing(&path)?, path))) {
+        Ok((Some(stat), path)) if stat.is_directory() && args.recursive => {
+            listing.search(path, None)?;
+            return listing.finish();
+        }
         Ok((Some(stat), path)) if stat.is_directory() => {
             for (name, stat) in tree.entries(&path).during(what)? {
                 listing.show(&path.join(&name), &stat)?;
@@ -43,63 +45,21 @@ pub fn list(args: &ListArgs, context: &mut Context) -> Result {
             listing.show(&path, &stat)?;
             return listing.finish();
         }
-        Ok((None, _)) if !has_pattern(&args.glob.pattern) => {
+        Ok((None, _)) if !is_pattern(&args.glob.pattern) => {
             let missing = std::io::Error::from_raw_os_error(libc::ENOENT);
             return Err(Failure::because(what(), &missing).next("see what is there with `pond list`"));
         }
-        Err(error) if !has_pattern(&args.glob.pattern) => return Err(Failure::because(what(), &error)),
+        Err(error) if !is_pattern(&args.glob.pattern) => return Err(Failure::because(what(), &error)),
         _ => {}
     }
 
     let pattern = Pattern::new(&given).map_err(|why| Failure::usage(what(), why))?;
     let start = tree.resolve(&pattern.start, true).during(what)?;
-    listing.search(&start, &TreePath::root(), &pattern)?;
+    listing.search(start, Some(&pattern))?;
     if listing.found == 0 {
         return Err(Failure::new(what(), "nothing matches"));
     }
     listing.finish()
-}
-
-fn has_pattern(text: &[u8]) -> bool {
-    text.iter().any(|byte| b"*?[{".contains(byte))
-}
-
-/// A pattern, taken apart.
-struct Pattern {
-    /// The directory below which all matches lie.
-    start: GivenPath,
-    /// Matches paths relative to it.
-    matcher: GlobMatcher,
-    /// How deep matches can lie below it; `None` is any depth.
-    depth: Option<usize>,
-}
-
-impl Pattern {
-    fn new(given: &GivenPath) -> Result<Self, String> {
-        let components = given.components();
-        let plain = components.iter().take_while(|name| !has_pattern(name)).count();
-        let mut start = b"/".to_vec();
-        start.extend(components[..plain].join(&b'/'));
-        let rest = components[plain..].join(&b'/');
-        let text = std::str::from_utf8(&rest).map_err(|_| "a pattern must be UTF-8")?;
-        let glob = GlobBuilder::new(text)
-            .literal_separator(true)
-            .build()
-            .map_err(|error| error.kind().to_string())?;
-        Ok(Pattern {
-            start: GivenPath::new(&start)?,
-            matcher: glob.compile_matcher(),
-            depth: (!text.contains("**")).then_some(components.len() - plain),
-        })
-    }
-
-    fn matches(&self, relative: &TreePath) -> bool {
-        self.matcher.is_match(OsStr::from_bytes(&relative.to_relative()))
-    }
-
-    fn goes_below(&self, relative: &TreePath) -> bool {
-        self.depth.is_none_or(|depth| relative.components().len() < depth)
-    }
 }
 
 struct Listing<'a> {
@@ -111,16 +71,37 @@ struct Listing<'a> {
 }
 
 impl Listing<'_> {
-    fn search(&mut self, directory: &TreePath, relative: &TreePath, pattern: &Pattern) -> Result {
-        let entries =
-            self.tree.entries(directory).during(|| format!("cannot read the directory {directory}"))?;
-        for (name, stat) in entries {
-            let (path, relative) = (directory.join(&name), relative.join(&name));
-            if pattern.matches(&relative) {
+    /// Shows all below a directory that matches the pattern, or all there is; a directory before what is in it, each visited once.
+    fn search(&mut self, directory: TreePath, pattern: Option<&Pattern>) -> Result {
+        let mut path = directory;
+        let entries = |path: &TreePath, tree: &dyn FileTree| {
+            let entries = tree.entries(path).during(|| format!("cannot read the directory {path}"))?;
+            Ok::<_, Failure>(entries.into_iter())
+        };
+        let begin = pattern.map(Pattern::begin);
+        // Not by recursion: a tree may be deeper than a stack.
+        let mut open = vec![(entries(&path, self.tree)?, begin)];
+        while let Some((rest, positions)) = open.last_mut() {
+            let Some((name, stat)) = rest.next() else {
+                open.pop();
+                path.pop();
+                continue;
+            };
+            let (below, matches): (Option<Positions>, bool) = match (pattern, positions) {
+                (Some(pattern), Some(positions)) => {
+                    let (below, matches) = pattern.step(positions, &name);
+                    (Some(below), matches)
+                }
+                _ => (None, true),
+            };
+            path.push(&name);
+            if matches {
                 self.show(&path, &stat)?;
             }
-            if stat.is_directory() && pattern.goes_below(&relative) {
-                self.search(&path, &relative, pattern)?;
+            if stat.is_directory() && below.as_ref().is_none_or(Positions::go_on) {
+                open.push((entries(&path, self.tree)?, below));
+            } else {
+                path.pop();
             }
         }
         Ok(())
@@ -262,36 +243,5 @@ mod tests {
         assert_eq!(mode_text(FileType::File, 0o4644), "-rwSr--r--");
         assert_eq!(mode_text(FileType::File, 0o6755), "-rwsr-sr-x");
         assert_eq!(mode_text(FileType::Directory, 0o1777), "drwxrwxrwt");
-    }
-
-    fn matching(pattern: &str, path: &str) -> bool {
-        let pattern = Pattern::new(&GivenPath::new(pattern.as_bytes()).unwrap()).unwrap();
-        let start = pattern.start.to_string();
-        let Some(relative) = path.strip_prefix(start.trim_end_matches('/')) else { return false };
-        let relative = TreePath::from_bytes(relative.as_bytes());
-        let deep_enough = relative.components().len() == 1 || pattern.goes_below(&relative.parent());
-        deep_enough && pattern.matches(&relative)
-    }
-
-    #[test]
-    fn a_star_stays_within_a_name_and_two_cross_directories() {
-        assert!(matching("*.txt", "/a.txt"));
-        assert!(!matching("*.txt", "/d/a.txt"));
-        assert!(matching("**/*.txt", "/a.txt") && matching("**/*.txt", "/d/e/a.txt"));
-        assert!(matching("/d/*/a", "/d/e/a") && !matching("/d/*/a", "/d/e/f/a"));
-        assert!(matching("d/**", "/d/e/f"));
-        assert!(matching("d/{a,b}/[xy]", "/d/b/y"));
-        assert!(matching("*", "/.hidden"));
-    }
-
-    #[test]
-    fn names_that_are_not_text_match() {
-        let pattern = Pattern::new(&GivenPath::new(b"d/*").unwrap()).unwrap();
-        assert!(pattern.matches(&TreePath::from_bytes(b"a\xff")));
-    }
-
-    #[test]
-    fn a_pattern_that_is_none_says_why() {
-        assert!(Pattern::new(&GivenPath::new(b"a[").unwrap()).is_err());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use serde_json::json;
+
 use super::Context;
 use crate::cli::{MkdirArgs, MvArgs, RmArgs};
 use crate::error::{During, Failure, Result};
@@ -26,7 +28,13 @@ pub fn mkdir(args: &MkdirArgs, context: &mut Context) -> Result {
             }
         })
     });
-    access.finish(result)
+    access.finish(result)?;
+    tell_each("made", &args.paths, context)
+}
+
+/// What was done to which paths, for programs.
+fn tell_each(done: &str, paths: &[GivenPath], context: &mut Context) -> Result {
+    paths.iter().try_for_each(|path| context.out.json(&json!({ done: true, "path": path.to_string() })))
 }
 
 /// Makes each component that is missing; those that exist must be directories.
@@ -46,10 +54,12 @@ fn make_with_parents(tree: &dyn FileTree, path: &GivenPath) -> io::Result<()> {
 pub fn rm(args: &RmArgs, context: &mut Context) -> Result {
     let access = context.pond.change()?;
     interrupt::catch();
-    let mut removal = Removal { tree: access.tree(), args, notices: context.notices, failed: false };
+    let mut removal =
+        Removal { tree: access.tree(), args, notices: context.notices, failed: false, removed: 0 };
     let result = args.paths.iter().try_for_each(|path| removal.remove_given(path));
-    let failed = removal.failed;
+    let (failed, removed) = (removal.failed, removal.removed);
     access.finish(result)?;
+    context.out.json(&json!({ "removed": removed }))?;
     if failed { Err(Failure::Reported) } else { Ok(()) }
 }
 
@@ -58,6 +68,8 @@ struct Removal<'a> {
     args: &'a RmArgs,
     notices: Notices,
     failed: bool,
+    /// Names that went.
+    removed: u64,
 }
 
 impl Removal<'_> {
@@ -94,7 +106,10 @@ impl Removal<'_> {
             self.tree.unlink(path)
         };
         match removed {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.removed += 1;
+                Ok(())
+            }
             // What is left in it has been reported.
             Err(error) if self.failed && error.raw_os_error() == Some(libc::ENOTEMPTY) => Ok(()),
             Err(error) => self.report(Failure::because(format!("cannot remove {path}"), &error)),
@@ -125,12 +140,21 @@ pub fn mv(args: &MvArgs, context: &mut Context) -> Result {
     let destination = inside(&args.destination)?;
     let access = context.pond.change()?;
     let result = move_all(access.tree(), &sources, &destination);
-    access.finish(result)
+    for (from, to) in access.finish(result)? {
+        context.out.json(&json!({ "from": from, "to": to }))?;
+    }
+    Ok(())
 }
 
-fn move_all(tree: &dyn FileTree, sources: &[GivenPath], destination: &GivenPath) -> Result {
+/// Moves each; from where and to where.
+fn move_all(
+    tree: &dyn FileTree,
+    sources: &[GivenPath],
+    destination: &GivenPath,
+) -> Result<Vec<(String, String)>> {
     let to = Destination::find(tree, destination, sources.len() > 1)
         .during(|| format!("cannot move to {destination}"))?;
+    let mut moved = Vec::new();
     for source in sources {
         let what = || format!("cannot move {source} to {destination}");
         let from = tree.place(source).during(what)?;
@@ -140,6 +164,7 @@ fn move_all(tree: &dyn FileTree, sources: &[GivenPath], destination: &GivenPath)
             return Err(Failure::new(what(), "a directory cannot be moved into itself"));
         }
         tree.rename(&from, &target).during(what)?;
+        moved.push((from.to_string(), target.to_string()));
     }
-    Ok(())
+    Ok(moved)
 }

@@ -70,7 +70,7 @@ fn stat_of(metadata: &fs::Metadata) -> Stat {
     };
     let time = |seconds, nanoseconds: i64| Timestamp::from_parts(seconds, nanoseconds as u32);
     Stat {
-        identity: Identity { realm: 0, device: metadata.dev(), inode: metadata.ino() },
+        identity: Identity::of_host(metadata),
         kind,
         mode: metadata.mode() & 0o7777,
         nlink: metadata.nlink(),
