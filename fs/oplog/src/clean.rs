@@ -8,13 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::delta::{Entry, Listing, Log, checkpoint_of_digest};
-use crate::oplog::now_ms;
 use crate::snapshot;
 use crate::{At, Floor, OpLog, OpLogError, TxnSeq, Version, data_file, durable, pin, staging};
 
@@ -66,11 +65,30 @@ struct Replacement {
     version: Version,
     /// Milliseconds since 1970 UTC.
     timestamp: i64,
+    /// It was no later than this.
+    known: Instant,
+}
+
+impl Replacement {
+    /// Whether it was so long ago: by what this process has seen since, or by the time, if that is certain.
+    fn is_past(&self, age: Duration, now: Option<i64>) -> bool {
+        self.known.elapsed() >= age
+            || now.is_some_and(|now| is_past(self.timestamp.saturating_mul(1000), age, now))
+    }
+}
+
+/// Whether a time was so long before another, microseconds since 1970 UTC.
+fn is_past(time: i64, age: Duration, now: i64) -> bool {
+    u128::try_from(now.saturating_sub(time)).is_ok_and(|is| is >= age.as_micros())
 }
 
 /// Which versions replaced which data files: what this process did, and what the log says as far as anybody asked.
-#[derive(Debug, Default)]
-pub(crate) struct Replaced(Mutex<Known>);
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    known: Mutex<Known>,
+    /// When it began, and the newest version then.
+    began: (Instant, Version),
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -80,18 +98,23 @@ struct Known {
 }
 
 impl Replaced {
+    /// Begins, with this as the newest version.
+    pub(crate) fn since(newest: Version) -> Self {
+        Replaced { known: Mutex::default(), began: (Instant::now(), newest) }
+    }
+
     /// A version has replaced these.
     pub(crate) fn note(&self, names: &[String], version: Version, timestamp: i64) {
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         for name in names {
-            known.replaced.insert(name.clone(), Replacement { version, timestamp });
+            known.replaced.insert(name.clone(), Replacement { version, timestamp, known: Instant::now() });
         }
     }
 
     /// Of the files that transactions up to `last` made only these are there; of the others nobody asks again.
     fn retain(&self, there: &BTreeSet<String>, last: TxnSeq) {
         let is_later = |name: &str| data_file::txn_of_name(name).is_some_and(|txn_seq| txn_seq > last);
-        self.0.lock().replaced.retain(|name, _| there.contains(name) || is_later(name));
+        self.known.lock().replaced.retain(|name, _| there.contains(name) || is_later(name));
     }
 
     /// When these were replaced. What is not known yet is looked for in the log, backwards, down to the transaction that
@@ -105,7 +128,7 @@ impl Replaced {
     ) -> Result<BTreeMap<String, Replacement>, OpLogError> {
         while !stop() {
             let (oldest, read_from) = {
-                let known = self.0.lock();
+                let known = self.known.lock();
                 let unknown = names.iter().filter(|name| !known.replaced.contains_key(*name));
                 (unknown.filter_map(|name| data_file::txn_of_name(name)).min(), known.read_from)
             };
@@ -123,18 +146,21 @@ impl Replaced {
             }
             // Without the lock: merges note what they replace while they keep commits waiting.
             let entries = snapshot::read_entries(log, versions)?;
-            let mut known = self.0.lock();
+            let mut found = self.known.lock();
             for (&version, entry) in versions.iter().zip(entries) {
                 for remove in entry.actions.into_iter().filter_map(|action| action.remove) {
                     let timestamp = remove.deletion_timestamp.unwrap_or_default();
-                    let replacement = Replacement { version: Version(version), timestamp };
+                    let version = Version(version);
+                    let (began, newest) = self.began;
+                    let known = if version <= newest { began } else { Instant::now() };
+                    let replacement = Replacement { version, timestamp, known };
                     // Also those that are not asked for yet: they are not read again.
-                    known.replaced.entry(remove.path).or_insert(replacement);
+                    found.replaced.entry(remove.path).or_insert(replacement);
                 }
             }
-            known.read_from = Some(first);
+            found.read_from = Some(first);
         }
-        let known = self.0.lock();
+        let known = self.known.lock();
         let asked = known.replaced.iter().filter(|(name, _)| names.contains(*name));
         Ok(asked.map(|(name, replacement)| (name.clone(), *replacement)).collect())
     }
@@ -186,11 +212,10 @@ impl OpLog {
             return Ok(None);
         }
         let replaced = self.replaced().explain(self.log(), &self.log().list()?, &names, options.stop)?;
-        let keep = options.keep_replaced.max(options.reads).as_millis();
-        let now = now_ms();
+        let keep = options.keep_replaced.max(options.reads);
+        let now = self.clock().now().certain();
         let is_over = |replacement: &Replacement| {
-            let age = u128::try_from(now.saturating_sub(replacement.timestamp)).unwrap_or(0);
-            age >= keep
+            replacement.is_past(keep, now)
                 // What a replica has yet to show is read before that.
                 && replacement.version <= shown
                 && options.watermark.is_none_or(|watermark| watermark >= replacement.version)
@@ -269,7 +294,7 @@ impl OpLog {
             };
             for &version in listing.entries.iter().take_while(|&&version| version < end) {
                 let path = log.entry_path(Version(version));
-                if !is_older(&path, options.keep_replaced)? {
+                if !is_older(&path, options.keep_replaced, self.clock().now().certain())? {
                     break;
                 }
                 gone.push(path);
@@ -332,10 +357,12 @@ fn prove(log: &Log, version: Version) -> Result<(), OpLogError> {
     }
 }
 
-fn is_older(path: &Path, age: Duration) -> Result<bool, OpLogError> {
+fn is_older(path: &Path, age: Duration, now: Option<i64>) -> Result<bool, OpLogError> {
     let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
     let modified = modified.map_err(OpLogError::io("stat", path))?;
-    Ok(SystemTime::now().duration_since(modified).is_ok_and(|is| is >= age))
+    let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let modified = i64::try_from(modified.as_micros()).unwrap_or(i64::MAX);
+    Ok(age.is_zero() || now.is_some_and(|now| is_past(modified, age, now)))
 }
 
 /// Removes the hint at a checkpoint that is gone: other readers trust it.

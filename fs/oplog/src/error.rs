@@ -18,6 +18,18 @@ pub enum OpLogError {
         /// Why not.
         source: io::Error,
     },
+    /// A reader could not make sure that its version's files stay.
+    #[error(
+        "cannot make {path}, which keeps files from being cleaned away while they are read: {source}; open the pond once for writing, \
+         as `pond maintain` does, and make room if the disk is full",
+        path = path.display()
+    )]
+    NoPin {
+        /// The file in which versions are pinned.
+        path: PathBuf,
+        /// Why it cannot be made.
+        source: Box<OpLogError>,
+    },
     /// The directory holds no pond.
     #[error("{path} is not a pond: {why}; make one with `pond init`", path = path.display())]
     NotAPond {
@@ -255,6 +267,7 @@ impl OpLogError {
             // Never a full disk: the entry is there, and the same commit must not be tried again.
             OpLogError::Unconfirmed { .. } => libc::EIO,
             OpLogError::Journal(error) => error.errno(),
+            OpLogError::NoPin { source, .. } => source.errno(),
             OpLogError::SomeoneElse { .. } | OpLogError::ReadOnly { .. } => libc::EROFS,
             _ => libc::EIO,
         }

@@ -23,7 +23,7 @@ use crate::export::{self, EntryFacts};
 use crate::oplog::{FORMAT, ensure_directories, too_new};
 use crate::snapshot;
 use crate::staging::{self, StagedFile, Staging, check_name};
-use crate::{FileRef, Layout, OpLogError, PondId, Position, Version, checkpoint, delta, quarantine};
+use crate::{FileRef, Layout, OpLogError, PondId, Position, Version, checkpoint, delta, pin, quarantine};
 
 /// Versions whose names become durable together.
 const BATCH: usize = 256;
@@ -76,6 +76,7 @@ impl Incoming {
         ensure_directories([pond.to_path_buf()])?;
         log.create_directories()?;
         ensure_directories([layout.inflight(), layout.journal()])?;
+        pin::ensure_if_there_is_room(pond)?;
         for directory in [layout.data(), layout.delta_log()] {
             for name in staging::names(&directory)?.iter().filter(|name| durable::is_temporary(name)) {
                 let path = directory.join(name);

@@ -6,7 +6,7 @@
 //! journal/              segments, one to be used again (spare), and what recovery set aside (torn-…, orphan-…)
 //! control/              Delta table of the Steward's settings and outcomes
 //! mirror/               materialized files, a cache
-//! pins/                 files that readers of fixed versions hold locked: VERSION-…
+//! pins/locks            whose bytes readers of fixed versions hold locked
 //! lock                  flock of the one writer
 //! socket                how commands reach the daemon
 //! log                   what the daemon has to say

@@ -4,6 +4,7 @@
 mod action;
 mod checkpoint;
 mod clean;
+mod clock;
 mod content;
 mod data_file;
 mod decode;
@@ -55,6 +56,7 @@ mod table;
 mod txns;
 
 pub use clean::{CleanOptions, CleanReport};
+pub use clock::{Clock, Doubt, Now, Reading};
 pub use delta::{checkpoint_name, entry_name};
 pub use drain::Drained;
 pub use durable::{Existing, is_temporary, write_durably};

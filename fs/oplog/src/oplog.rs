@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -29,8 +30,8 @@ use crate::snapshot::{self, Snapshot};
 use crate::space::SpaceGauge;
 use crate::spill::Spills;
 use crate::{
-    At, Identity, Journal, Layout, OpLogError, Origin, PondId, Position, TxnSeq, Version, checkpoint,
-    durable, reading, schema,
+    At, Clock, Identity, Journal, Layout, OpLogError, Origin, PondId, Position, TxnSeq, Version, checkpoint,
+    durable, pin, reading, schema,
 };
 
 /// The format that this program writes.
@@ -47,11 +48,13 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Descriptors kept open for data files.
     pub open_files: usize,
+    /// What tells the time.
+    pub clock: Arc<Clock>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { cache_bytes: 256 << 20, open_files: 128 }
+        Options { cache_bytes: 256 << 20, open_files: 128, clock: Clock::of_the_machine() }
     }
 }
 
@@ -102,6 +105,16 @@ pub struct OpLog {
     /// Held while a commit is under way; says why there can be no more.
     commit: Mutex<Result<(), String>>,
     pause: OnceLock<Pause>,
+    clock: Arc<Clock>,
+    opened: Opening,
+}
+
+/// When and at which version a log was opened.
+#[derive(Clone, Copy, Debug)]
+struct Opening {
+    version: Version,
+    /// By the clock that nobody sets.
+    boot: i64,
 }
 
 /// Is called between pieces of work of some milliseconds by each thread that makes a commit's or a drain's files; may sleep.
@@ -122,6 +135,7 @@ impl OpLog {
             .map_err(OpLogError::io("set the mode of", pond))?;
         log.create_directories()?;
         ensure_directories([layout.inflight(), layout.journal()])?;
+        pin::ensure(pond)?;
         let pond_id = PondId::random();
         let (txn_seq, cut_lsn, now) = (TxnSeq(1), root.lsn, now_ms());
         let schema = schema::delta_schema(&schema::ROWS)
@@ -173,6 +187,7 @@ impl OpLog {
         }
         let position = position(&log, &snapshot)?;
         ensure_directories([layout.inflight(), layout.journal()])?;
+        pin::ensure_if_there_is_room(pond)?;
         let digest_of = |version| match version == position.version.0 {
             true => Ok(Some(base_of(&position).digest)),
             false => match log.read(Version(version)) {
@@ -255,13 +270,16 @@ impl OpLog {
             .finish()
             .map_err(|error| OpLogError::Fold { version: snapshot.version, why: error.to_string() })?;
         let position = position(&log, snapshot)?;
+        let version = position.version;
         let oplog = OpLog {
+            clock: options.clock.clone(),
+            opened: Opening { version, boot: options.clock.boot() },
             spills: Spills::new(layout.root()),
             space: SpaceGauge::new(layout.root()),
             position: RwLock::new(position),
             timeline: AtomicU64::new(0),
             live,
-            replaced: Replaced::default(),
+            replaced: Replaced::since(version),
             ahead: Mutex::default(),
             commit: Mutex::new(writable),
             pause: OnceLock::new(),
@@ -285,6 +303,19 @@ impl OpLog {
             None => &|| {},
         };
         Effort { threads: threads(), pause }
+    }
+
+    /// What tells the time.
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    /// The newest version that may be older than `age`: what was made since this was opened is not, unless that is so long ago.
+    pub fn newest_of_age(&self, age: Duration) -> Version {
+        match self.clock.since(self.opened.boot) >= age {
+            true => self.position().version,
+            false => self.opened.version,
+        }
     }
 
     /// Who the pond is.
@@ -347,7 +378,7 @@ impl OpLog {
             );
             return Err(OpLogError::Encode { path: self.log.table().to_path_buf(), why });
         }
-        let next = Next::after(&last, cut_lsn, self.timeline());
+        let next = Next::after(&last, cut_lsn, self.timeline(), self.clock.now().time);
         let named = self.name_drained(drained, next.txn_seq)?;
         let written = write_files(&self.layout, rows, next.txn_seq, next.timestamp, self.effort())
             .and_then(|written| {
@@ -523,11 +554,11 @@ pub(crate) struct Next {
 }
 
 impl Next {
-    pub(crate) fn after(last: &Position, cut_lsn: Lsn, timeline: u64) -> Self {
+    pub(crate) fn after(last: &Position, cut_lsn: Lsn, timeline: u64, now: i64) -> Self {
         Next {
             version: last.version.next(),
             // The log counts milliseconds, and two commits within one must differ, as must any before a clock set back.
-            timestamp: now_ms().max(last.timestamp / 1000 + 1),
+            timestamp: (now / 1000).max(last.timestamp / 1000 + 1),
             txn_seq: last.txn_seq.next(),
             cut_lsn: cut_lsn.max(last.cut_lsn),
             timeline: timeline.max(last.timeline),

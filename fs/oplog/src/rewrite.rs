@@ -281,7 +281,7 @@ impl OpLog {
             }
             Ok(()) => {
                 let last = self.position();
-                Ok(Next::after(&last, last.cut_lsn, self.timeline()))
+                Ok(Next::after(&last, last.cut_lsn, self.timeline(), self.clock().now().time))
             }
         }
     }

@@ -14,7 +14,7 @@ use pond_tinyfs::{Lsn, NodeId, Row, Space, StorageError, TinyFs};
 
 use crate::StewardError;
 use crate::commit_log::{CommitLog, for_waiters};
-use crate::courtesy::PATIENCE;
+use crate::courtesy::patience;
 use crate::end_process::EndProcessOnPanic;
 use crate::ledger::{Batch, Ledger, Refusal, rows_of};
 use crate::merges::Merges;
@@ -119,7 +119,7 @@ impl Committer {
             // Who opens the pond waits for it.
             ledger.requested = true;
         }
-        self.attempt(&Origin::recovery())
+        self.attempt(&Origin::recovery(), Instant::now())
     }
 
     /// Makes a version without rows, before [`run`](Self::run).
@@ -164,10 +164,11 @@ impl Committer {
                     self.wanted.wait_until(&mut ledger, tick);
                 }
             }
+            let due = Instant::now();
             self.wait_for_merges();
             tick = Instant::now() + self.interval;
             // Who waits is told through the ledger, and the observer has logged it.
-            if let Err(error) = self.attempt(&self.origin) {
+            if let Err(error) = self.attempt(&self.origin, due) {
                 tracing::debug!(%error, "the commit will be tried again");
             }
         }
@@ -185,8 +186,10 @@ impl Committer {
             if ledger.stop {
                 break;
             }
-            // Who waits for a commit waits for a merge, but not for a long one.
-            if ledger.requested && waited.is_some_and(|since| since.elapsed() >= MERGE_WAIT) {
+            // Who waits for a commit waits for a merge, but not for a long one; and what is written is not at risk for longer than
+            // a commit may take its time.
+            let longest = if ledger.requested { MERGE_WAIT } else { MERGE_WAIT.max(patience(self.interval)) };
+            if waited.is_some_and(|since| since.elapsed() >= longest) {
                 break;
             }
             self.ended.wait_for(&mut ledger, LOOK_AGAIN);
@@ -274,13 +277,13 @@ impl Committer {
         }
     }
 
-    /// One commit of everything so far. One at a time: the committer's thread calls it, and recovery before that.
-    fn attempt(&self, origin: &Origin) -> Result<(), StorageError> {
+    /// One commit of everything so far, which was due at that time. One at a time: the committer's thread calls it, and recovery before that.
+    fn attempt(&self, origin: &Origin, due: Instant) -> Result<(), StorageError> {
         self.spill_unlinked();
         let (attempt, batches, refusal) = {
             let mut ledger = self.ledger.lock();
-            let patience = if ledger.requested { Duration::ZERO } else { self.interval * PATIENCE };
-            ledger.hurried_from = Some(Instant::now() + patience);
+            let patience = if ledger.requested { Duration::ZERO } else { patience(self.interval) };
+            ledger.hurried_from = Some(due + patience);
             ledger.requested = false;
             ledger.attempts_started += 1;
             ledger.take_cut(&self.fs);

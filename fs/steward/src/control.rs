@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pond_oplog::{DeltaTable, Layout, OpLogError, Version};
+use pond_oplog::{Clock, DeltaTable, Layout, OpLogError, Version};
 use pond_tinyfs::NodeId;
 
-use crate::control_row::{ControlRow, Event, encode, now, read, schema};
+use crate::control_row::{ControlRow, Event, encode, read, schema};
 use crate::{Role, StewardError, settings};
 
 /// The setting that says what the pond is: `push` for a source, `pull` for a replica.
@@ -49,6 +50,8 @@ pub(crate) struct Control {
     pending: Mutex<Vec<ControlRow>>,
     /// `None` once closed, and where it is only read. Settings change only while this is held.
     table: Mutex<Option<Table>>,
+    /// What tells whether outcomes are old enough to be forgotten; without it none is.
+    pub(crate) clock: Option<Arc<Clock>>,
 }
 
 /// The table as it is written to.
@@ -62,19 +65,19 @@ struct Table {
 impl Table {
     /// The table to write to. After a doubtful version that is the table read anew and written anew, as one new file
     /// and with a checkpoint, so that nothing depends on that version any more.
-    fn sound(&mut self, path: &Path) -> Result<&DeltaTable, StewardError> {
+    fn sound(&mut self, path: &Path, since: i64) -> Result<&DeltaTable, StewardError> {
         if self.doubtful {
             tracing::warn!(path = %path.display(), "writing the control table anew");
             self.table = DeltaTable::open(path)?;
-            self.rewrite(path)?;
+            self.rewrite(path, since)?;
             self.doubtful = false;
         }
         Ok(&self.table)
     }
 
-    /// Writes the table anew without what has expired.
-    fn rewrite(&mut self, path: &Path) -> Result<(), StewardError> {
-        let kept = retain(read(path, &self.table)?, now() - RETENTION);
+    /// Writes the table anew without outcomes from before `since`.
+    fn rewrite(&mut self, path: &Path, since: i64) -> Result<(), StewardError> {
+        let kept = retain(read(path, &self.table)?, since);
         let replaced = self.table.replace_all(&encode(path, &kept)?);
         replaced.map(drop).map_err(|error| self.failed(error))
     }
@@ -141,6 +144,7 @@ impl Control {
             newest,
             pending: Mutex::default(),
             table: Mutex::new(writable.then_some(Table { table, doubtful: false })),
+            clock: None,
         })
     }
 
@@ -153,7 +157,14 @@ impl Control {
             newest: None,
             pending: Mutex::default(),
             table: Mutex::new(None),
+            clock: None,
         }
+    }
+
+    /// Outcomes from before this are forgotten; none while the time is in doubt.
+    fn remembered_since(&self) -> i64 {
+        let now = self.clock.as_ref().and_then(|clock| clock.now().certain());
+        now.map_or(i64::MIN, |now| now - RETENTION)
     }
 
     /// Whether the pond makes history or follows another's; `None` where the settings could not be read.
@@ -235,12 +246,12 @@ impl Control {
     fn append(&self, table: &mut Option<Table>, rows: &[ControlRow]) -> Result<(), StewardError> {
         let open = table.as_mut().ok_or(StewardError::Closed)?;
         let batch = encode(&self.path, rows)?;
-        let mut result = open.sound(&self.path)?.append(&batch);
+        let mut result = open.sound(&self.path, self.remembered_since())?.append(&batch);
         // A version that memory does not know. Nobody else writes, so it is one of ours that seemed to have failed.
         if let Err(error @ OpLogError::SomeoneElse { .. }) = &result {
             tracing::warn!(%error, "the control table has a version that was not expected");
             open.doubtful = true;
-            result = open.sound(&self.path)?.append(&batch);
+            result = open.sound(&self.path, self.remembered_since())?.append(&batch);
         }
         result.map(drop).map_err(|error| open.failed(error))
     }
@@ -285,7 +296,9 @@ impl Control {
             return Err(error);
         }
         match table.as_mut() {
-            Some(open) if open.table.files() > COMPACT_ABOVE => open.rewrite(&self.path),
+            Some(open) if open.table.files() > COMPACT_ABOVE => {
+                open.rewrite(&self.path, self.remembered_since())
+            }
             _ => Ok(()),
         }
     }

@@ -23,8 +23,14 @@ const YIELD: u32 = 24;
 /// Asleep, it looks so often whether somebody has begun to wait for it.
 const NAP: Duration = Duration::from_millis(5);
 
-/// So many commit intervals a commit may take that way; then it is seen to its end.
-pub(crate) const PATIENCE: u32 = 3;
+/// A commit may take so much longer that way, and no more than so many commit intervals; then it is seen to its end.
+const LONGEST_COURTESY: Duration = Duration::from_secs(3);
+const COURTEOUS_INTERVALS: u32 = 3;
+
+/// How long a commit gives way that is made at such intervals.
+pub(crate) fn patience(interval: Duration) -> Duration {
+    interval.saturating_mul(COURTEOUS_INTERVALS).min(LONGEST_COURTESY)
+}
 
 thread_local! {
     static METER: RefCell<Option<Meter>> = const { RefCell::new(None) };
@@ -139,6 +145,14 @@ mod tests {
         assert_eq!(times(5, 9).owed(times(2, 6)), Duration::from_millis(3) * YIELD);
         assert_eq!(times(5, 6).owed(times(2, 6)), Duration::ZERO);
         assert_eq!(times(6, 7).owed(times(2, 6)), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_at_risk_is_bounded_in_seconds_however_long_the_interval() {
+        assert_eq!(patience(Duration::from_millis(10)), Duration::from_millis(30));
+        assert_eq!(patience(Duration::from_secs(1)), Duration::from_secs(3));
+        assert_eq!(patience(Duration::from_secs(60)), Duration::from_secs(3));
+        assert_eq!(patience(Duration::MAX), Duration::from_secs(3));
     }
 
     #[test]

@@ -47,9 +47,7 @@ pub fn check(pond: &Path, watch: &dyn Watch) -> Result<FsckReport, StewardError>
     // Else files that are replaced meanwhile could be cleaned away before they are looked at.
     let pin = match &lock {
         Some(_) => None,
-        None => {
-            Pin::hold(pond, Version(0)).inspect_err(|error| tracing::debug!(%error, "nothing is pinned")).ok()
-        }
+        None => Some(Pin::hold(pond, Version(0))?),
     };
     let report = check_locked(pond, lock.is_some(), watch)?;
     drop(pin);

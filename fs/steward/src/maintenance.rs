@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use pond_oplog::{
-    CleanOptions, CleanReport, CommitInfo, Floor, MergeLimits, OpLog, OpLogError, Origin, PruneReport,
+    CleanOptions, CleanReport, CommitInfo, Doubt, Floor, MergeLimits, OpLog, OpLogError, Origin, PruneReport,
     Rewrite, TxnSeq, Version,
 };
 use pond_tinyfs::TinyFs;
@@ -86,6 +86,9 @@ pub struct MaintainReport {
     pub live_files: u64,
     /// Their bytes.
     pub live_bytes: u64,
+    /// Why what is old stays for now, if it does.
+    #[serde(default)]
+    pub doubt: Option<String>,
 }
 
 /// How maintenance goes, for a progress bar.
@@ -168,6 +171,8 @@ impl Maintenance {
             false => self.may_work(),
         };
         while !self.is_stopping() {
+            // A jump of the clock counts from when it was seen.
+            self.oplog.clock().now();
             let turn = self.turn.try_lock().filter(|_| may_work());
             let done = turn.map_or(Ok(()), |mut turn| self.clean_due(&mut turn));
             match done {
@@ -295,6 +300,7 @@ impl Maintenance {
         self.committer.restore_reserve();
         report.floor = self.oplog.floor().map(|floor| floor.version);
         (report.live_files, report.live_bytes) = self.oplog.live_size();
+        report.doubt = self.doubt();
         Ok(report)
     }
 
@@ -477,6 +483,26 @@ impl Maintenance {
         Ok(self.oplog.clean(&options)?)
     }
 
+    /// Why nothing is deleted by its age, where the clock was set or there is a setting that goes by age.
+    pub(crate) fn doubt(&self) -> Option<String> {
+        let retention = self.control.get(RETENTION_KEY).unwrap_or_default();
+        let by_age = matches!(parse_retention(&retention), Ok(Retention::Age(_)));
+        let why = match self.oplog.clock().now().doubt? {
+            // Somebody has set it back to what it was.
+            Doubt::Jumped(apart) if apart.abs() < 1_000_000 => "the clock was set, and set back".to_owned(),
+            Doubt::Jumped(apart) => {
+                let by = apart.unsigned_abs() / 1_000_000;
+                let by = if by < 172_800 { format!("{by} s") } else { format!("{} days", by / 86_400) };
+                format!("the clock was set {by} {}", if apart > 0 { "ahead" } else { "back" })
+            }
+            Doubt::Opened if by_age => "nobody has said yet that the clock is right".to_owned(),
+            Doubt::Opened => return None,
+        };
+        Some(format!(
+            "{why}: nothing is deleted for being old until it is synchronized, or nobody has set it for an hour while this pond was open"
+        ))
+    }
+
     fn keep_replaced(&self) -> Duration {
         settings::duration(&self.control, KEEP_REPLACED_KEY)
     }
@@ -507,9 +533,12 @@ impl Maintenance {
                 None => return Ok(None),
             },
             Retention::Age(age) => {
-                let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-                match self.oplog.version_at(chrono::Utc::now().timestamp_micros().saturating_sub(age))? {
-                    Some(version) => version,
+                // In doubt nothing is old.
+                let Some(now) = self.oplog.clock().now().certain() else { return Ok(None) };
+                let micros = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+                match self.oplog.version_at(now.saturating_sub(micros))? {
+                    // What was committed while the clock was behind looks older than it is.
+                    Some(version) => version.min(self.oplog.newest_of_age(age)),
                     None => return Ok(None),
                 }
             }

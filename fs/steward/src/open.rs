@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use pond_oplog::{
-    At, CommitInfo, Incoming, Layout, OpLog, Opened, Options, Origin, Pin, Position, TxnSeq, Version, history,
+    At, Clock, CommitInfo, Incoming, Layout, OpLog, Opened, Options, Origin, Pin, Position, TxnSeq, Version,
+    history,
 };
 use pond_tinyfs::{PersistenceLayer, Row, StorageError, TinyFs, Tree};
 
@@ -58,6 +59,8 @@ pub struct OpenOptions {
     /// Whether data files are merged, pruned and cleaned in the background, which makes versions of its own; else only
     /// [`Steward::maintain`] does. Default true.
     pub maintenance: bool,
+    /// What tells the time. Default: the machine.
+    pub clock: Arc<Clock>,
 }
 
 impl Default for OpenOptions {
@@ -71,6 +74,7 @@ impl Default for OpenOptions {
             wait_for_lock: None,
             follow: true,
             maintenance: true,
+            clock: Clock::of_the_machine(),
         }
     }
 }
@@ -78,7 +82,7 @@ impl Default for OpenOptions {
 impl OpenOptions {
     fn log_options(&self, control: &Control) -> Options {
         let cache_bytes = self.cache_budget.unwrap_or_else(|| settings::size(control, CACHE_BUDGET_KEY));
-        Options { cache_bytes, ..Options::default() }
+        Options { cache_bytes, clock: self.clock.clone(), ..Options::default() }
     }
 }
 
@@ -180,8 +184,7 @@ impl Steward {
         init::refuse_unless_pond(pond)?;
         let mut notes = Vec::new();
         // Before its files are looked for: cleaning spares what a pinned version needs.
-        let pin = OpLog::resolve(pond, at).and_then(|version| Pin::hold(pond, version));
-        let pin = pin.inspect_err(|error| tracing::debug!(%error, "the version is not pinned")).ok();
+        let pin = Pin::hold(pond, OpLog::resolve(pond, at)?)?;
         let control = Control::open(pond, false).unwrap_or_else(|error| {
             // Settings matter to those who write.
             notes.push(error.to_string());
@@ -192,7 +195,7 @@ impl Steward {
         let mut steward =
             Steward::assemble(pond, options, opened, control, reserve, TinyFs::read_only, false);
         steward.notes.extend(notes);
-        steward.pin = pin;
+        steward.pin = Some(pin);
         steward.housekeeper.measure(pond);
         Ok(Arc::new(steward))
     }
@@ -236,7 +239,7 @@ impl Steward {
         pond: &Path,
         options: OpenOptions,
         opened: Opened,
-        control: Control,
+        mut control: Control,
         reserve: Reserve,
         filesystem: fn(Tree, Arc<dyn PersistenceLayer>) -> TinyFs,
         writer: bool,
@@ -244,6 +247,7 @@ impl Steward {
         let Opened { oplog, tree, notes, .. } = opened;
         let persistence: Arc<dyn PersistenceLayer> = oplog.clone();
         let fs = Arc::new(filesystem(tree, persistence));
+        control.clock = Some(options.clock.clone());
         let control = Arc::new(control);
         let dirty_budget = options.dirty_budget.unwrap_or_else(|| settings::size(&control, DIRTY_BUDGET_KEY));
         let maintained = options.maintenance;

@@ -379,6 +379,7 @@ impl Steward {
         let journal = self.oplog.journal().size();
         let mut notes = self.notes.clone();
         notes.extend(self.housekeeper.troubles());
+        notes.extend(self.maintenance.doubt().filter(|_| self.writer && self.control.role() == Role::Source));
         let factories = self.post_commit.status().unwrap_or_else(|error| {
             notes.push(error.to_string());
             Vec::new()

@@ -84,6 +84,9 @@ fn facts(report: &MaintainReport) -> Vec<(&'static str, String)> {
         let waiting = files(cleaned.waiting_files, cleaned.waiting_bytes);
         facts.push(("waiting", format!("{waiting}, replaced and not to be removed yet")));
     }
+    if let Some(doubt) = &report.doubt {
+        facts.push(("in doubt", doubt.clone()));
+    }
     if let Some(floor) = report.floor {
         facts.push(("floor", format!("version {floor} is the oldest that is kept")));
     }

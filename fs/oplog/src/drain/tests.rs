@@ -118,7 +118,7 @@ fn a_commit_that_fails_after_the_file_was_named_leaves_it_to_the_next() {
 fn readers_find_a_file_while_it_is_being_named() {
     let pond = pond();
     // No descriptors are kept, and nothing is cached: each read opens the file.
-    let options = Options { cache_bytes: 0, open_files: 1 };
+    let options = Options { cache_bytes: 0, open_files: 1, ..Options::default() };
     let Opened { oplog, .. } = OpLog::open(&pond.path, &options).unwrap();
     let extents: Vec<Row> = (0..8).map(|i| extent(100, 20 + i, i << 17, vec![2; 128 << 10])).collect();
     let (one, places) = oplog.drain(&extents).unwrap();

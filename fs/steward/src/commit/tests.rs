@@ -93,6 +93,19 @@ fn commits_wait_for_merges_and_fsyncs_do_not() {
 }
 
 #[test]
+fn what_nobody_waits_for_is_committed_in_time_though_merging_does_not_keep_up() {
+    let rig = Rig::new(Duration::from_millis(20), MUCH);
+    rig.committer.merges.set_at_work(true);
+    rig.log.state.lock().crowded = true;
+    touch(&rig, "a");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while rig.log.state.lock().versions == 0 {
+        assert!(Instant::now() < deadline, "it is at risk for as long as merging takes");
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+#[test]
 fn nothing_to_commit_makes_no_version() {
     let rig = Rig::new(NEVER, MUCH);
     assert_eq!(rig.committer.commit_now().unwrap().version.0, 0);
