@@ -126,6 +126,49 @@ fn a_mounted_pond_that_filled_its_disk_empties_itself() {
 }
 
 #[test]
+fn a_version_mounted_on_a_full_or_read_only_disk_keeps_its_files() {
+    let disk = Disk::new(96);
+    let pond = pond_on(&disk);
+    pond.mount_with(&["-o", "commit=3600"]);
+    pond.pond(["control", "set", "keep_replaced", "0s"]);
+    let mut contents = Vec::new();
+    for number in 0..6 {
+        let content = Random::new(number).bytes(100_000);
+        fs::write(pond.path("file"), &content).unwrap();
+        pond.sync();
+        contents.push((pond.version(), content));
+    }
+    disk.fill(0);
+    let (version, content) = &contents[2];
+    let reader = pond.mount_beside("reader", &["--version", &version.to_string()]);
+    disk.make_room();
+    let report = pond.json(["maintain"]).remove(0);
+    assert!(
+        report["cleaned"]["waiting_files"].as_u64().unwrap() > 0,
+        "its files were cleaned away: {report}"
+    );
+    assert!(fs::read(reader.join("file")).unwrap() == *content);
+    pond.umount_at(&reader);
+    pond.umount();
+
+    let remount = |how: &str| {
+        let mut command = std::process::Command::new("mount");
+        pond_tests::command::succeed(command.args(["-o", how]).arg(disk.path()));
+    };
+    // Its bytes are no text.
+    let read = || assert!(pond.json(["list", &format!("/@{version}")]).len() == 1);
+    remount("remount,ro");
+    read();
+    remount("remount,rw");
+    fs::remove_file(pond.directory().join("pins/locks")).unwrap();
+    remount("remount,ro");
+    read();
+    remount("remount,rw");
+    read();
+    assert!(pond.directory().join("pins/locks").exists(), "a reader who can makes it");
+}
+
+#[test]
 fn a_disk_that_fills_up_during_a_commit_harms_nothing() {
     let disk = Disk::new(96);
     let pond = pond_on(&disk);
