@@ -6,12 +6,19 @@ use std::mem::{MaybeUninit, size_of};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use pond_oplog::Layout;
 use serde_json::Value;
 
 use crate::protocol::Response;
 use crate::{MountError, Request};
+
+/// How long a daemon may take to say how it fares.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is looked at meanwhile. One that is stopped twice in a row is not waited for.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A connection to a daemon.
 #[derive(Debug)]
@@ -39,14 +46,47 @@ impl Client {
     /// Asks and waits for the answer: what the Steward's method of that name returns, as JSON.
     /// Once it is here, the mount shows what it says.
     pub fn call(&mut self, request: &Request) -> Result<Value, MountError> {
+        self.send(request)?;
+        self.answer()
+    }
+
+    fn send(&mut self, request: &Request) -> Result<(), MountError> {
         let mut line = serde_json::to_vec(request)
             .map_err(|error| self.protocol(format!("cannot be asked: {error}")))?;
         line.push(b'\n');
         self.stream
             .get_mut()
             .write_all(&line)
-            .map_err(|error| self.protocol(format!("has gone ({error}); see `pond status` for its log")))?;
+            .map_err(|error| self.protocol(format!("has gone ({error}); see `pond status` for its log")))
+    }
+
+    /// The pond's status, which a daemon gives at once: an error if it has not after some seconds, or is stopped.
+    pub fn status(&mut self) -> Result<Value, MountError> {
+        let pid = self.daemon_pid()?;
+        let began = Instant::now();
+        self.send(&Request::Status)?;
+        let mut stopped = 0;
+        while !self.has_answer()? {
+            stopped = if is_stopped(pid) { stopped + 1 } else { 0 };
+            if stopped == 2 || began.elapsed() >= PATIENCE {
+                return Err(MountError::NoAnswer { pond: self.pond.clone(), pid, stopped: stopped > 0 });
+            }
+        }
         self.answer()
+    }
+
+    /// Whether an answer begins within a moment.
+    fn has_answer(&self) -> Result<bool, MountError> {
+        let mut poll =
+            libc::pollfd { fd: self.stream.get_ref().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one initialized pollfd.
+        match unsafe { libc::poll(&raw mut poll, 1, LOOK.as_millis() as i32) } {
+            -1 => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+                error => Err(MountError::io("wait for the daemon of", &self.pond, error)),
+            },
+            ready => Ok(ready == 1),
+        }
     }
 
     /// Waits for an answer.
@@ -89,6 +129,14 @@ impl Client {
     fn protocol(&self, problem: String) -> MountError {
         MountError::Protocol { pond: self.pond.clone(), problem }
     }
+}
+
+/// Whether a process was stopped by a signal or a debugger; see proc_pid_stat(5).
+fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Its name, in parentheses, may hold any character.
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('T' | 't'))
 }
 
 /// A path to a socket that fits the 108 bytes of a socket address however deep its directory lies, and the open

@@ -362,6 +362,7 @@ fn show(
         mountpoint: mountpoint.to_owned(),
         read_only,
         follows: !fixed && is_replica(steward),
+        pinned: options.at.is_some_and(|at| at != At::Tip),
         log: log.clone(),
     });
 

@@ -118,6 +118,22 @@ pub enum MountError {
         /// Who uses it, as far as this user may see.
         users: Vec<BusyProcess>,
     },
+    /// Files are open for writing in what is to become read-only.
+    #[error("{mountpoint} cannot become read-only while files in it are open for writing{}", list(.users))]
+    OpenForWriting {
+        /// The mountpoint.
+        mountpoint: PathBuf,
+        /// Who uses it, as far as this user may see.
+        users: Vec<BusyProcess>,
+    },
+    /// What is to become writable takes no writes.
+    #[error("{mountpoint} stays read-only: {why}")]
+    StaysReadOnly {
+        /// The mountpoint.
+        mountpoint: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The daemon reported an error instead of being ready.
     #[error("{0}")]
     Daemon(String),
@@ -134,7 +150,8 @@ pub enum MountError {
     Request(#[from] RequestError),
     /// An option that is none.
     #[error(
-        "unknown mount option {0:?}; known are ro, rw, nosuid, nodev, noexec, allow_other, private and commit=SECONDS"
+        "unknown mount option {0:?}; known are ro, rw, nosuid, nodev, noexec, sync, allow_other, private, create, commit=SECONDS, and what mount(8) has for every \
+         filesystem"
     )]
     UnknownOption(String),
     /// An option's value that is none.
@@ -155,6 +172,16 @@ pub enum MountError {
         /// What went wrong.
         problem: String,
     },
+    /// The daemon is there and says nothing.
+    #[error("the daemon of {pond}, process {pid}, {}", silence(*.pid, *.stopped))]
+    NoAnswer {
+        /// The pond's directory.
+        pond: PathBuf,
+        /// Its process.
+        pid: u32,
+        /// Whether it was stopped by a signal.
+        stopped: bool,
+    },
     /// The pond could not be opened, committed or closed.
     #[error(transparent)]
     Steward(#[from] StewardError),
@@ -163,6 +190,14 @@ pub enum MountError {
 impl MountError {
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         MountError::Io { action, path: path.to_owned(), source }
+    }
+}
+
+fn silence(pid: u32, stopped: bool) -> String {
+    match stopped {
+        true => format!("is stopped (SIGSTOP, SIGTSTP or a debugger); `kill -CONT {pid}` lets it go on"),
+        false => "does not answer; its disk may not either, or it is very busy: see its log, and try again"
+            .to_owned(),
     }
 }
 

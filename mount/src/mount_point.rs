@@ -178,6 +178,9 @@ pub(crate) fn mount(
         text.push(if options.allow_other && !options.private { ",allow_other" } else { "" });
         text.push(if read_only { ",ro" } else { "" });
         text.push(if options.no_exec { ",noexec" } else { "" });
+        for (flag, name) in FUSERMOUNT_FLAGS {
+            text.push(if options.kernel_flags & flag != 0 { name } else { "" });
+        }
         fusermount::mount(mountpoint, &text)
     }
 }
@@ -196,15 +199,7 @@ fn mount_by_system_call(
         device.as_raw_fd(),
         if options.private { "" } else { ",allow_other" }
     );
-    let mut flags = 0;
-    for (wanted, flag) in [
-        (read_only, libc::MS_RDONLY),
-        (options.no_suid, libc::MS_NOSUID),
-        (options.no_dev, libc::MS_NODEV),
-        (options.no_exec, libc::MS_NOEXEC),
-    ] {
-        flags |= if wanted { flag } else { 0 };
-    }
+    let flags = flags(read_only, options);
     let source = c_string("mount", pond, pond.as_os_str().as_bytes())?;
     let target = c_string("mount on", mountpoint, mountpoint.as_os_str().as_bytes())?;
     let fstype = c_string("mount", pond, FSTYPE.as_bytes())?;
@@ -216,6 +211,41 @@ fn mount_by_system_call(
     match result {
         0 => Ok(device.into()),
         _ => Err(MountError::io("mount on", mountpoint, io::Error::last_os_error())),
+    }
+}
+
+/// Those of the kernel's flags that `fusermount3` sets as well.
+const FUSERMOUNT_FLAGS: [(libc::c_ulong, &str); 4] = [
+    (libc::MS_SYNCHRONOUS, ",sync"),
+    (libc::MS_DIRSYNC, ",dirsync"),
+    (libc::MS_NOATIME, ",noatime"),
+    (libc::MS_NODIRATIME, ",nodiratime"),
+];
+
+/// What mount(2) calls these options.
+fn flags(read_only: bool, options: &MountOptions) -> libc::c_ulong {
+    let chosen = [
+        (read_only, libc::MS_RDONLY),
+        (options.no_suid, libc::MS_NOSUID),
+        (options.no_dev, libc::MS_NODEV),
+        (options.no_exec, libc::MS_NOEXEC),
+    ];
+    let chosen = chosen.into_iter().filter(|(wanted, _)| *wanted);
+    chosen.fold(options.kernel_flags, |flags, (_, flag)| flags | flag)
+}
+
+/// Gives what is mounted there these options. `Ok(false)`: files are open for writing where none may be any more.
+pub(crate) fn remount(mountpoint: &Path, options: &MountOptions) -> Result<bool, MountError> {
+    let target = c_string("remount", mountpoint, mountpoint.as_os_str().as_bytes())?;
+    let flags = libc::MS_REMOUNT | flags(options.read_only, options);
+    // SAFETY: the path is a NUL-terminated string that outlives the call, and of the others a remount needs none.
+    let result =
+        unsafe { libc::mount(std::ptr::null(), target.as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
+    let error = io::Error::last_os_error();
+    match (result, error.raw_os_error()) {
+        (0, _) => Ok(true),
+        (_, Some(libc::EBUSY)) => Ok(false),
+        _ => Err(MountError::io("remount", mountpoint, error)),
     }
 }
 

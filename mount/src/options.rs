@@ -29,6 +29,10 @@ pub struct MountOptions {
     pub follow: bool,
     /// Fail where there is no pond, rather than make one.
     pub no_create: bool,
+    /// What is mounted there already gets these options.
+    pub remount: bool,
+    /// What the kernel alone minds: mount(2)'s flags for access times, synchronous writes and silence.
+    pub kernel_flags: libc::c_ulong,
 }
 
 impl MountOptions {
@@ -38,7 +42,12 @@ impl MountOptions {
     }
 
     fn apply_one(&mut self, option: &str) -> Result<(), MountError> {
+        if let Some((_, flag, set)) = KERNEL_FLAGS.iter().find(|(name, ..)| *name == option) {
+            self.kernel_flags = if *set { self.kernel_flags | flag } else { self.kernel_flags & !flag };
+            return Ok(());
+        }
         match option {
+            "remount" => self.remount = true,
             "ro" => self.read_only = true,
             "rw" => self.read_only = false,
             "suid" => self.no_suid = false,
@@ -61,16 +70,12 @@ impl MountOptions {
             | "nofail"
             | "_netdev"
             | "nouser"
-            | "async"
-            | "atime"
-            | "noatime"
-            | "relatime"
-            | "norelatime"
-            | "strictatime"
-            | "lazytime"
-            | "nolazytime"
-            | "diratime"
-            | "nodiratime"
+            | "iversion"
+            | "noiversion"
+            | "mand"
+            | "nomand"
+            | "discard"
+            | "nodiscard"
             | "default_permissions" => {}
             _ => match option.split_once('=') {
                 Some(("commit", seconds)) => self.commit_interval = Some(parse_commit(seconds)?),
@@ -78,6 +83,8 @@ impl MountOptions {
                     (self.no_suid, self.no_dev, self.no_exec) = (true, true, true);
                 }
                 Some(("comment" | "uhelper" | "helper", _)) => {}
+                // What /proc/self/mounts shows of a mount, mount(8) hands on when it mounts it again.
+                Some(("user_id" | "group_id" | "max_read" | "rootmode" | "fsname" | "subtype", _)) => {}
                 _ if option.starts_with("x-") || option.starts_with("X-") => {}
                 _ => return Err(MountError::UnknownOption(option.to_owned())),
             },
@@ -85,6 +92,25 @@ impl MountOptions {
         Ok(())
     }
 }
+
+/// Options of mount(8) that are the kernel's flags: name, flag, whether it sets or clears it.
+const KERNEL_FLAGS: [(&str, libc::c_ulong, bool); 15] = [
+    ("sync", libc::MS_SYNCHRONOUS, true),
+    ("async", libc::MS_SYNCHRONOUS, false),
+    ("dirsync", libc::MS_DIRSYNC, true),
+    ("noatime", libc::MS_NOATIME, true),
+    ("atime", libc::MS_NOATIME, false),
+    ("nodiratime", libc::MS_NODIRATIME, true),
+    ("diratime", libc::MS_NODIRATIME, false),
+    ("relatime", libc::MS_RELATIME, true),
+    ("norelatime", libc::MS_RELATIME, false),
+    ("strictatime", libc::MS_STRICTATIME, true),
+    ("nostrictatime", libc::MS_STRICTATIME, false),
+    ("lazytime", libc::MS_LAZYTIME, true),
+    ("nolazytime", libc::MS_LAZYTIME, false),
+    ("silent", libc::MS_SILENT, true),
+    ("loud", libc::MS_SILENT, false),
+];
 
 fn parse_commit(seconds: &str) -> Result<Duration, MountError> {
     let bad = || MountError::BadOption {
@@ -110,6 +136,19 @@ mod tests {
         let options = parsed("rw,dev,suid,noexec,_netdev,nofail,x-systemd.automount,comment=a b").unwrap();
         assert_eq!(options, MountOptions { no_exec: true, ..MountOptions::default() });
         assert_eq!(parsed("").unwrap(), MountOptions::default());
+    }
+
+    #[test]
+    fn what_other_filesystems_take_is_taken() {
+        let options = parsed(
+            "noatime,nodiratime,lazytime,dirsync,discard,iversion,mand,silent,nofail,auto,users,suid,dev,exec",
+        );
+        let flags =
+            libc::MS_NOATIME | libc::MS_NODIRATIME | libc::MS_LAZYTIME | libc::MS_DIRSYNC | libc::MS_SILENT;
+        assert_eq!(options.unwrap(), MountOptions { kernel_flags: flags, ..MountOptions::default() });
+        let shown = "rw,relatime,remount,user_id=0,group_id=0,default_permissions,allow_other,max_read=1048576,sync,async";
+        let options = parsed(shown).unwrap();
+        assert!(options.remount && options.kernel_flags == libc::MS_RELATIME);
     }
 
     #[test]

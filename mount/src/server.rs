@@ -155,6 +155,10 @@ impl Shared {
             },
             Request::Sync => to_response(steward.sync().as_ref()),
             Request::Commit | Request::Unmount => to_response(steward.commit_now().as_ref()),
+            Request::Mknod { .. } if self.mounted.is_read_only() => Response::Error(RequestError {
+                message: format!("{} is mounted read-only", self.mounted.mountpoint.display()),
+                errno: libc::EROFS,
+            }),
             Request::Mknod { factory, path, configuration } => {
                 to_response(steward.mknod(factory, path, configuration).as_ref())
             }

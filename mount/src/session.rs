@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use crate::adapter::Adapter;
 use crate::backing::{Backing, Done};
 use crate::virtual_files::Content;
-use crate::{MountError, log_file, mount_point};
+use crate::{MountError, log_file, mount_info, mount_point};
 
 /// Threads that take requests. Two keep each other's replies out of the way; four were slower. On a single processor
 /// a second one only costs switches: it is woken for what the first takes anyway.
@@ -69,17 +69,32 @@ pub(crate) struct Mounted {
     pub(crate) read_only: bool,
     /// Whether it shows what a source elsewhere does.
     pub(crate) follows: bool,
+    /// Whether it shows a version that was asked for, rather than the newest.
+    pub(crate) pinned: bool,
     /// Where the daemon's messages go; `None` for its terminal.
     pub(crate) log: Option<PathBuf>,
 }
 
 impl Mounted {
+    /// Whether nothing can be changed through this mount now: it may have been remounted since.
+    pub(crate) fn is_read_only(&self) -> bool {
+        let remounted = || match mount_info::mount_at(&self.mountpoint) {
+            Ok(mount) => mount.is_some_and(|mount| mount.is_pond() && mount.read_only),
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell whether the mount is read-only");
+                false
+            }
+        };
+        self.read_only || remounted()
+    }
+
     /// The pond's status, and the mount's.
     pub(crate) fn status(&self) -> Result<serde_json::Value, serde_json::Error> {
         let mut status = serde_json::to_value(self.steward.status())?;
         if let Some(fields) = status.as_object_mut() {
             fields.insert("mountpoint".into(), self.mountpoint.to_string_lossy().into());
-            fields.insert("mounted_read_only".into(), self.read_only.into());
+            fields.insert("mounted_read_only".into(), self.is_read_only().into());
+            fields.insert("pinned".into(), self.pinned.into());
             fields.insert("follows".into(), self.follows.into());
             fields.insert("log_path".into(), self.log.as_ref().map(|log| log.to_string_lossy()).into());
             fields.insert("pid".into(), std::process::id().into());

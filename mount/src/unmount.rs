@@ -66,13 +66,13 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
     };
     let mut pid = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
     let mut daemon = match mount.read_only {
-        true => follower(&report.pond, &mountpoint),
+        true => daemon_of(&report.pond, &mountpoint),
         false => client::connect(&report.pond)?,
     };
     if let Some(daemon) = &mut daemon {
         // As this process sees it, also from another pid namespace.
         pid = Some(daemon.daemon_pid()?);
-        report.followed = mount.read_only;
+        report.followed = status["follows"].as_bool().unwrap_or(mount.read_only);
         report.version = version(&daemon.call(&Request::Unmount)?);
     }
     let process = pid.and_then(open_process);
@@ -96,9 +96,9 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
     Ok(report)
 }
 
-/// The daemon of a read-only mount, if it is one that follows. Of others none listens, and a daemon that does may be
-/// that of another mount of the pond.
-fn follower(pond: &Path, mountpoint: &Path) -> Option<Client> {
+/// The daemon of a mount, if it listens. That of a fixed version does not, and one that does may be that of another mount of
+/// the pond.
+pub(crate) fn daemon_of(pond: &Path, mountpoint: &Path) -> Option<Client> {
     let asked = client::connect(pond).and_then(|daemon| {
         let Some(mut daemon) = daemon else { return Ok(None) };
         let status = daemon.call(&Request::Status)?;

@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod command;
 pub mod content;
 pub mod disk;
+pub mod helpers;
 pub mod measure;
 pub mod passthrough;
 pub mod pond;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use pond_tests::helpers::Helpers;
 use pond_tests::tree::{self, Also};
 use pond_tests::{TestPond, pond_binary, run, succeed, unmount, wait_until};
 use serde_json::Value;
@@ -134,39 +135,6 @@ fn a_read_only_mount_changes_nothing_in_the_pond() {
     assert_eq!(fs::read_to_string(pond.path("file")).unwrap(), "content");
     pond.umount();
     tree::assert_same("the table", &before, &tree::look_at(&pond.directory().join("data")), Also::ALL);
-}
-
-/// The links through which mount(8) and umount(8) find pond; gone when dropped.
-struct Helpers {
-    _alone: File,
-}
-
-const HELPERS: [&str; 3] = ["/sbin/mount.pond", "/sbin/mount.fuse.pond", "/sbin/umount.fuse.pond"];
-
-impl Helpers {
-    fn install() -> Self {
-        // The system has one of each, for all tests that run at the same time.
-        let alone = File::create("/run/pond-tests.lock").unwrap();
-        alone.lock().unwrap();
-        for helper in HELPERS {
-            match fs::read_link(helper) {
-                // Left behind by a test that was killed.
-                Ok(target) if target.components().any(|part| part.as_os_str() == "target") => {
-                    fs::remove_file(helper).unwrap();
-                }
-                Ok(target) => panic!("{helper} is installed already, a link to {}", target.display()),
-                Err(_) => {}
-            }
-            std::os::unix::fs::symlink(pond_binary(), helper).unwrap();
-        }
-        Helpers { _alone: alone }
-    }
-}
-
-impl Drop for Helpers {
-    fn drop(&mut self) {
-        HELPERS.iter().for_each(|helper| fs::remove_file(helper).unwrap());
-    }
 }
 
 /// Runs a program that must succeed and has nothing to say about it.
@@ -339,6 +307,99 @@ fn mount_and_umount_of_the_system_find_pond_by_its_type() {
 }
 
 #[test]
+fn a_mount_is_made_read_only_and_writable_again_while_it_is_used() {
+    let _helpers = Helpers::install();
+    let pond = TestPond::mounted_with(&["-o", "commit=3600"]);
+    fs::write(pond.path("file"), "content").unwrap();
+    let reader = File::open(pond.path("file")).unwrap();
+    let remount = |options: &str| run(pond.marked("mount").args(["-o", options]).arg(pond.mountpoint()));
+    let options = || mounted_as(pond.mountpoint()).unwrap().1;
+    let errno = |result: std::io::Result<()>| result.err().and_then(|error| error.raw_os_error());
+    for round in 0..2 {
+        let writer = File::create(pond.path("open")).unwrap();
+        let told = remount("remount,ro");
+        assert!(!told.status.success() && told.stderr.contains("open for writing"), "{told}");
+        fs::write(pond.path("still"), "writable").unwrap();
+        drop(writer);
+
+        let told = remount("remount,ro");
+        assert!(told.status.success() && told.stdout.is_empty() && told.stderr.is_empty(), "{told}");
+        assert!(options().contains(&"ro".to_owned()), "{:?}", options());
+        assert_eq!(errno(fs::write(pond.path("new"), "")), Some(libc::EROFS));
+        assert_eq!(errno(fs::remove_file(pond.path("file"))), Some(libc::EROFS));
+        assert_eq!(pond.status()["mounted_read_only"], true);
+        // Whatever was written before is in a version.
+        let newest = pond.version().to_string();
+        let then = pond.mount_beside(&format!("then-{round}"), &["--version", &newest]);
+        assert_eq!(fs::read_to_string(then.join("still")).unwrap(), "writable");
+        pond.umount_at(&then);
+        let configuration = pond.host("exec-log.yaml");
+        fs::write(&configuration, "path: /dev/null\n").unwrap();
+        let arguments = ["mknod", "exec-log", "/etc/node", "--config-path", configuration.to_str().unwrap()];
+        let told = pond.try_pond(arguments).failure(1);
+        assert!(told.contains("read-only"), "{told}");
+
+        remount("remount,rw,noatime,nodev").success();
+        fs::write(pond.path("new"), "").unwrap();
+        assert_eq!(pond.status()["mounted_read_only"], false);
+        for expected in ["rw", "noatime", "nodev"] {
+            assert!(options().contains(&expected.to_owned()), "{expected} is not in {:?}", options());
+        }
+    }
+    remount("remount,ro").success();
+    // The daemon is asked to take its leave all the same.
+    let daemon = pond.daemon();
+    drop(reader);
+    let told = wait_until("the mount is not busy", Duration::from_secs(10), || {
+        let told = run(pond.command().arg("umount").arg(pond.mountpoint()));
+        told.status.success().then_some(told.stdout)
+    });
+    assert!(told.contains("holds everything"), "{told}");
+    assert!(pond_tests::processes::has_ended(daemon));
+}
+
+#[test]
+fn what_was_mounted_read_only_becomes_writable_but_the_past_does_not() {
+    let _helpers = Helpers::install();
+    let pond = TestPond::mounted();
+    fs::write(pond.path("file"), "content").unwrap();
+    pond.umount();
+    pond.mount_with(&["-o", "ro"]);
+    let remount = |place: &Path| run(pond.marked("mount").args(["-o", "remount,rw"]).arg(place));
+    let reader = File::open(pond.path("file")).unwrap();
+    let told = remount(pond.mountpoint());
+    assert!(!told.status.success() && told.stderr.contains("busy"), "{told}");
+    drop(reader);
+    wait_until("the mount is writable", Duration::from_secs(10), || {
+        let told = remount(pond.mountpoint());
+        assert!(told.status.success() || told.stderr.contains("busy"), "{told}");
+        told.status.success().then_some(())
+    });
+    fs::write(pond.path("file"), "changed").unwrap();
+    let then = pond.mount_beside("then", &["--version", "0"]);
+    let told = remount(&then);
+    assert!(!told.status.success() && told.stderr.contains("stays read-only"), "{told}");
+    pond.umount_at(&then);
+    pond.umount();
+    assert_eq!(pond.pond(["cat", "/file"]), "changed");
+}
+
+#[test]
+fn options_that_every_filesystem_takes_are_taken_and_sync_means_it() {
+    let pond = TestPond::new();
+    pond.mount_with(&["-o", "sync,noatime,lazytime,discard,iversion,silent,commit=3600"]);
+    let (_, options) = mounted_as(pond.mountpoint()).unwrap();
+    for expected in ["sync", "noatime"] {
+        assert!(options.iter().any(|option| option == expected), "{expected} is not in {options:?}");
+    }
+    fs::write(pond.path("file"), "not fsynced").unwrap();
+    pond.kill();
+    pond.mount();
+    assert_eq!(fs::read_to_string(pond.path("file")).unwrap(), "not fsynced");
+    pond.umount();
+}
+
+#[test]
 fn the_helper_of_umount_commits_everything_before_it_returns() {
     let _helpers = Helpers::install();
     let pond = TestPond::new();
@@ -410,6 +471,26 @@ fn a_busy_mount_is_not_unmounted_and_whoever_keeps_it_busy_is_named() {
     reader.wait().unwrap();
     pond.umount();
     assert_eq!(pond.pond(["cat", "/file"]), "still mounted, still writable");
+}
+
+#[test]
+fn the_status_of_a_pond_whose_daemon_is_stopped_is_told_without_it() {
+    let pond = TestPond::mounted();
+    fs::write(pond.path("file"), "content").unwrap();
+    pond.sync();
+    let (version, daemon) = (pond.version(), pond.daemon());
+    pond_tests::processes::signal(daemon, libc::SIGSTOP);
+    let told = pond.try_pond(["status"]);
+    let json = run(pond.command().args(["--json", "status"]));
+    pond_tests::processes::signal(daemon, libc::SIGCONT);
+    assert_eq!(told.status.code(), Some(1), "{told}");
+    assert!(told.stderr.contains("is stopped") && told.stderr.contains(&daemon.to_string()), "{told}");
+    assert!(told.stdout.contains(pond.mountpoint().to_str().unwrap()), "{told}");
+    let status: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((status["version"].as_u64(), status["mounted"].as_bool()), (Some(version), Some(true)));
+    assert_eq!(status["state"], "not_answering");
+    assert!(pond.status()["unanswered"].is_null());
+    pond.umount();
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! pjdfstest: no system call behaves otherwise than POSIX says, and no test is skipped that ext4 does not skip too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pond_tests::helpers::Helpers;
 use pond_tests::{TestPond, run, tools::tool};
 
 /// Tests that may be skipped on a pond although ext4 runs them, each with its reason.
@@ -14,8 +16,8 @@ const SKIPPED_FOR_A_REASON: &[(&str, &str)] =
 fn pjdfstest_finds_nothing_wrong_and_skips_no_more_than_on_ext4() {
     let pond = TestPond::mounted();
     let ext4 = pond.host_directory("ext4");
-    let there = outcomes(&ext4, pond.mountpoint());
-    let here = outcomes(pond.mountpoint(), &ext4);
+    let there = outcomes(&configuration(), &ext4, pond.mountpoint(), &[]);
+    let here = outcomes(&configuration(), pond.mountpoint(), &ext4, &[]);
     assert_eq!(with(&there, "FAILED"), BTreeSet::new(), "failed on the host's filesystem itself");
     assert_eq!(with(&here, "FAILED"), BTreeSet::new(), "failed on the pond");
     assert!(with(&here, "ok").len() > 350, "pjdfstest ran only {} tests", here.len());
@@ -28,11 +30,37 @@ fn pjdfstest_finds_nothing_wrong_and_skips_no_more_than_on_ext4() {
     pond.umount();
 }
 
-/// Runs all tests in a directory; how each ended. `other` is a directory of another filesystem.
-fn outcomes(directory: &Path, other: &Path) -> BTreeMap<String, String> {
-    let configuration = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pjdfstest.toml");
+/// These tests remount what they run on, which only a filesystem of our own may be; and alone, as others still have files
+/// open for writing.
+#[test]
+fn pjdfstest_finds_a_mount_read_only_once_it_was_remounted_so() {
+    // mount(8) remounts through the helper.
+    let _helpers = Helpers::install();
+    let pond = TestPond::mounted();
+    let remounting = pond.host("pjdfstest.toml");
+    let text = fs::read_to_string(configuration()).expect("the configuration");
+    assert!(text.contains("allow_remount = false"));
+    fs::write(&remounting, text.replace("allow_remount = false", "allow_remount = true")).expect("a copy");
+    let here = outcomes(&remounting, pond.mountpoint(), &pond.host_directory("ext4"), &["erofs"]);
+    assert_eq!(with(&here, "ok").len(), 13, "{here:?}");
+    assert_eq!(here.len(), 13, "{here:?}");
+    pond.umount();
+}
+
+fn configuration() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pjdfstest.toml")
+}
+
+/// Runs all tests, or those whose names hold a word, in a directory; how each ended. `other` is a directory of another
+/// filesystem.
+fn outcomes(
+    configuration: &Path,
+    directory: &Path,
+    other: &Path,
+    words: &[&str],
+) -> BTreeMap<String, String> {
     let mut command = Command::new(tool("pjdfstest"));
-    command.arg("-c").arg(configuration).arg("-p").arg(directory).arg("-s").arg(other);
+    command.arg("-c").arg(configuration).arg("-p").arg(directory).arg("-s").arg(other).args(words);
     let finished = run(&mut command);
     println!("{finished}");
     // Explanations are indented; a test's line is its name and how it ended.

@@ -118,7 +118,7 @@ Examples:
 
 In /etc/fstab, with mount.fuse.pond and umount.fuse.pond installed as links to pond (the pond must be there, unless
 the options have `create` among them):
-  /srv/pond  /mnt/pond  fuse.pond  defaults,nofail,commit=1  0  0")]
+  /srv/pond  /mnt/pond  fuse.pond  defaults,nofail,commit=1  0 0")]
     Mount(MountArgs),
 
     /// Commit everything, unmount, and wait for the daemon's end

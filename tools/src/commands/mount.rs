@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use pond_mount::{MountOptions, Progress, Ready, UnmountReport};
+use pond_mount::{MountOptions, Progress, Ready, Remounted, UnmountReport};
 use pond_oplog::{At, Version};
 use pond_replicate::NoProgress;
 use pond_steward::FactoryStatus;
@@ -39,6 +39,12 @@ fn mount_and_tell(args: &MountArgs, context: &mut Context, quietly: bool) -> Res
         Failure::because(format!("cannot mount the pond on {}", args.mountpoint.display()), error)
     };
     let options = mount_options(args).map_err(|error| bad_options(&error))?;
+    if options.remount {
+        match pond_mount::remount(&args.mountpoint, &options).map_err(|error| failed(&error))? {
+            Remounted::Done => return Ok(()),
+            Remounted::MountAnew => {}
+        }
+    }
     let Context { out, notices, .. } = context;
     // What could not be said is an error only once the mount is done with.
     let (out, told) = (RefCell::new(out), RefCell::new(Ok(())));
@@ -137,7 +143,9 @@ fn daemon_arguments(pond: &Path, args: &MountArgs, notices: Notices) -> Vec<OsSt
         arguments.push(format!("--timestamp={}", time::rfc3339_micros(timestamp)).into());
     }
     for options in &args.options {
-        arguments.extend(["-o".into(), OsString::from(options)]);
+        // What was to be mounted again is mounted anew.
+        let options: Vec<&str> = options.split(',').filter(|option| *option != "remount").collect();
+        arguments.extend(["-o".into(), OsString::from(options.join(","))]);
     }
     arguments.extend(["--".into(), args.mountpoint.clone().into_os_string()]);
     arguments

@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use pond_mount::MountError;
 use pond_steward::{ReplicaStatus, Role};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,7 +32,10 @@ pub fn status(args: &StatusArgs, context: &mut Context) -> Result {
     let mut last = read(context)?;
     show(&last, context)?;
     if !args.watch {
-        return Ok(());
+        return match last["unanswered"].as_str() {
+            None => Ok(()),
+            Some(why) => Err(Failure::new("what the pond's daemon knows is not shown", why)),
+        };
     }
     loop {
         context.out.flush()?;
@@ -120,7 +124,12 @@ fn read(context: &Context) -> Result<Value> {
 
 fn read_whole(context: &Context) -> Result<Value> {
     let (mut status, mounted) = match context.pond.state()? {
-        State::Mounted(mut daemon) => (daemon.status()?, true),
+        State::Mounted(mut daemon) => match daemon.try_status() {
+            Err(error @ MountError::NoAnswer { pid, .. }) => {
+                (read_without_daemon(context, pid, &error)?, true)
+            }
+            status => (status.during(|| "cannot ask the pond's daemon for its status".to_owned())?, true),
+        },
         State::Unmounted => {
             let mut status = json!(context.pond.open_tip()?.status());
             // They would be this process's own.
@@ -133,6 +142,24 @@ fn read_whole(context: &Context) -> Result<Value> {
         }
     };
     status["mounted"] = json!(mounted);
+    Ok(status)
+}
+
+/// What can be told of a mounted pond whose daemon says nothing: what it has committed, and where it is mounted.
+fn read_without_daemon(context: &Context, pid: u32, error: &MountError) -> Result<Value> {
+    let pond = context.pond.directory();
+    let what = || "cannot tell where the pond is mounted".to_owned();
+    let mounts = pond_mount::mounts_of(&pond.canonicalize().during(what)?).during(what)?;
+    let mut status = json!(context.pond.open_tip()?.status());
+    status["pid"] = json!(pid);
+    status["log_path"] = json!(pond_oplog::Layout::new(pond).log_file());
+    status["mountpoint"] = json!(mounts.first().map(|mount| mount.mountpoint.to_string_lossy()));
+    status["state"] = json!("not_answering");
+    status["unanswered"] = json!(error.to_string());
+    // They would be this process's own.
+    for unknown in ["uncommitted", "journal", "commit_error", "read_only_because"] {
+        status[unknown] = Value::Null;
+    }
     Ok(status)
 }
 
@@ -187,10 +214,11 @@ struct View {
     timestamp: i64,
     txn_seq: u64,
     nodes: u64,
-    uncommitted: Uncommitted,
+    /// As the daemon knows it.
+    uncommitted: Option<Uncommitted>,
     commit_error: Option<String>,
     replica: Option<Replica>,
-    journal: Journal,
+    journal: Option<Journal>,
     sizes: Sizes,
     history: History,
     factories: Vec<Factory>,
@@ -312,11 +340,11 @@ fn facts(view: &View) -> Vec<(&'static str, String)> {
         ("digest", view.digest.clone()),
         ("nodes", view.nodes.to_string()),
     ]);
-    if view.mounted {
-        let Uncommitted { rows, bytes } = view.uncommitted;
-        facts.push(("uncommitted", format!("{}, {}", count(rows, "row"), size(bytes))));
-        let Journal { segments, bytes } = view.journal;
-        facts.push(("journal", format!("{}, {}", count(segments, "segment"), size(bytes))));
+    if let (true, Some(Uncommitted { rows, bytes })) = (view.mounted, &view.uncommitted) {
+        facts.push(("uncommitted", format!("{}, {}", count(*rows, "row"), size(*bytes))));
+    }
+    if let (true, Some(Journal { segments, bytes })) = (view.mounted, &view.journal) {
+        facts.push(("journal", format!("{}, {}", count(*segments, "segment"), size(*bytes))));
     }
     let Sizes { data, journal, control, mirror } = view.sizes;
     facts.push((

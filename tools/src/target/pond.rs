@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pond_mount::MountError;
 use pond_mount::client::Client;
 use pond_oplog::{At, CommitInfo, Layout, Origin, Version};
 use pond_steward::{OpenOptions, Steward, StewardError};
@@ -171,7 +172,12 @@ fn not_open() -> String {
 impl Daemon {
     /// Asks it for its status.
     pub fn status(&mut self) -> Result<serde_json::Value> {
-        self.call(&pond_mount::Request::Status, "ask the pond's daemon for its status")
+        self.try_status().during(|| "cannot ask the pond's daemon for its status".to_owned())
+    }
+
+    /// [`status`](Daemon::status), with the daemon's own error.
+    pub fn try_status(&mut self) -> Result<serde_json::Value, MountError> {
+        self.client.status()
     }
 
     /// Asks it to do something; `what` completes "cannot …".
