@@ -1,7 +1,9 @@
 //! A memory cgroup of a test's own, of version 1 or 2, whatever the machine has.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A group whose processes may use so much memory; removed when dropped, after they went back to its parent.
 pub struct MemoryGroup {
@@ -29,6 +31,13 @@ impl MemoryGroup {
     /// Puts a process into the group.
     pub fn add(&self, pid: i32) {
         fs::write(self.path.join("cgroup.procs"), pid.to_string()).expect("the process runs");
+    }
+
+    /// Has a program begin in the group.
+    pub fn start(&self, command: &mut Command) {
+        let members = self.path.join("cgroup.procs");
+        // SAFETY: between fork and exec only system calls are made; the path was made before.
+        unsafe { command.pre_exec(move || fs::write(&members, "0")) };
     }
 
     /// How many processes the kernel has killed for want of memory.

@@ -113,3 +113,29 @@ fn a_large_copy_stays_in_its_budget_and_leaves_others_alone() {
     drop(file);
     pond.umount();
 }
+
+#[test]
+fn budgets_that_nobody_set_fit_the_memory_there_is() {
+    let pond = TestPond::new();
+    pond.pond(["init"]);
+    let group = MemoryGroup::new(&format!("pond-test-small-{}", std::process::id()), 280 << 20);
+    // What starts in the group is in it from the beginning, and so is the daemon that it starts.
+    let mut mount = pond.command();
+    mount.arg("mount").arg(pond.mountpoint());
+    group.start(&mut mount);
+    succeed(&mut mount);
+    let status = &pond.json(["status"])[0];
+    for budget in ["dirty", "cache"] {
+        assert_eq!(status["budgets"][budget].as_u64(), Some(35 << 20), "{status}");
+    }
+    let mut random = Random::new(6);
+    for n in 0..6 {
+        fs::write(pond.path(n.to_string()), random.bytes(64 * MIB)).unwrap();
+    }
+    for n in 0..6 {
+        assert_eq!(fs::read(pond.path(n.to_string())).unwrap().len(), 64 * MIB);
+    }
+    pond.sync();
+    assert_eq!(group.killed(), 0, "the kernel killed the daemon for want of memory");
+    pond.umount();
+}

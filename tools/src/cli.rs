@@ -449,6 +449,13 @@ pub struct StatusArgs {
     #[arg(long)]
     pub watch: bool,
 
+    /// Exit with 1, and say why, unless all is well
+    ///
+    /// Not well are: a daemon that has died or does not answer, a source that takes no writes, commits, pushes, pulls or other
+    /// factories that fail, and whatever else the status has a note of.
+    #[arg(long, conflicts_with = "watch")]
+    pub check: bool,
+
     /// Return once this version is here: committed, or on a replica visible
     #[arg(long, value_name = "N")]
     pub wait_version: Option<u64>,

@@ -73,6 +73,32 @@ fn commands_see_and_change_what_the_mount_shows() {
 }
 
 #[test]
+fn status_is_of_this_moment_and_says_by_its_exit_code_whether_all_is_well() {
+    let mounted = Mounted::new();
+    let bed = &mounted.bed;
+    bed.ok(["status", "--check"]);
+    let before = bed.json(["status"])[0].clone();
+    fs::write(mounted.at("a"), vec![7; 100_000]).unwrap();
+    bed.ok(["sync"]);
+    let after = bed.json(["status"])[0].clone();
+    let data = |status: &serde_json::Value| status["sizes"]["data"].as_u64().unwrap();
+    assert!(data(&after) > data(&before) && data(&after) >= after["history"]["live_bytes"].as_u64().unwrap());
+    assert!(after["sizes"]["reserve"].as_u64().unwrap() > 0);
+    assert!(after["budgets"]["dirty"].as_u64().unwrap() >= 16 << 20);
+    // SAFETY: the daemon is this test's.
+    unsafe { libc::kill(after["pid"].as_i64().unwrap() as i32, libc::SIGKILL) };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while bed.run(["status", "--check"]).status.success() {
+        assert!(std::time::Instant::now() < deadline, "a killed daemon counts as well");
+    }
+    let text = bed.fails(1, ["status", "--check"]);
+    assert!(text.contains("is dead"), "{text}");
+    assert!(bed.ok(["status"]).contains("its daemon has died"));
+    bed.ok(["mount", mounted.mountpoint.to_str().unwrap()]);
+    bed.ok(["status", "--check"]);
+}
+
+#[test]
 fn a_copy_that_would_meet_itself_or_the_pond_ends() {
     let mounted = Mounted::new();
     let bed = &mounted.bed;

@@ -1,9 +1,9 @@
-//! Work that must not hold up commits: checkpoints, writing outcomes, measuring disk space.
+//! Work that must not hold up commits: checkpoints, and writing outcomes; and how much disk space there is in use.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -12,9 +12,13 @@ use pond_oplog::{Layout, OpLog};
 use crate::Sizes;
 use crate::commit::Committer;
 use crate::control::Control;
+use crate::reserve::RESERVE_FILE;
 
-/// Outcomes are written, and disk space is measured, so often.
+/// Outcomes are written so often.
 const PERIOD: Duration = Duration::from_secs(10);
+
+/// Disk space is measured anew once this many times as long has passed as it took.
+const MEASURING_SHARE: u32 = 20;
 
 /// What is to be done.
 #[derive(Default)]
@@ -24,14 +28,19 @@ struct Wants {
     stop: bool,
 }
 
+/// Disk space, and when it was measured, which took so long.
+#[derive(Default)]
+struct Measured {
+    sizes: Sizes,
+    when: Option<(Instant, Duration)>,
+}
+
 /// One thread [`run`](Self::run)s it; any may ask it.
 #[derive(Default)]
 pub(crate) struct Housekeeper {
     wants: Mutex<Wants>,
     wanted: Condvar,
-    sizes: Mutex<Sizes>,
-    /// Whether somebody has looked at the sizes since they were measured.
-    looked: AtomicBool,
+    sizes: Mutex<Measured>,
     /// Work that failed when it was last tried, and why.
     troubles: Mutex<BTreeMap<&'static str, String>>,
 }
@@ -55,10 +64,15 @@ impl Housekeeper {
         self.wanted.notify_one();
     }
 
-    /// Disk space as last measured. While nobody asks it is not measured, since that looks at every file.
-    pub(crate) fn sizes(&self) -> Sizes {
-        self.looked.store(true, Ordering::Relaxed);
-        *self.sizes.lock()
+    /// Disk space as it is now, or was some moments ago: measuring looks at every file, and may take a twentieth of the time.
+    pub(crate) fn sizes(&self, pond: &Path) -> Sizes {
+        let mut measured = self.sizes.lock();
+        if measured.when.is_none_or(|(when, took)| when.elapsed() >= MEASURING_SHARE * took) {
+            let started = Instant::now();
+            measured.sizes = measure(pond);
+            measured.when = Some((Instant::now(), started.elapsed()));
+        }
+        measured.sizes
     }
 
     /// Work that failed when it was last tried, a sentence each, for the status: a failing disk may show here first.
@@ -74,21 +88,8 @@ impl Housekeeper {
         }
     }
 
-    /// Measures the disk space of a pond.
-    pub(crate) fn measure(&self, pond: &Path) {
-        let layout = Layout::new(pond);
-        let sizes = Sizes {
-            data: size_of(&layout.data()),
-            journal: size_of(&layout.journal()),
-            control: size_of(&layout.control()),
-            mirror: size_of(&layout.mirror()),
-        };
-        *self.sizes.lock() = sizes;
-    }
-
     /// The thread.
-    pub(crate) fn run(&self, pond: &Path, oplog: &OpLog, control: &Control, committer: &Committer) {
-        self.measure(pond);
+    pub(crate) fn run(&self, oplog: &OpLog, control: &Control, committer: &Committer) {
         let mut due = Instant::now() + PERIOD;
         loop {
             let (wants, periodic) = {
@@ -133,14 +134,21 @@ impl Housekeeper {
             }
             if periodic {
                 committer.restore_reserve();
-                let started = Instant::now();
-                if self.looked.swap(false, Ordering::Relaxed) {
-                    self.measure(pond);
-                }
-                // Many files take long to look at, and may take a twentieth of the time.
-                due = Instant::now() + PERIOD.max(20 * started.elapsed());
+                due = Instant::now() + PERIOD;
             }
         }
+    }
+}
+
+/// The disk space of a pond.
+fn measure(pond: &Path) -> Sizes {
+    let layout = Layout::new(pond);
+    Sizes {
+        data: size_of(&layout.data()),
+        journal: size_of(&layout.journal()),
+        control: size_of(&layout.control()),
+        mirror: size_of(&layout.mirror()),
+        reserve: std::fs::metadata(pond.join(RESERVE_FILE)).map_or(0, |file| file.blocks() * 512),
     }
 }
 

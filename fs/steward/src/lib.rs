@@ -27,6 +27,7 @@ mod init;
 mod ledger;
 mod lock;
 mod maintenance;
+mod memory;
 mod merges;
 mod open;
 mod paths;
@@ -58,5 +59,7 @@ pub use paths::ChangeWatcher;
 pub use priority::Priority;
 pub use replica::Replica;
 pub use replica_status::{ManifestMark, ReplicaProgress, ReplicaState, ReplicaStatus, replica_status};
-pub use status::{FactoryStatus, HistoryStatus, JournalStatus, Role, Sizes, State, Status, Uncommitted};
+pub use status::{
+    Budgets, FactoryStatus, HistoryStatus, JournalStatus, Role, Sizes, State, Status, Uncommitted,
+};
 pub use steward::{RunReport, Steward, SyncReport};

@@ -31,7 +31,7 @@ use crate::reserve::Reserve;
 use crate::settings::{self, CACHE_BUDGET_KEY, DIRTY_BUDGET_KEY};
 use crate::steward::Running;
 use crate::threads;
-use crate::{Registry, Replica, Role, Steward, StewardError};
+use crate::{Budgets, Registry, Replica, Role, Steward, StewardError};
 
 /// A checkpoint every so many versions.
 const CHECKPOINT_EVERY: u64 = 64;
@@ -80,9 +80,12 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
+    fn cache_bytes(&self, control: &Control) -> u64 {
+        self.cache_budget.unwrap_or_else(|| settings::size(control, CACHE_BUDGET_KEY))
+    }
+
     fn log_options(&self, control: &Control) -> Options {
-        let cache_bytes = self.cache_budget.unwrap_or_else(|| settings::size(control, CACHE_BUDGET_KEY));
-        Options { cache_bytes, clock: self.clock.clone(), ..Options::default() }
+        Options { cache_bytes: self.cache_bytes(control), clock: self.clock.clone(), ..Options::default() }
     }
 }
 
@@ -196,7 +199,6 @@ impl Steward {
             Steward::assemble(pond, options, opened, control, reserve, TinyFs::read_only, false);
         steward.notes.extend(notes);
         steward.pin = Some(pin);
-        steward.housekeeper.measure(pond);
         Ok(Arc::new(steward))
     }
 
@@ -250,6 +252,7 @@ impl Steward {
         control.clock = Some(options.clock.clone());
         let control = Arc::new(control);
         let dirty_budget = options.dirty_budget.unwrap_or_else(|| settings::size(&control, DIRTY_BUDGET_KEY));
+        let budgets = Budgets { dirty: dirty_budget, cache: options.cache_bytes(&control) };
         let maintained = options.maintenance;
         let housekeeper = Arc::new(Housekeeper::default());
         let merges = Arc::new(Merges::default());
@@ -316,6 +319,7 @@ impl Steward {
             maintenance: Arc::new(maintenance),
             maintained,
             pin: None,
+            budgets,
             housekeeper,
             watcher,
             notes,

@@ -23,7 +23,7 @@ const SHARE: u64 = 100;
 const SMALLEST: u64 = 256 << 10;
 
 /// Name of the file under `$POND`.
-const RESERVE_FILE: &str = "reserve";
+pub(crate) const RESERVE_FILE: &str = "reserve";
 
 /// The reserve of one pond.
 #[derive(Debug)]

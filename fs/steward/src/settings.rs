@@ -3,9 +3,11 @@
 //! Sizes are written `256MiB` (or `B`, `KiB`, `GiB`, `TiB`; a number alone counts bytes), durations `24h` (or `s`, `m`,
 //! `h`, `d`). All who read such a value do it through here, so that each is understood in one way.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::control::{Control, REMOTE_CONFIG_KEY, SUPERSEDED_KEY, TIMELINE_ID_KEY, TIMELINE_KEY};
+use crate::memory;
 
 /// The setting that bounds content which was accepted and is not yet stored.
 pub const DIRTY_BUDGET_KEY: &str = "dirty_budget";
@@ -38,11 +40,28 @@ enum Kind {
 pub struct Setting {
     /// Its name; what ends with `:` stands for a name that follows.
     pub name: &'static str,
-    /// What holds where it is not set; empty: nothing.
-    pub default: &'static str,
+    /// What holds where it is not set; empty: nothing. Of a size it is the most: see [`Setting::default`].
+    default: &'static str,
     /// What it is for.
     pub doc: &'static str,
     kind: Kind,
+}
+
+/// A budget that nobody set takes this part of the memory there is, if that is less than its most.
+const BUDGET_SHARE: u64 = 8;
+
+impl Setting {
+    /// What holds here where it is not set; empty: nothing. Budgets of memory go by what there is: an eighth of what the
+    /// machine has, or the control group that this process is in.
+    pub fn default(&self) -> Cow<'static, str> {
+        let Kind::Size(least) = self.kind else { return self.default.into() };
+        // The defaults are sizes: a test parses them all.
+        let most = parse_size(self.default).unwrap_or(least);
+        match memory::limit() / BUDGET_SHARE {
+            share if share >= most => self.default.into(),
+            share => format!("{}MiB", share.max(least) >> 20).into(),
+        }
+    }
 }
 
 /// All settings there are.
@@ -182,7 +201,9 @@ pub(crate) fn check(key: &str, value: &str) -> Result<(), &'static str> {
         _ if value.is_empty() => Ok(()),
         Kind::Size(least) => match parse_size(value)? {
             bytes if bytes < least => Err("it is too small to work with"),
-            bytes if bytes > machine_memory() => Err("this machine does not have so much memory"),
+            bytes if bytes > memory::limit() => {
+                Err("there is not so much memory: this machine, or the control group we are in, has less")
+            }
             _ => Ok(()),
         },
         Kind::Duration => parse_duration(value).map(drop),
@@ -190,19 +211,9 @@ pub(crate) fn check(key: &str, value: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Memory of this machine, bytes; all there could be where it does not tell.
-fn machine_memory() -> u64 {
-    // SAFETY: sysconf only reads figures of the system.
-    let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
-    match (u64::try_from(pages), u64::try_from(page)) {
-        (Ok(pages), Ok(page)) => pages.saturating_mul(page),
-        _ => u64::MAX,
-    }
-}
-
 /// A size as it is set, or its default; what cannot be understood is reported and the default holds.
 pub(crate) fn size(control: &Control, key: &str) -> u64 {
-    let default = find(key).map_or("", |setting| setting.default);
+    let default = find(key).map_or("".into(), Setting::default);
     let value = control.get(key).filter(|value| !value.is_empty());
     let parsed = value.map(|value| {
         parse_size(&value).inspect_err(|why| tracing::warn!(key, value, why, "a setting is not understood"))
@@ -210,13 +221,13 @@ pub(crate) fn size(control: &Control, key: &str) -> u64 {
     match parsed {
         Some(Ok(bytes)) => bytes,
         // The defaults are sizes: a test parses them all.
-        _ => parse_size(default).unwrap_or_default(),
+        _ => parse_size(&default).unwrap_or_default(),
     }
 }
 
 /// A duration as it is set, or its default; what cannot be understood is reported and the default holds.
 pub(crate) fn duration(control: &Control, key: &str) -> Duration {
-    let default = find(key).map_or("", |setting| setting.default);
+    let default = find(key).map_or("".into(), Setting::default);
     let value = control.get(key).filter(|value| !value.is_empty());
     let parsed = value.map(|value| {
         parse_duration(&value)
@@ -225,7 +236,7 @@ pub(crate) fn duration(control: &Control, key: &str) -> Duration {
     match parsed {
         Some(Ok(duration)) => duration,
         // The defaults are durations: a test parses them all.
-        _ => parse_duration(default).unwrap_or_default(),
+        _ => parse_duration(&default).unwrap_or_default(),
     }
 }
 
@@ -257,7 +268,7 @@ mod tests {
     fn every_default_is_a_valid_value() {
         for setting in &SETTINGS {
             let name = if setting.name == FACTORY_MODE { "factory_mode:exec-log" } else { setting.name };
-            assert_eq!(check(name, setting.default), Ok(()), "{name}");
+            assert_eq!(check(name, &setting.default()), Ok(()), "{name}");
         }
     }
 

@@ -67,6 +67,8 @@ pub struct Status {
     pub commit_error: Option<String>,
     /// The journal.
     pub journal: JournalStatus,
+    /// The budgets of memory that it was opened with.
+    pub budgets: Budgets,
     /// Disk space used, bytes.
     pub sizes: Sizes,
     /// The data files of the newest version, and how far back history reaches.
@@ -103,7 +105,16 @@ pub struct JournalStatus {
     pub bytes: u64,
 }
 
-/// Disk space used, bytes, as last measured: some 10 s before, or when the pond was opened.
+/// Budgets of memory, bytes: what was set, or the default for the memory there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Budgets {
+    /// Content accepted and not yet stored, with what storing it takes.
+    pub dirty: u64,
+    /// Decoded content kept for readers.
+    pub cache: u64,
+}
+
+/// Disk space used, bytes: now, or, where there are very many files, some moments ago.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Sizes {
     /// The table and its log.
@@ -114,6 +125,8 @@ pub struct Sizes {
     pub control: u64,
     /// Materialized files.
     pub mirror: u64,
+    /// Held back for a full disk: a hundredth of the filesystem, at most 64 MiB.
+    pub reserve: u64,
 }
 
 /// The data files of the newest version, and how far back history reaches. On a replica as of when it was opened.

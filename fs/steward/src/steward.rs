@@ -22,7 +22,8 @@ use crate::paths::{self, ChangeWatcher, made, make, make_parents, owner};
 use crate::post_commit::{PostCommit, factory_node};
 use crate::threads::Threads;
 use crate::{
-    FactoryStatus, HistoryStatus, JournalStatus, Registry, Role, State, Status, StewardError, Uncommitted,
+    Budgets, FactoryStatus, HistoryStatus, JournalStatus, Registry, Role, State, Status, StewardError,
+    Uncommitted,
 };
 
 /// What [`Steward::sync`] did.
@@ -65,6 +66,7 @@ pub struct Steward {
     pub(crate) maintained: bool,
     /// Where a version is only read: what keeps its files from being cleaned away.
     pub(crate) pin: Option<Pin>,
+    pub(crate) budgets: Budgets,
     pub(crate) housekeeper: Arc<Housekeeper>,
     pub(crate) watcher: Arc<RwLock<Option<ChangeWatcher>>>,
     pub(crate) notes: Vec<String>,
@@ -399,7 +401,8 @@ impl Steward {
                 frames: journal.frames,
                 bytes: journal.bytes,
             },
-            sizes: self.housekeeper.sizes(),
+            budgets: self.budgets,
+            sizes: self.housekeeper.sizes(&self.pond),
             history: {
                 let (live_files, live_bytes) = self.oplog.live_size();
                 let floor = self.oplog.floor().map(|floor| floor.version);

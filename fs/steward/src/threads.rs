@@ -77,14 +77,9 @@ impl Steward {
             // Nothing is ever uncommitted there; who asked for a commit all the same must not wait for ever.
             Some(_) => self.committer.stop(),
         }
-        let (housekeeper, pond, oplog, control, committer) = (
-            self.housekeeper.clone(),
-            self.pond.clone(),
-            self.oplog.clone(),
-            self.control.clone(),
-            self.committer.clone(),
-        );
-        let body = move || housekeeper.run(&pond, &oplog, &control, &committer);
+        let (housekeeper, oplog, control, committer) =
+            (self.housekeeper.clone(), self.oplog.clone(), self.control.clone(), self.committer.clone());
+        let body = move || housekeeper.run(&oplog, &control, &committer);
         threads.housekeeper = Some(spawn("pond-housekeeper", Box::new(body))?);
         if self.follower.is_none() && self.maintained {
             let maintenance = self.maintenance.clone();

@@ -20,7 +20,8 @@ pub fn help() -> String {
     let mut text = String::from("Settings:\n");
     for setting in &pond_steward::settings::SETTINGS {
         let name = setting.name.strip_suffix(':').map_or(setting.name.to_owned(), |of| format!("{of}:NAME"));
-        let default = if setting.default.is_empty() { "none" } else { setting.default };
+        let default = setting.default();
+        let default = if default.is_empty() { "none" } else { &*default };
         text.push_str(&format!("  {name:20} {} (default: {default})\n", setting.doc));
     }
     text + "
@@ -64,7 +65,7 @@ fn shown(context: &Context) -> Result<Vec<Shown>> {
         }
         let found = set.iter().position(|(key, _)| key == setting.name).map(|at| set.remove(at).1);
         let is_set = found.is_some();
-        let value = found.unwrap_or_else(|| setting.default.to_owned());
+        let value = found.unwrap_or_else(|| setting.default().into_owned());
         all.push(Shown { key: setting.name.to_owned(), value, is_set });
     }
     all.extend(set.into_iter().map(|(key, value)| Shown { key, value, is_set: true }));

@@ -31,6 +31,12 @@ pub fn status(args: &StatusArgs, context: &mut Context) -> Result {
     }
     let mut last = read(context)?;
     show(&last, context)?;
+    if args.check {
+        return match troubles(&last).as_slice() {
+            [] => Ok(()),
+            troubles => Err(Failure::new("not all is well", troubles.join("; "))),
+        };
+    }
     if !args.watch {
         return match last["unanswered"].as_str() {
             None => Ok(()),
@@ -138,11 +144,21 @@ fn read_whole(context: &Context) -> Result<Value> {
             if status["mode"] == "replica" {
                 status["replica"] = json!(recorded(context)?);
             }
+            status["dead_mount"] = json!(dead_mount(context)?);
             (status, false)
         }
     };
     status["mounted"] = json!(mounted);
     Ok(status)
+}
+
+/// Where the pond has a mount that takes writes and nobody who serves it: its daemon was killed.
+fn dead_mount(context: &Context) -> Result<Option<String>> {
+    let what = || "cannot tell where the pond is mounted".to_owned();
+    let pond = context.pond.directory().canonicalize().during(what)?;
+    let mounts = pond_mount::mounts_of(&pond).during(what)?;
+    let dead = mounts.into_iter().find(|mount| !mount.read_only);
+    Ok(dead.map(|mount| mount.mountpoint.to_string_lossy().into_owned()))
 }
 
 /// What can be told of a mounted pond whose daemon says nothing: what it has committed, and where it is mounted.
@@ -202,6 +218,7 @@ struct View {
     path: String,
     mounted: bool,
     mountpoint: Option<String>,
+    dead_mount: Option<String>,
     #[serde(default)]
     mounted_read_only: bool,
     pid: Option<u32>,
@@ -219,6 +236,8 @@ struct View {
     commit_error: Option<String>,
     replica: Option<Replica>,
     journal: Option<Journal>,
+    #[serde(default)]
+    budgets: Option<Budgets>,
     sizes: Sizes,
     history: History,
     factories: Vec<Factory>,
@@ -247,6 +266,12 @@ struct Uncommitted {
 }
 
 #[derive(Deserialize)]
+struct Budgets {
+    dirty: u64,
+    cache: u64,
+}
+
+#[derive(Deserialize)]
 struct Journal {
     segments: u64,
     bytes: u64,
@@ -258,6 +283,8 @@ struct Sizes {
     journal: u64,
     control: u64,
     mirror: u64,
+    #[serde(default)]
+    reserve: u64,
 }
 
 #[derive(Deserialize)]
@@ -275,6 +302,37 @@ struct Factory {
     behind: u64,
     failed: bool,
     last_message: Option<String>,
+}
+
+/// What is not well, a few words each: what `--check` exits with 1 for.
+fn troubles(status: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let mut troubles: Vec<String> = text(&status["unanswered"]).into_iter().collect();
+    if let Some(mountpoint) = text(&status["dead_mount"]) {
+        troubles.push(format!("the mount on {mountpoint} is dead"));
+    }
+    if let Some(why) = text(&status["read_only_because"]).filter(|_| status["mode"] != "replica") {
+        troubles.push(format!("no writes are taken: {why}"));
+    }
+    if let Some(why) = text(&status["commit_error"]) {
+        troubles.push(format!("the last commit failed: {why}"));
+    }
+    if status["state"] == UNFINISHED {
+        troubles.push("the replica is not whole yet".to_owned());
+    }
+    let replica = &status["replica"];
+    if let Some(state @ ("failed" | "diverged")) = replica["state"].as_str() {
+        let why = text(&replica["error"]).map_or(String::new(), |why| format!(": {why}"));
+        troubles.push(format!("the replica has {state}{why}"));
+    }
+    for factory in status["factories"].as_array().into_iter().flatten().filter(|node| node["failed"] == true)
+    {
+        let path = text(&factory["path"]).unwrap_or_default();
+        let why = text(&factory["last_message"]).unwrap_or_default();
+        troubles.push(format!("{path} failed: {why}"));
+    }
+    troubles.extend(status["notes"].as_array().into_iter().flatten().filter_map(text));
+    troubles
 }
 
 fn show(status: &Value, context: &mut Context) -> Result {
@@ -310,7 +368,13 @@ fn facts(view: &View) -> Vec<(&'static str, String)> {
             format!("on {mountpoint}{manner} (process {pid})")
         }
         _ if view.mounted => "yes".to_owned(),
-        _ => "no".to_owned(),
+        _ => match &view.dead_mount {
+            None => "no".to_owned(),
+            Some(mountpoint) => format!(
+                "no: its daemon has died, and left a dead mount; `pond mount {mountpoint}` recovers, `pond umount \
+                 {mountpoint}` takes it away"
+            ),
+        },
     };
     let mut facts = vec![
         ("pond", view.path.clone()),
@@ -346,15 +410,22 @@ fn facts(view: &View) -> Vec<(&'static str, String)> {
     if let (true, Some(Journal { segments, bytes })) = (view.mounted, &view.journal) {
         facts.push(("journal", format!("{}, {}", count(*segments, "segment"), size(*bytes))));
     }
-    let Sizes { data, journal, control, mirror } = view.sizes;
+    if let (true, Some(Budgets { dirty, cache })) = (view.mounted, &view.budgets) {
+        facts.push((
+            "budgets",
+            format!("{} of content to be stored, {} of cache", size(*dirty), size(*cache)),
+        ));
+    }
+    let Sizes { data, journal, control, mirror, reserve } = view.sizes;
     facts.push((
         "on disk",
         format!(
-            "data {}, journal {}, control {}, mirror {}",
+            "data {}, journal {}, control {}, mirror {}, reserve {}",
             size(data),
             size(journal),
             size(control),
-            size(mirror)
+            size(mirror),
+            size(reserve)
         ),
     ));
     let History { live_files, live_bytes, floor } = view.history;
