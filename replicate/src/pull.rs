@@ -301,7 +301,8 @@ impl<'a> Pull<'a> {
             if let (At::Tip, Some((manifest, digest))) = (at, beyond) {
                 let head =
                     Head { version: next.0, manifest: digest, timestamp: manifest.timestamp, ..head.clone() };
-                return self.round(&head, at, false).map(|_| Round::Again);
+                // It may find nothing to do either: where another timeline forks here, what follows is not this history's.
+                return self.round(&head, at, false);
             }
         }
         self.report(head, ReplicaState::Synchronized, position.version, None);

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pond_oplog::Version;
+use pond_oplog::{PondId, Version};
 use pond_steward::{Factory, FactoryContext, FactoryError, FactoryPond, TIMELINE_ID_KEY};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
 use crate::config::{RemoteConfig, Storage};
+use crate::find;
 use crate::push::{Pusher, Source};
 use crate::store::Store;
 use crate::{NoProgress, Progress, ReplicateError};
@@ -66,7 +68,6 @@ impl Remote {
 
     fn push(&self, context: &FactoryContext<'_>) -> Result<String, ReplicateError> {
         let config = RemoteConfig::parse(context.configuration)?;
-        refuse_inside(&config, context.pond)?;
         let timeline = context.pond.oplog().position().timeline;
         let runtime = self.runtime()?;
         // Dropped unless it comes to its end, and with it what it believes of the store.
@@ -158,12 +159,30 @@ impl Factory for Remote {
         result.map_err(ReplicateError::into_factory_error)
     }
 
-    fn probe(&self, configuration: &[u8]) -> Result<(), FactoryError> {
+    fn writes_to(&self, configuration: &[u8]) -> Result<Vec<PathBuf>, FactoryError> {
+        let config = RemoteConfig::parse(configuration).map_err(ReplicateError::into_factory_error)?;
+        Ok(match config.storage {
+            Storage::Local { path } => vec![path],
+            Storage::S3(_) => Vec::new(),
+        })
+    }
+
+    fn probe(&self, configuration: &[u8], pond_id: PondId) -> Result<(), FactoryError> {
         let probe = || {
             let config = RemoteConfig::parse(configuration)?;
             Store::create_place(&config)?;
             let store = Store::open(&config)?;
-            Ok(self.runtime()?.block_on(store.probe())?)
+            let runtime = self.runtime()?;
+            runtime.block_on(store.probe())?;
+            match runtime.block_on(find::head(&store)) {
+                Ok(head) if head.pond_id != pond_id => Err(ReplicateError::ForeignPond {
+                    place: store.place().to_owned(),
+                    found: head.pond_id,
+                    ours: pond_id,
+                }),
+                // Without it, or with one that is damaged, the push finds out what is there.
+                _ => Ok(()),
+            }
         };
         probe().map_err(ReplicateError::into_factory_error)
     }
@@ -222,14 +241,4 @@ fn superseded(pond: &FactoryPond, error: ReplicateError) -> ReplicateError {
         tracing::error!(error = %unsaved, "that the pond takes no more writes could not be written down");
     }
     error
-}
-
-/// A backup within what it backs up helps nobody.
-fn refuse_inside(config: &RemoteConfig, pond: &FactoryPond) -> Result<(), ReplicateError> {
-    match &config.storage {
-        Storage::Local { path } if path.starts_with(pond.path()) => Err(ReplicateError::Configuration(
-            FactoryError::new(format!("path: {} is inside the pond's own directory", path.display())),
-        )),
-        _ => Ok(()),
-    }
 }

@@ -73,6 +73,60 @@ fn commands_see_and_change_what_the_mount_shows() {
 }
 
 #[test]
+fn factories_write_neither_into_the_mount_nor_into_the_pond() {
+    let mounted = Mounted::new();
+    let bed = &mounted.bed;
+    fs::create_dir(mounted.at("inbox")).unwrap();
+    symlink(mounted.at("inbox"), bed.path("alias")).unwrap();
+    let version = bed.version();
+    let refused = |factory: &str, yaml: String, why: &str| {
+        let file = bed.write("factory.yaml", yaml);
+        let text =
+            bed.fails(1, ["mknod", factory, "/etc/system.d/x", "--config-path", file.to_str().unwrap()]);
+        assert!(text.contains(why), "{text}");
+    };
+    for place in
+        [mounted.at("log"), mounted.at("inbox/log"), bed.path("alias/log"), bed.path("alias/not/yet")]
+    {
+        refused("exec-log", format!("path: {}\n", place.display()), "own mount");
+        refused("remote", format!("storage_type: local\npath: {}\n", place.display()), "own mount");
+        assert!(!place.exists());
+    }
+    for place in [bed.pond().join("data"), bed.pond().join("store")] {
+        refused("remote", format!("storage_type: local\npath: {}\n", place.display()), "own directory");
+    }
+    assert!(!bed.pond().join("data/backups").exists() && !bed.pond().join("store").exists());
+    assert!(!mounted.at("etc").exists());
+    assert_eq!(bed.version(), version, "what was refused made a version");
+    assert!(bed.fails(1, ["promote"]).contains("source already"));
+
+    // A link may lead elsewhere later on.
+    let link = bed.path("later");
+    symlink(bed.path(""), &link).unwrap();
+    let file = bed.write("factory.yaml", format!("path: {}\n", link.join("commits").display()));
+    bed.ok(["mknod", "exec-log", "/etc/system.d/log", "--config-path", file.to_str().unwrap()]);
+    bed.ok(["sync"]);
+    fs::remove_file(&link).unwrap();
+    symlink(mounted.at("inbox"), &link).unwrap();
+    fs::write(mounted.at("a"), "more").unwrap();
+    assert!(bed.fails(1, ["sync"]).contains("own mount"));
+    assert!(!mounted.at("inbox/commits").exists());
+}
+
+#[test]
+fn a_store_of_another_pond_is_told_before_a_node_is_made() {
+    let (bed, other) = (common::Bed::new(), common::Bed::new());
+    let yaml = format!("storage_type: local\npath: {}\n", bed.path("store").display());
+    let file = bed.write("remote.yaml", yaml);
+    let node = ["mknod", "remote", "/etc/system.d/r", "--config-path", file.to_str().unwrap()];
+    bed.ok(node);
+    bed.ok(["sync"]);
+    let text = other.fails(1, node);
+    assert!(text.contains("another pond") || text.contains("belongs to"), "{text}");
+    assert!(other.json(["list"]).is_empty());
+}
+
+#[test]
 fn status_is_of_this_moment_and_says_by_its_exit_code_whether_all_is_well() {
     let mounted = Mounted::new();
     let bed = &mounted.bed;

@@ -76,16 +76,15 @@ impl Factory for ExecLog {
         Ok(())
     }
 
+    fn writes_to(&self, configuration: &[u8]) -> Result<Vec<PathBuf>, FactoryError> {
+        let Configuration { path } = configuration::parse(configuration)?;
+        Ok(vec![path])
+    }
+
     fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError> {
         let Configuration { path } = configuration::parse(context.configuration)?;
         if !path.is_absolute() {
             return Err(FactoryError::new(format!("path: {} is not absolute", path.display())));
-        }
-        if path.starts_with(context.pond.path()) {
-            return Err(FactoryError::new(format!(
-                "path: {} is inside the pond's own directory",
-                path.display()
-            )));
         }
         let Some(versions) = &context.commits else { return Ok("nothing new".to_owned()) };
         let commits =

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pond_oplog::Version;
+use pond_oplog::{PondId, Version};
 
 use crate::{ExecLog, FactoryError, FactoryPond, Replica, StewardError};
 
@@ -27,8 +28,14 @@ pub trait Factory: Send + Sync + 'static {
     /// Whether a configuration is one. Secrets are still `${env:NAME}`, and need not be set.
     fn validate(&self, configuration: &[u8]) -> Result<(), FactoryError>;
 
-    /// Tries out what a valid configuration leads to (a store, say), before a node is made with it.
-    fn probe(&self, _configuration: &[u8]) -> Result<(), FactoryError> {
+    /// Files and directories of the host that a run with a valid configuration writes to. They are looked at before a node is made
+    /// and before each run: none may be in the pond's own directory or mount.
+    fn writes_to(&self, _configuration: &[u8]) -> Result<Vec<PathBuf>, FactoryError> {
+        Ok(Vec::new())
+    }
+
+    /// Tries out what a valid configuration leads to (a store, say), before a node is made with it in this pond.
+    fn probe(&self, _configuration: &[u8], _pond_id: PondId) -> Result<(), FactoryError> {
         Ok(())
     }
 

@@ -22,6 +22,7 @@ mod faulty_log;
 mod follow;
 pub mod fsck;
 mod fsync;
+mod host_path;
 mod housekeeper;
 mod init;
 mod ledger;

@@ -19,6 +19,7 @@ use crate::control_row::{ControlRow, Event};
 use crate::end_process::EndProcessOnPanic;
 use crate::factory::REMOTE;
 use crate::factory_pond::FactoryPond;
+use crate::host_path::refuse_own;
 use crate::housekeeper::Housekeeper;
 use crate::progress::{Pass, Progress};
 use crate::{FactoryContext, FactoryError, FactoryStatus, Registry, Role, StewardError};
@@ -219,8 +220,14 @@ pub(crate) fn run_factory(
 ) -> Result<String, FactoryError> {
     let factory = registry.get(factory).map_err(|error| FactoryError::new(error.to_string()))?;
     // A change of the tree that panics ends the process, so what unwinds here has left it whole.
-    catch_unwind(AssertUnwindSafe(|| factory.run(context)))
-        .unwrap_or_else(|panic| Err(FactoryError::new(panic_message(&*panic))))
+    let run = || {
+        // A mount, or a link, may be another since the node was made.
+        for path in factory.writes_to(context.configuration)? {
+            refuse_own(context.pond.path(), &path)?;
+        }
+        factory.run(context)
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(FactoryError::new(panic_message(&*panic))))
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

@@ -14,6 +14,7 @@ use crate::end_process::EndProcessOnPanic;
 use crate::factory::REMOTE;
 use crate::follow::Follower;
 use crate::fsync::{Done, Effort, Fsync};
+use crate::host_path::refuse_own;
 use crate::housekeeper::Housekeeper;
 use crate::init::{self, Found};
 use crate::lock::WriterLock;
@@ -268,8 +269,13 @@ impl Steward {
                 why: "the name .pond is the mount's own",
             });
         }
+        // Before anything is made there. What cannot be told yet (a variable that is not set) is told by the run.
+        for path in known.writes_to(configuration).unwrap_or_default() {
+            refuse_own(&self.pond, &path)
+                .map_err(|reason| StewardError::BadConfiguration { factory: factory.to_owned(), reason })?;
+        }
         known
-            .probe(configuration)
+            .probe(configuration, self.oplog.identity().pond_id)
             .map_err(|reason| StewardError::ProbeFailed { factory: factory.to_owned(), reason })?;
         let mut stale = Vec::new();
         let result = {

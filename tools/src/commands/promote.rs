@@ -11,6 +11,14 @@ pub fn promote(context: &mut Context) -> Result {
     const WHAT: &str = "cannot promote the pond";
     if let State::Mounted(mut daemon) = context.pond.state()? {
         let status = daemon.status()?;
+        if status["mode"] == "source" {
+            return Err(Failure::new(WHAT, "it is a source already, not a replica").next(
+                match status["read_only_because"].as_str() {
+                    Some(why) => format!("it takes no writes: {why}"),
+                    None => "it is writable as it is".to_owned(),
+                },
+            ));
+        }
         let mountpoint = status["mountpoint"].as_str().unwrap_or("MOUNTPOINT").to_owned();
         let pond = context.command();
         return Err(Failure::new(WHAT, format!("it is mounted on {mountpoint}")).next(format!(

@@ -71,6 +71,6 @@ pub fn sync(context: &mut Context) -> Result {
             format!("{} of {} factories failed", failed.len(), report.factories.len()),
             format!("{}: {}", first.path, first.last_message.as_deref().unwrap_or("it does not say why")),
         )
-        .next("everything is committed nevertheless; they are tried again after the next commit")),
+        .next("everything is committed nevertheless; they are tried again after the next commit, where the pond takes writes (see `pond status`)")),
     }
 }

@@ -58,7 +58,7 @@ impl Factory for Handle {
         Ok(())
     }
 
-    fn probe(&self, _configuration: &[u8]) -> Result<(), FactoryError> {
+    fn probe(&self, _configuration: &[u8], _pond_id: pond_oplog::PondId) -> Result<(), FactoryError> {
         match self.0.unreachable.load(Ordering::Relaxed) {
             true => Err(failed("the store cannot be reached")),
             false => Ok(()),
