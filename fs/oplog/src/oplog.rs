@@ -530,6 +530,11 @@ impl PersistenceLayer for OpLog {
         self.space.get()
     }
 
+    fn space_now(&self) -> Space {
+        self.space.refresh();
+        self.space.get()
+    }
+
     fn open_spill(&self) -> Result<u32, StorageError> {
         self.spills.create()
     }

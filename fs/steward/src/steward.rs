@@ -330,7 +330,9 @@ impl Steward {
         if self.running.lock().is_none() {
             return Err(self.not_writable());
         }
-        if let Some(name) = key.strip_prefix(crate::settings::FACTORY_MODE).filter(|name| !name.is_empty()) {
+        if let Some(name) =
+            key.strip_prefix(crate::settings::FACTORY_MODE).filter(|name| !name.is_empty() && key != ROLE_KEY)
+        {
             self.registry().get(name)?;
         }
         let set = self.control.set(key, value);

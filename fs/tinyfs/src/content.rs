@@ -210,7 +210,9 @@ impl TinyFs {
             // What is there already needs no more.
             let extents = node.content()?.extents.overlapping(offset, end);
             let there = extents.map(|(at, extent)| (at + u64::from(extent.length)).min(end) - at.max(offset));
-            find_room(&tree, available, length.saturating_sub(there.sum()))?;
+            let needed = length.saturating_sub(there.sum());
+            find_room(&tree, available, needed)
+                .or_else(|_| find_room(&tree, self.persistence().space_now().available, needed))?;
         }
 
         let lsn = tree.begin();

@@ -127,6 +127,13 @@ impl TinyFs {
     pub(crate) fn grow(&self, bytes: u64) -> Result<Changing<'_>, Errno> {
         let available = self.persistence.space().available;
         let tree = self.change()?;
+        if find_room(&tree, available, bytes).is_ok() {
+            return Ok(tree);
+        }
+        drop(tree);
+        // Room may have been made since somebody last looked; not under the lock, as a disk may take its time.
+        let available = self.persistence.space_now().available;
+        let tree = self.change()?;
         find_room(&tree, available, bytes)?;
         Ok(tree)
     }

@@ -45,8 +45,13 @@ pub trait PersistenceLayer: Send + Sync + 'static {
         0
     }
 
-    /// The space left. Cheap: called on every write.
+    /// The space left, or what it was some moments ago. Cheap: called on every write.
     fn space(&self) -> Space;
+
+    /// The space left now: asked before a write is refused.
+    fn space_now(&self) -> Space {
+        self.space()
+    }
 
     /// A spill file: a file without a name, for what an unlinked file still needs. It takes part in
     /// locations by the number returned; byte `n` of the file is byte `n % MAX_EXTENT` of row

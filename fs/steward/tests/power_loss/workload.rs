@@ -12,7 +12,7 @@ use pond_tinyfs::{Caller, FileType, Lsn, Make, NodeId, RenameFlags, SetAttribute
 use crate::random::Random;
 
 /// The setting that the load changes. It means nothing to a pond that does not have this factory.
-pub const SETTING: &str = "factory_mode:power";
+pub const SETTING: &str = "factory_mode:exec-log";
 
 /// Names in each directory.
 const NAMES: u64 = 8;
