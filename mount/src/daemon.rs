@@ -67,7 +67,6 @@ pub fn mount_foreground(
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), MountError> {
     log_panics();
-    raise_open_files();
     let starter = Starter { pipe: ReadyPipe::from_environment(), tell: &tell };
     let begun = begin(pond, mountpoint, options, registry, &starter);
     let pipe = starter.pipe;
@@ -147,24 +146,6 @@ fn log_panics() {
         report(panic);
         tracing::error!(%panic, "panicked");
     }));
-}
-
-/// So many files may be open, where the system allows it. Not more: helpers such as fusermount3 may close all that could be.
-const OPEN_FILES: libc::rlim_t = 1 << 16;
-
-/// Takes enough descriptors: each large unlinked file that is still open has one.
-fn raise_open_files() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls are given a pointer to a live value.
-    let raised = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
-            limit.rlim_cur = limit.rlim_cur.max(limit.rlim_max.min(OPEN_FILES));
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
-        }
-    };
-    if !raised {
-        tracing::debug!(error = %io::Error::last_os_error(), "the limit of open files stays as it is");
-    }
 }
 
 /// A mount that answers.

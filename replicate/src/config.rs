@@ -278,6 +278,20 @@ fn s3(
         (Some(_), None) => return Err(FactoryError::new("key is there and secret is missing")),
         (None, Some(_)) => return Err(FactoryError::new("secret is there and key is missing")),
     };
+    // They become parts of URLs and of headers.
+    let texts = [
+        ("bucket", Some(&bucket)),
+        ("region", region.as_ref()),
+        ("endpoint", endpoint.as_ref()),
+        ("key", credentials.as_ref().map(|(key, _)| key)),
+    ];
+    for (name, text) in texts {
+        if text.is_some_and(|text| text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(FactoryError::new(format!(
+                "{name}: it is empty, or has a space or a character in it that is not ASCII"
+            )));
+        }
+    }
     let prefix = prefix.unwrap_or_default().trim_matches('/').to_owned();
     if prefix.split('/').any(|part| matches!(part, "." | "..")) {
         return Err(FactoryError::new(format!("prefix: {prefix:?} has a part that is . or ..")));
@@ -346,6 +360,10 @@ mod tests {
             ("storage_type: s3\nbucket: b\npath: /a", "path"),
             ("storage_type: s3", "bucket"),
             ("storage_type: s3\nbucket: b\nkey: k", "secret"),
+            ("storage_type: s3\nbucket: b\nkey: 'k '\nsecret: s", "key"),
+            ("storage_type: s3\nbucket: b\nkey: \"k\\n\"\nsecret: s", "key: its text ends with a line end"),
+            ("storage_type: s3\nbucket: b\nkey: k\u{fc}\nsecret: s", "key"),
+            ("storage_type: s3\nbucket: b\nregion: ''", "region"),
             ("storage_type: s3\nbucket: b\nendpoint: http://x", "allow_http"),
             ("storage_type: s3\nbucket: b\nendpoint: x:5000", "endpoint"),
             ("storage_type: s3\nbucket: b\nprefix: a/../b", "prefix"),

@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -138,4 +139,51 @@ fn budgets_that_nobody_set_fit_the_memory_there_is() {
     pond.sync();
     assert_eq!(group.killed(), 0, "the kernel killed the daemon for want of memory");
     pond.umount();
+}
+
+#[test]
+fn few_descriptors_are_enough() {
+    let pond = TestPond::mounted();
+    let store = pond.host_directory("store");
+    let yaml = pond.host("remote.yaml");
+    fs::write(&yaml, format!("storage_type: local\npath: {}\n", store.display())).unwrap();
+    let yaml = yaml.to_str().unwrap();
+    pond.pond(["mknod", "remote", "/etc/system.d/remote", "--config-path", yaml]);
+    // A data file for each.
+    let contents: Vec<Vec<u8>> = (0..40).map(|n| Random::new(100 + n).bytes(100_000)).collect();
+    for (n, content) in contents.iter().enumerate() {
+        fs::write(pond.path(n.to_string()), content).unwrap();
+        pond.sync();
+    }
+    pond.umount();
+    let mut mount = pond.command();
+    mount.arg("mount").arg(pond.mountpoint());
+    limit_descriptors(&mut mount, 64);
+    succeed(&mut mount);
+    for (n, content) in contents.iter().enumerate() {
+        assert!(fs::read(pond.path(n.to_string())).unwrap() == *content, "file {n}");
+    }
+    fs::write(pond.path("more"), "more").unwrap();
+    pond.sync();
+    pond.umount();
+
+    let replica = pond.host("replica");
+    let mut init = pond.marked(pond_tests::pond_binary());
+    init.arg("--pond").arg(&replica).args(["init", "--from-backup", yaml]);
+    limit_descriptors(&mut init, 256);
+    succeed(&mut init);
+}
+
+/// Has a program, and what it starts, open no more files than so many.
+fn limit_descriptors(command: &mut Command, most: libc::rlim_t) {
+    let limit = move || {
+        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+        // SAFETY: it is given a pointer to a live value, and may be called between fork and exec.
+        match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: see above; nothing is allocated there.
+    unsafe { command.pre_exec(limit) };
 }

@@ -39,6 +39,7 @@ use crate::target::Pond;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    raise_open_files();
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     let part = match arguments.get(1) {
         Some(first) if first == commands::AS_POND => {
@@ -62,6 +63,26 @@ fn main() -> ExitCode {
             }
             ExitCode::from(failure.exit_code())
         }
+    }
+}
+
+/// So many files may be open, where the system allows it. Not more: helpers such as fusermount3 may close all that could be.
+const OPEN_FILES: libc::rlim_t = 1 << 16;
+
+/// Takes enough descriptors: a restore fetches several files at a time, and in a mount each large unlinked file that is still
+/// open has one.
+fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls are given a pointer to a live value.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_cur.max(limit.rlim_max.min(OPEN_FILES));
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+        }
+    };
+    if !raised {
+        // With few descriptors it works too, only slower.
+        eprintln!("pond: the limit of open files stays as it is: {}", std::io::Error::last_os_error());
     }
 }
 

@@ -8,7 +8,7 @@
 //! Where a file keeps digests of parts of extents (`pieces.rs`), a small read of a large extent takes those parts, which the
 //! kernel keeps too, and no page is made of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,12 +33,24 @@ const OVERHEAD: u64 = 96;
 /// The data files of a table, by the numbers that locations carry.
 pub(crate) struct DataFiles {
     table: PathBuf,
-    names: RwLock<Vec<Box<str>>>,
-    /// What the log says of each, by the same numbers.
-    digests: RwLock<Vec<Option<Box<str>>>>,
+    known: RwLock<Known>,
     open: Cache<u32, Arc<File>>,
     indexes: Cache<u32, Arc<PageIndex>, IndexWeight>,
     pages: Cache<PageKey, Arc<Page>, PageWeight>,
+}
+
+/// The files that were taken in and are not forgotten. Numbers are never given out again, as pages of a file that is gone may
+/// still be in the cache under its number: at a file a second they last for more than a century.
+#[derive(Default)]
+struct Known {
+    next: u32,
+    files: HashMap<u32, KnownFile>,
+}
+
+struct KnownFile {
+    name: Box<str>,
+    /// What the log says of it.
+    digest: Option<Box<str>>,
 }
 
 /// File, column, first row.
@@ -49,9 +61,8 @@ impl DataFiles {
     pub(crate) fn new(table: &Path, cache_bytes: u64, open_files: usize) -> Self {
         DataFiles {
             table: table.to_path_buf(),
-            names: RwLock::new(Vec::new()),
+            known: RwLock::default(),
             open: Cache::new(open_files.max(1)),
-            digests: RwLock::new(Vec::new()),
             indexes: Cache::with_weighter(4096, INDEXES, IndexWeight),
             pages: Cache::with_weighter((cache_bytes / 16384) as usize, cache_bytes, PageWeight),
         }
@@ -59,10 +70,12 @@ impl DataFiles {
 
     /// Takes a file in and gives it a number. Without digests it is not read.
     pub(crate) fn add(&self, name: &str, digests: Option<&Digests>) -> u32 {
-        let mut names = self.names.write();
-        names.push(name.into());
-        self.digests.write().push(digests.map(|digests| digests.footer.as_str().into()));
-        (names.len() - 1) as u32
+        let mut known = self.known.write();
+        let number = known.next;
+        known.next += 1;
+        let digest = digests.map(|digests| digests.footer.as_str().into());
+        known.files.insert(number, KnownFile { name: name.into(), digest });
+        number
     }
 
     /// Gives a file another name once `moved` has moved it. Nobody opens it meanwhile, so readers always find it.
@@ -72,47 +85,51 @@ impl DataFiles {
         name: &str,
         moved: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut names = self.names.write();
+        let mut known = self.known.write();
         moved()?;
-        if let Some(known) = names.get_mut(file as usize) {
-            *known = name.into();
+        if let Some(known) = known.files.get_mut(&file) {
+            known.name = name.into();
         }
         Ok(())
     }
 
     /// Opens a file by its name as it is now.
     fn open_named(&self, file: u32) -> io::Result<File> {
-        let names = self.names.read();
-        let name = names.get(file as usize).ok_or(io::ErrorKind::NotFound)?;
-        File::open(self.table.join(&**name))
+        let known = self.known.read();
+        let name = &known.files.get(&file).ok_or(io::ErrorKind::NotFound)?.name;
+        let path = self.table.join(&**name);
+        match File::open(&path) {
+            // The descriptors that are kept for others are of less use than this one.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                self.open.clear();
+                File::open(&path)
+            }
+            opened => opened,
+        }
     }
 
     /// The names of all files taken in.
     pub(crate) fn names(&self) -> Vec<Box<str>> {
-        self.names.read().clone()
+        self.known.read().files.values().map(|file| file.name.clone()).collect()
     }
 
     /// The numbers of files of these names.
     pub(crate) fn numbers(&self, wanted: &BTreeSet<&String>) -> BTreeMap<String, u32> {
-        let names = self.names.read();
-        let numbered = names.iter().zip(0u32..).map(|(name, number)| (name.to_string(), number));
-        numbered.filter(|(name, _)| wanted.contains(name)).collect()
+        let wanted: HashSet<&str> = wanted.iter().map(|name| name.as_str()).collect();
+        let known = self.known.read();
+        let found = known.files.iter().filter(|(_, file)| wanted.contains(&*file.name));
+        found.map(|(&number, file)| (file.name.to_string(), number)).collect()
     }
 
     /// A file is gone, and nobody names it any more.
     pub(crate) fn forget(&self, file: u32) {
-        if let Some(name) = self.names.write().get_mut(file as usize) {
-            *name = Box::default();
-        }
+        self.known.write().files.remove(&file);
         self.open.remove(&file);
-        if let Some(digest) = self.digests.write().get_mut(file as usize) {
-            *digest = None;
-        }
         self.indexes.remove(&file);
     }
 
     fn path(&self, file: u32) -> Option<PathBuf> {
-        self.names.read().get(file as usize).map(|name| self.table.join(&**name))
+        self.known.read().files.get(&file).map(|file| self.table.join(&*file.name))
     }
 
     /// The bytes `[skip, skip + length)` of an extent if they are in memory.
@@ -201,7 +218,7 @@ impl DataFiles {
         let file = self.open.get_or_insert_with(&number, || self.open_named(number).map(Arc::new))?;
         let index = self.indexes.get_or_insert_with(&number, || {
             // A copy, as those who add files wait for the lock, and a disk may take its time.
-            let digest = self.digests.read().get(number as usize).cloned().flatten();
+            let digest = self.known.read().files.get(&number).and_then(|file| file.digest.clone());
             let digest = digest.ok_or_else(|| ReadError::Corrupt("the log has no digests for it".into()))?;
             unpanicked(|| PageIndex::read(&file, &digest).map(Arc::new)).map_err(ReadError::Corrupt)?
         })?;

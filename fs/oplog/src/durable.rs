@@ -6,8 +6,10 @@
 //! sync, rename, link and removal of this crate passes through these functions, and each is a [`step`] that tests can
 //! record, or fail to survive.
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -212,7 +214,13 @@ impl Unnamed {
     pub(crate) fn name_unsynced(mut self, target: &Path, existing: Existing) -> io::Result<()> {
         self.sync()?;
         match existing {
-            Existing::Refuse => link(self.file.path(), target)?,
+            Existing::Refuse => match link(self.file.path(), target) {
+                Err(error) if is_without_links(&error) => {
+                    rename_unless_taken(self.file.path(), target)?;
+                    self.named = true;
+                }
+                linked => linked?,
+            },
             Existing::Replace => {
                 rename(self.file.path(), target)?;
                 self.named = true;
@@ -281,9 +289,48 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
     step(from, || fs::hard_link(from, to), |()| Step::Link { from: from.into(), to: to.into() })
 }
 
-/// Gives a file one name more and syncs the directory of the new one.
+/// Whether this is how a filesystem without hard links (exFAT, some network shares) answers link(2).
+fn is_without_links(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS))
+}
+
+/// Gives a synced file another name that nothing has yet, on filesystems where no second name can be made; it is durable once
+/// the directory is synced.
+fn rename_unless_taken(from: &Path, to: &Path) -> io::Result<()> {
+    let (old, new) = (CString::new(from.as_os_str().as_bytes())?, CString::new(to.as_os_str().as_bytes())?);
+    let rename = || {
+        // SAFETY: both are texts that end with a zero byte and live until the call returns.
+        let result = unsafe {
+            libc::renameat2(
+                libc::AT_FDCWD,
+                old.as_ptr(),
+                libc::AT_FDCWD,
+                new.as_ptr(),
+                libc::RENAME_NOREPLACE,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    step(from, rename, |()| Step::Rename { from: from.into(), to: to.into() }).map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this filesystem has neither hard links nor renames that never replace a file (RENAME_NOREPLACE), and one of them is needed; use a directory on another filesystem",
+            ),
+            _ => error,
+        }
+    })
+}
+
+/// Gives a file one name more and syncs the directory of the new one. Where a file has but one name, the other one is
+/// given to a copy.
 pub(crate) fn link_durably(from: &Path, to: &Path) -> io::Result<()> {
-    link(from, to)?;
+    match link(from, to) {
+        Err(error) if is_without_links(&error) => {
+            return write_durably(to, &fs::read(from)?, Existing::Refuse);
+        }
+        linked => linked?,
+    }
     sync_directory(parent(to))
 }
 

@@ -54,8 +54,17 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { cache_bytes: 256 << 20, open_files: 128, clock: Clock::of_the_machine() }
+        Options { cache_bytes: 256 << 20, open_files: open_files(), clock: Clock::of_the_machine() }
     }
+}
+
+/// Descriptors that are kept open for data files: an eighth of those that this process may have, at most 128.
+fn open_files() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: it is given a pointer to a live value.
+    let told = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
+    let most = if told { usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) } else { 1024 };
+    (most / 8).clamp(4, 128)
 }
 
 /// What opening gives.

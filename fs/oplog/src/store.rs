@@ -318,6 +318,7 @@ fn store_error(path: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::NotFound { path, source: Box::new(error) },
         io::ErrorKind::AlreadyExists => Error::AlreadyExists { path, source: Box::new(error) },
+        io::ErrorKind::Unsupported => Error::NotSupported { source: Box::new(error) },
         io::ErrorKind::PermissionDenied => Error::PermissionDenied { path, source: Box::new(error) },
         _ => Error::Generic { store: "DurableStore", source: Box::new(error) },
     }

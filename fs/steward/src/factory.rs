@@ -58,6 +58,8 @@ pub trait Factory: Send + Sync + 'static {
 
 /// What a run is told.
 pub struct FactoryContext<'a> {
+    /// The factory that runs.
+    pub factory: &'a str,
     /// The factory's mode (`factory_mode:NAME`), which is its first argument.
     pub mode: &'a str,
     /// Further arguments of `pond run`; none after a commit.
@@ -73,6 +75,23 @@ pub struct FactoryContext<'a> {
     /// Where versions come in: in mode `pull` on a replica, where a run of the factory `remote` brings them in, shows
     /// them and reports how that goes.
     pub replica: Option<&'a Replica>,
+}
+
+impl FactoryContext<'_> {
+    /// Sets one of the factory's own settings, whose names begin with the factory's and a colon; it is durable when
+    /// this returns. Those of other factories are not its to set.
+    pub fn control_set(&self, key: &str, value: &str) -> Result<(), StewardError> {
+        match key.split_once(':') {
+            Some((factory, _)) if factory == self.factory && factory != "factory_mode" => {
+                self.pond.control.set_all(&[(key, value)])
+            }
+            _ => Err(StewardError::BadSetting {
+                key: key.to_owned(),
+                value: value.to_owned(),
+                why: "a factory's own settings begin with its name and a colon",
+            }),
+        }
+    }
 }
 
 /// The factories that a program knows.

@@ -90,21 +90,6 @@ impl FactoryPond {
         self.control.get(key)
     }
 
-    /// Sets one of the factory's own settings, whose names begin with the factory's and a colon; it is durable when
-    /// this returns.
-    pub fn control_set(&self, key: &str, value: &str) -> Result<(), StewardError> {
-        match key.split_once(':') {
-            Some((factory, _)) if !matches!(factory, "" | "factory_mode") => {
-                self.control.set_all(&[(key, value)])
-            }
-            _ => Err(StewardError::BadSetting {
-                key: key.to_owned(),
-                value: value.to_owned(),
-                why: "a factory's own settings begin with its name and a colon",
-            }),
-        }
-    }
-
     /// Commits what was written.
     pub(crate) fn commit(&self) -> Result<(), StewardError> {
         self.committer.commit_now().map(drop)

@@ -120,6 +120,7 @@ impl Follower {
         }
         let mode = self.post_commit.control.factory_mode(REMOTE).unwrap_or_else(|| "pull".to_owned());
         let context = FactoryContext {
+            factory: REMOTE,
             mode: &mode,
             args,
             configuration: &node.configuration,

@@ -159,6 +159,7 @@ impl PostCommit {
         let goal = self.progress.tip().version;
         self.record(Event::PostCommitStarted, node, Some(goal), None);
         let context = FactoryContext {
+            factory: &node.factory,
             mode: &mode,
             args,
             configuration: &node.configuration,
@@ -219,15 +220,20 @@ pub(crate) fn run_factory(
     context: &FactoryContext<'_>,
 ) -> Result<String, FactoryError> {
     let factory = registry.get(factory).map_err(|error| FactoryError::new(error.to_string()))?;
-    // A change of the tree that panics ends the process, so what unwinds here has left it whole.
-    let run = || {
+    caught(|| {
         // A mount, or a link, may be another since the node was made.
         for path in factory.writes_to(context.configuration)? {
             refuse_own(context.pond.path(), &path)?;
         }
         factory.run(context)
-    };
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(FactoryError::new(panic_message(&*panic))))
+    })
+}
+
+/// What a factory does, in which a panic is a failure of the factory's. A change of the tree that panics ends the process, so
+/// what unwinds here has left it whole.
+pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T, FactoryError>) -> Result<T, FactoryError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(FactoryError::new(panic_message(&*panic))))
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

@@ -20,7 +20,7 @@ use crate::init::{self, Found};
 use crate::lock::WriterLock;
 use crate::maintenance::{MaintainEvent, MaintainOptions, MaintainReport, Maintenance};
 use crate::paths::{self, ChangeWatcher, made, make, make_parents, owner};
-use crate::post_commit::{PostCommit, factory_node};
+use crate::post_commit::{PostCommit, caught, factory_node};
 use crate::threads::Threads;
 use crate::{
     Budgets, FactoryStatus, HistoryStatus, JournalStatus, Registry, Role, State, Status, StewardError,
@@ -259,8 +259,7 @@ impl Steward {
     pub fn mknod(&self, factory: &str, path: &str, configuration: &[u8]) -> Result<(), StewardError> {
         self.refuse_unless_writable()?;
         let known = self.registry().get(factory)?;
-        known
-            .validate(configuration)
+        caught(|| known.validate(configuration))
             .map_err(|reason| StewardError::BadConfiguration { factory: factory.to_owned(), reason })?;
         let parts = paths::parts(path)?;
         if parts[0].as_bytes() == RESERVED_NAME {
@@ -274,8 +273,7 @@ impl Steward {
             refuse_own(&self.pond, &path)
                 .map_err(|reason| StewardError::BadConfiguration { factory: factory.to_owned(), reason })?;
         }
-        known
-            .probe(configuration, self.oplog.identity().pond_id)
+        caught(|| known.probe(configuration, self.oplog.identity().pond_id))
             .map_err(|reason| StewardError::ProbeFailed { factory: factory.to_owned(), reason })?;
         let mut stale = Vec::new();
         let result = {

@@ -170,10 +170,10 @@ fn a_superseded_source_keeps_its_changes_and_stays_read_only_after_opening_again
     source.sync().unwrap();
     *remote.on_push.lock() = Some(Box::new(|context| {
         let pond = context.pond;
-        pond.control_set("remote:seen", "2").unwrap();
+        context.control_set("remote:seen", "2").unwrap();
         assert_eq!(pond.control_get("remote:seen").as_deref(), Some("2"));
-        for foreign in ["factory_mode:remote", "superseded", ":x"] {
-            assert!(matches!(pond.control_set(foreign, "x"), Err(StewardError::BadSetting { .. })));
+        for foreign in ["factory_mode:remote", "superseded", ":x", "exec-log:seen", "remote"] {
+            assert!(matches!(context.control_set(foreign, "x"), Err(StewardError::BadSetting { .. })));
         }
         pond.refuse_writes(WHY).unwrap();
         Err(FactoryError::new(WHY))

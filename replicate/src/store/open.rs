@@ -6,6 +6,7 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use pond_oplog::DurableStore;
+use pond_steward::FactoryError;
 
 use super::Store;
 use crate::config::{RemoteConfig, S3Config, Storage};
@@ -70,7 +71,10 @@ fn open_s3(config: &S3Config) -> Result<Store, ReplicateError> {
         Some((key, secret)) => {
             AmazonS3Builder::new().with_access_key_id(key).with_secret_access_key(secret.reveal())
         }
-        None => AmazonS3Builder::from_env(),
+        None => {
+            check_environment(&|name| std::env::var(name).ok())?;
+            AmazonS3Builder::from_env()
+        }
     };
     let mut builder = builder
         .with_bucket_name(&config.bucket)
@@ -91,4 +95,34 @@ fn open_s3(config: &S3Config) -> Result<Store, ReplicateError> {
         source: Box::new(source),
     })?;
     Ok(Store::new(Arc::new(inner), place, &config.prefix))
+}
+
+/// Refuses what cannot be part of a header: it would end the process where a request is signed.
+fn check_environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<(), ReplicateError> {
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+        let unfit = |text: String| !text.bytes().all(|byte| byte.is_ascii_graphic());
+        if variable(name).is_some_and(unfit) {
+            let why = format!(
+                "the environment variable {name} has a line end, a space or a character in it that is not ASCII; set it without"
+            );
+            return Err(ReplicateError::Configuration(FactoryError::new(why)));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_with_a_line_end_in_the_environment_are_refused_by_name() {
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+            let error = check_environment(&|asked| (asked == name).then(|| "hush\n".to_owned()));
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(name) && !error.contains("hush"), "{error}");
+        }
+        check_environment(&|_| Some("AKIA+/=".to_owned())).unwrap();
+        check_environment(&|_| None).unwrap();
+    }
 }

@@ -109,6 +109,12 @@ fn classify(error: &object_store::Error) -> StoreErrorKind {
         Error::NotFound { .. } if error.to_string().contains("NoSuchBucket") => StoreErrorKind::NoSuchPlace,
         Error::NotFound { .. } => StoreErrorKind::Missing,
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StoreErrorKind::Denied,
+        // What a directory says that lies on a filesystem where no name can be given only if it is free.
+        Error::NotSupported { source }
+            if source.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::Unsupported) =>
+        {
+            StoreErrorKind::Unsuitable
+        }
         Error::InvalidPath { .. }
         | Error::NotSupported { .. }
         | Error::NotImplemented { .. }

@@ -21,6 +21,11 @@ pub fn mknod(args: &MknodArgs, context: &mut Context) -> Result {
     let configuration = read_configuration(&args.config_path)
         .during(|| format!("cannot read the configuration {}", args.config_path.display()))?;
     let path = absolute(&args.path);
+    for key in pond_steward::configuration::written_secrets(&configuration) {
+        context.notices.warn(&format!(
+            "{key}: what is written there stays readable in the pond's history and in every backup; write ${{env:NAME}} and set that variable"
+        ));
+    }
     let what = format!("make the node {}", escape(path.as_bytes()));
     match context.pond.state()? {
         State::Mounted(mut daemon) => {
