@@ -423,7 +423,7 @@ pub struct MountArgs {
 #[derive(Args, Debug, Clone, Copy, Default)]
 pub struct AtArgs {
     /// The tree as this version had it, read-only
-    #[arg(id = "at_version", long = "version", value_name = "N", conflicts_with = "at_timestamp")]
+    #[arg(id = "at_version", long = "version", value_name = "N", conflicts_with = "at_timestamp", value_parser = version_number)]
     pub version: Option<u64>,
 
     /// The tree as it was at this time, read-only
@@ -457,7 +457,7 @@ pub struct StatusArgs {
     pub check: bool,
 
     /// Return once this version is here: committed, or on a replica visible
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = version_number)]
     pub wait_version: Option<u64>,
 
     /// Fail if --wait-version has waited this long
@@ -489,7 +489,7 @@ pub struct LogArgs {
 #[derive(Args, Debug)]
 pub struct ShowArgs {
     /// The version
-    #[arg(value_name = "V")]
+    #[arg(value_name = "V", value_parser = version_number)]
     pub version: u64,
 }
 
@@ -674,6 +674,10 @@ impl TypedValueParser for SettingName {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: Shell,
+}
+
+fn version_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a version is a number; `pond log` lists them".to_owned())
 }
 
 fn directory(text: OsString) -> Result<PathBuf, String> {

@@ -190,7 +190,7 @@ pub enum StewardError {
     #[error("the pond is closed")]
     Closed,
     /// A setting cannot be had.
-    #[error("cannot set {key} to {value:?}: {why}")]
+    #[error("{key} cannot be {value:?}: {why}")]
     BadSetting {
         /// Its name.
         key: String,

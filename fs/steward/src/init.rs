@@ -185,7 +185,7 @@ pub(crate) fn refuse_unless_pond(pond: &Path) -> Result<(), StewardError> {
         }
         Found::Pond => Ok(()),
         Found::Unfinished => Err(StewardError::InitUnfinished { path: pond.to_owned() }),
-        Found::Nothing => not_a_pond("there is nothing"),
+        Found::Nothing => not_a_pond("nothing is there"),
         Found::Other => not_a_pond("it has no data/_delta_log"),
     }
 }
