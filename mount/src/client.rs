@@ -50,6 +50,22 @@ impl Client {
         self.answer()
     }
 
+    /// The same, and calls `goes_on` every moment until the answer is there; gives up once that says false: `None`. The daemon
+    /// does what it was asked all the same, and this connection is of no more use.
+    pub fn call_while(
+        &mut self,
+        request: &Request,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Value>, MountError> {
+        self.send(request)?;
+        while !self.has_answer()? {
+            if !goes_on() {
+                return Ok(None);
+            }
+        }
+        self.answer().map(Some)
+    }
+
     fn send(&mut self, request: &Request) -> Result<(), MountError> {
         let mut line = serde_json::to_vec(request)
             .map_err(|error| self.protocol(format!("cannot be asked: {error}")))?;

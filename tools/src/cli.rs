@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -134,9 +135,17 @@ the options have `create` among them):
     /// /etc/system.d have run: a push has reached its store. Fails if one of them failed; the commit stands
     /// nevertheless. On a pond that is not mounted it first recovers what a crash left in the journal.
     ///
+    /// It commits first, and then says what it waits for if that takes longer than a second. Ctrl-C ends the waiting at any
+    /// time, and takes nothing back. A request that a store does not answer fails by itself after some three minutes.
+    ///
     /// On a replica it fetches what the backup store has and this pond has not. If that fails, the replica keeps what
     /// it had, and the exit code is 1.
-    Sync,
+    #[command(after_long_help = "\
+Examples:
+  pond sync
+  pond sync --no-push           commit only
+  pond sync --timeout 5m        exit with 1 if pushes are not done by then; what is committed stays committed")]
+    Sync(SyncArgs),
 
     /// Show identity, mode, state, versions and sizes
     ///
@@ -442,6 +451,23 @@ pub struct UmountArgs {
     pub mountpoint: PathBuf,
 }
 
+/// `pond sync`
+#[derive(Args, Debug, Default)]
+pub struct SyncArgs {
+    /// Commit only; on a replica, pull nothing
+    ///
+    /// Does not wait for factories. Those of a mounted pond its daemon runs by itself; of one that is not mounted they run with
+    /// the next command that changes it, or the next mount.
+    #[arg(long, conflicts_with = "timeout")]
+    pub no_push: bool,
+
+    /// Fail if the factories, or on a replica the pull, take longer: 90s, 5m, 2h; a number alone is seconds
+    ///
+    /// Without it, it waits as long as it takes: a first push may take days.
+    #[arg(long, value_name = "TIME", value_parser = time::duration)]
+    pub timeout: Option<Duration>,
+}
+
 /// `pond status`
 #[derive(Args, Debug)]
 pub struct StatusArgs {
@@ -460,9 +486,9 @@ pub struct StatusArgs {
     #[arg(long, value_name = "N", value_parser = version_number)]
     pub wait_version: Option<u64>,
 
-    /// Fail if --wait-version has waited this long
-    #[arg(long, value_name = "SECONDS", requires = "wait_version")]
-    pub timeout: Option<u64>,
+    /// Fail if --wait-version has waited this long: 90s, 5m, 2h; a number alone is seconds
+    #[arg(long, value_name = "TIME", requires = "wait_version", value_parser = time::duration)]
+    pub timeout: Option<Duration>,
 }
 
 /// `pond maintain`

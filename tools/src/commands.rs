@@ -49,7 +49,7 @@ pub fn run(command: Command, context: &mut Context) -> Result {
         Command::Init(args) => init::init(&args, context),
         Command::Mount(args) => mount::mount(&args, context),
         Command::Umount(args) => mount::umount(&args.mountpoint, context),
-        Command::Sync => sync::sync(context),
+        Command::Sync(args) => sync::sync(&args, context),
         Command::Status(args) => status::status(&args, context),
         Command::Log(args) => history::log(&args, context),
         Command::Show(args) => show::show(&args, context),

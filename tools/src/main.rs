@@ -18,6 +18,7 @@ mod registry;
 mod target;
 mod time;
 mod users;
+mod waiting;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -189,6 +189,11 @@ impl Notices {
         }
     }
 
+    /// What goes on, for people and programs alike.
+    pub fn tell(self, event: &Value, text: impl FnOnce() -> String) {
+        self.emit(event, text);
+    }
+
     /// A failure.
     pub fn failure(self, report: &Report) {
         let event = json!({

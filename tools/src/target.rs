@@ -23,7 +23,7 @@ use crate::path::{GivenPath, TreePath};
 
 pub use direct::DirectTree;
 pub use host::HostTree;
-pub use pond::{Access, Pond, State};
+pub use pond::{Access, Daemon, Pond, State};
 
 /// Which node: equal for all names of one node, and for no two nodes of any trees.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

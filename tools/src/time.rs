@@ -3,6 +3,8 @@
 //! Shown in local time with its offset; in JSON as RFC 3339 in UTC. Read as RFC 3339, as
 //! local `YYYY-MM-DD HH:MM[:SS]`, or as `@SECONDS` since 1970 UTC.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Local, LocalResult, NaiveDate, NaiveDateTime, SecondsFormat, TimeZone, Utc};
 
 /// What `--timestamp` accepts, for help and error texts.
@@ -11,6 +13,13 @@ pub const FORMS: &str = "RFC 3339 (2026-11-20T18:30:00Z, 2026-11-20T18:30:00+01:
 
 /// How times are shown to people.
 const SHOWN: &str = "%Y-%m-%d %H:%M:%S %:z";
+
+/// Reads how long: `90s`, `5m`, `2h`, `1d`, or a number of seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let with_unit = if is_number { format!("{text}s") } else { text.to_owned() };
+    pond_steward::settings::parse_duration(&with_unit).map_err(str::to_owned)
+}
 
 /// Reads a point in time; the result is in microseconds since 1970 UTC.
 pub fn parse(text: &str) -> Result<i64, String> {

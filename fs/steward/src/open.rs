@@ -59,6 +59,8 @@ pub struct OpenOptions {
     /// Whether data files are merged, pruned and cleaned in the background, which makes versions of its own; else only
     /// [`Steward::maintain`] does. Default true.
     pub maintenance: bool,
+    /// Whether factories run after commits; else what they owe is left for the next who opens the pond. Default true.
+    pub factories: bool,
     /// What tells the time. Default: the machine.
     pub clock: Arc<Clock>,
 }
@@ -74,6 +76,7 @@ impl Default for OpenOptions {
             wait_for_lock: None,
             follow: true,
             maintenance: true,
+            factories: true,
             clock: Clock::of_the_machine(),
         }
     }
@@ -253,7 +256,7 @@ impl Steward {
         let control = Arc::new(control);
         let dirty_budget = options.dirty_budget.unwrap_or_else(|| settings::size(&control, DIRTY_BUDGET_KEY));
         let budgets = Budgets { dirty: dirty_budget, cache: options.cache_bytes(&control) };
-        let maintained = options.maintenance;
+        let (maintained, factories_run) = (options.maintenance, options.factories);
         let housekeeper = Arc::new(Housekeeper::default());
         let merges = Arc::new(Merges::default());
         let progress = Arc::new(Progress::new(&oplog.position(), newest_by_others(pond, &oplog)));
@@ -318,6 +321,7 @@ impl Steward {
             post_commit,
             maintenance: Arc::new(maintenance),
             maintained,
+            factories_run,
             pin: None,
             budgets,
             housekeeper,

@@ -158,6 +158,7 @@ impl PostCommit {
         let work = self.progress.work(node.id, || self.control.watermark(node.id));
         let goal = self.progress.tip().version;
         self.record(Event::PostCommitStarted, node, Some(goal), None);
+        self.progress.started(node.id);
         let context = FactoryContext {
             factory: &node.factory,
             mode: &mode,
@@ -207,6 +208,7 @@ impl PostCommit {
                 behind,
                 last_message: work.message,
                 failed: work.failures > 0,
+                running_ms: work.running.map(|since| since.elapsed().as_millis() as u64),
             }
         };
         Ok(self.nodes()?.into_iter().map(status).collect())

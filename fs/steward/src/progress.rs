@@ -62,6 +62,8 @@ pub(crate) struct Work {
     pub(crate) retry_at: Option<Instant>,
     /// What the last run said.
     pub(crate) message: Option<String>,
+    /// Since when it runs; `None` if it does not.
+    pub(crate) running: Option<Instant>,
 }
 
 impl Work {
@@ -148,6 +150,11 @@ impl Progress {
         state.nodes.entry(node).or_insert_with(new).clone()
     }
 
+    /// A node's run begins.
+    pub(crate) fn started(&self, node: NodeId) {
+        self.state.lock().nodes.entry(node).or_default().running = Some(Instant::now());
+    }
+
     /// A node's work is done up to a version; `None` if the run was about something else.
     pub(crate) fn succeeded(&self, node: NodeId, watermark: Option<Version>, message: &str) {
         let mut state = self.state.lock();
@@ -155,6 +162,7 @@ impl Progress {
         work.watermark = work.watermark.max(watermark);
         work.failures = 0;
         work.retry_at = None;
+        work.running = None;
         work.message = Some(message.to_owned());
     }
 
@@ -163,6 +171,7 @@ impl Progress {
         let mut state = self.state.lock();
         let work = state.nodes.entry(node).or_default();
         work.failures += 1;
+        work.running = None;
         let doublings = work.failures.min(16) - 1;
         work.retry_at = Some(Instant::now() + (FIRST_RETRY * (1 << doublings)).min(LONGEST_RETRY));
         work.message = Some(message.to_owned());

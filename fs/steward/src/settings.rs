@@ -134,6 +134,9 @@ pub enum Retention {
     Versions(u64),
 }
 
+/// The longest duration that is accepted: a hundred years.
+const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
+
 /// Bytes, from text such as `256MiB`; the error says what is understood.
 pub fn parse_size(text: &str) -> Result<u64, &'static str> {
     const WHY: &str = "a size is a number with B, KiB, MiB, GiB or TiB, such as 256MiB";
@@ -160,7 +163,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
         "d" => 86_400,
         _ => return Err(WHY),
     };
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or("it exceeds 64 bits")
+    // What is longer is a slip of the finger, and cannot be reckoned with.
+    let duration = number.checked_mul(seconds).map(Duration::from_secs);
+    duration.filter(|duration| *duration <= LONGEST).ok_or("a duration is at most 36500d, a hundred years")
 }
 
 /// How much history to keep, from text such as `30d` or `1000 versions`; empty text keeps everything.
@@ -172,7 +177,8 @@ pub fn parse_retention(text: &str) -> Result<Retention, &'static str> {
     match split_unit(text).ok_or(WHY)? {
         (0, _) => Err("at least the newest version is kept"),
         (count, "version" | "versions") => Ok(Retention::Versions(count)),
-        _ => parse_duration(text).map(Retention::Age).map_err(|_| WHY),
+        (_, "s" | "m" | "h" | "d") => parse_duration(text).map(Retention::Age),
+        _ => Err(WHY),
     }
 }
 
@@ -254,7 +260,7 @@ mod tests {
         }
         assert_eq!(parse_duration("24h"), Ok(Duration::from_secs(86_400)));
         assert_eq!(parse_duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
-        for bad in ["", "24", "h", "1w"] {
+        for bad in ["", "24", "h", "1w", "36501d", "99999999999999d", "18446744073709551615s"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_retention("1000 versions"), Ok(Retention::Versions(1000)));
@@ -262,6 +268,8 @@ mod tests {
         assert_eq!(parse_retention(""), Ok(Retention::Everything));
         assert!(parse_retention("0 versions").is_err());
         assert!(parse_retention("1000").is_err());
+        assert!(parse_retention("99999999999999d").is_err());
+        assert_eq!(parse_duration("36500d"), Ok(LONGEST));
     }
 
     #[test]

@@ -157,4 +157,7 @@ pub struct FactoryStatus {
     pub last_message: Option<String>,
     /// Whether its last run failed.
     pub failed: bool,
+    /// For how long its present run has lasted, milliseconds; `None` if it does not run now.
+    #[serde(default)]
+    pub running_ms: Option<u64>,
 }

@@ -65,6 +65,8 @@ pub struct Steward {
     pub(crate) maintenance: Arc<Maintenance>,
     /// Whether it runs in the background.
     pub(crate) maintained: bool,
+    /// Whether factories run after commits.
+    pub(crate) factories_run: bool,
     /// Where a version is only read: what keeps its files from being cleaned away.
     pub(crate) pin: Option<Pin>,
     pub(crate) budgets: Budgets,
@@ -163,7 +165,7 @@ impl Steward {
             tracing::debug!(message, "pulled");
         }
         let position = self.committer.commit_now()?;
-        if self.running.lock().is_some() {
+        if self.factories_run && self.running.lock().is_some() {
             self.post_commit.progress.handle_now();
         }
         Ok(SyncReport { position, factories: self.post_commit.status()? })
@@ -172,6 +174,15 @@ impl Steward {
     /// One version holds everything issued before the call.
     pub fn commit_now(&self) -> Result<Position, StewardError> {
         self.committer.commit_now()
+    }
+
+    /// Breaks off pushes, pulls and other long work of factories, for good: what they owe is left for the next who opens
+    /// the pond. [`close`](Self::close) then waits for none of it.
+    pub fn break_off(&self) {
+        self.post_commit.pond.stop();
+        if let Some(follower) = &self.follower {
+            follower.replica.stop();
+        }
     }
 
     /// Whether a write may proceed at once; else [`when_room`](Self::when_room). Cheap.

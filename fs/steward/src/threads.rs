@@ -94,8 +94,10 @@ impl Steward {
             threads.cleaning =
                 Some(spawn("pond-clean", at(Priority::Aside, move || maintenance.run_cleaning(true)))?);
         }
-        let post_commit = self.post_commit.clone();
-        threads.post_commit = Some(spawn("pond-factories", Box::new(move || post_commit.run()))?);
+        if self.factories_run {
+            let post_commit = self.post_commit.clone();
+            threads.post_commit = Some(spawn("pond-factories", Box::new(move || post_commit.run()))?);
+        }
         if let (Some(follower), true) = (&self.follower, follow) {
             let follower = follower.clone();
             threads.follower = Some(spawn("pond-follow", Box::new(move || follower.run()))?);

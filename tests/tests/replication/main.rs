@@ -9,6 +9,7 @@ mod bytes;
 mod checker;
 mod faults;
 mod follower;
+mod hanging;
 mod kills;
 mod pair;
 mod refusals;

@@ -7,10 +7,11 @@ use pond_steward::{Role, Steward, StewardError};
 use serde_json::json;
 
 use super::{Context, sync};
-use crate::cli::{ControlAction, ControlArgs, ControlMode};
+use crate::cli::{ControlAction, ControlArgs, ControlMode, SyncArgs};
 use crate::error::{Failure, Result};
 use crate::output::Column;
 use crate::target::State;
+use crate::waiting;
 
 /// The setting that says whether a pond is a source or a replica.
 const ROLE_KEY: &str = "factory_mode:remote";
@@ -37,7 +38,7 @@ Examples:
 /// Reads or changes settings, or triggers a sync.
 pub fn control(args: ControlArgs, context: &mut Context) -> Result {
     match (args.mode, args.action) {
-        (Some(ControlMode::Sync), _) => sync::sync(context),
+        (Some(ControlMode::Sync), _) => sync::sync(&SyncArgs::default(), context),
         (None, None | Some(ControlAction::List)) => list(context),
         (None, Some(ControlAction::Get { key })) => get(&key, context),
         (None, Some(ControlAction::Set { key, value })) => set(key, value, context),
@@ -145,6 +146,6 @@ fn set_directly(key: &str, value: &str, context: &Context) -> Result {
         steward => steward.map_err(|error| Failure::because(what(), &error))?,
     };
     let set = steward.control_set(key, value).map_err(|error| Failure::because(what(), &error));
-    let closed = steward.close().map_err(|error| Failure::because(what(), &error));
+    let closed = waiting::close(&steward, context.notices).map_err(|error| Failure::because(what(), &error));
     set.and(closed.map(drop))
 }

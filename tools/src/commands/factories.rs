@@ -3,18 +3,24 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use pond_mount::Request;
-use pond_steward::{Registry, Steward};
+use pond_steward::{Registry, Steward, StewardError};
 use pond_tinyfs::FileType;
 use serde_json::{Value, json};
 
 use super::{Context, walk};
 use crate::cli::{MknodArgs, RunArgs};
 use crate::error::{During, Failure, Result};
-use crate::output::{Column, json_bytes};
+use crate::output::{Column, Notices, json_bytes};
 use crate::path::escape;
 use crate::target::State;
+use crate::waiting::{self, Wait, in_background};
+
+/// What takes long where a node is made.
+const TRYING: &str =
+    "waiting for the store, or whatever else the configuration names, which is tried out first";
 
 /// Makes a factory's node.
 pub fn mknod(args: &MknodArgs, context: &mut Context) -> Result {
@@ -30,14 +36,16 @@ pub fn mknod(args: &MknodArgs, context: &mut Context) -> Result {
     match context.pond.state()? {
         State::Mounted(mut daemon) => {
             let factory = args.factory.clone();
-            daemon.call(&Request::Mknod { factory, path: path.clone(), configuration }, &what)?;
+            let request = Request::Mknod { factory, path: path.clone(), configuration };
+            daemon.call_long(&request, &what, TRYING, context.notices)?;
         }
         State::Unmounted => {
             let steward = context.pond.open()?;
-            let made = steward
-                .mknod(&args.factory, &path, &configuration)
-                .map_err(|error| Failure::because(format!("cannot {what}"), &error));
-            close(&steward, made)?;
+            let (making, factory, node) = (steward.clone(), args.factory.clone(), path.clone());
+            let made = in_this_process(&what, TRYING, context.notices, move || {
+                making.mknod(&factory, &node, &configuration)
+            });
+            close(&steward, made, context.notices)?;
         }
     }
     context.out.json(&json!({"path": path, "factory": args.factory}))
@@ -58,8 +66,24 @@ pub fn read_configuration(path: &Path) -> io::Result<Vec<u8>> {
     Ok(configuration)
 }
 
-fn close<T>(steward: &Steward, result: Result<T>) -> Result<T> {
-    let closed = steward.close().map_err(|error| Failure::because("cannot commit the changes", &error));
+/// Does on an open pond what may take long, and then says `waiting`; `what` completes "cannot …".
+fn in_this_process<T: Send + 'static>(
+    what: &str,
+    waiting: &str,
+    notices: Notices,
+    work: impl FnOnce() -> Result<T, StewardError> + Send + 'static,
+) -> Result<T> {
+    let mut wait = Wait::new(None, notices);
+    match in_background(work, || wait.goes_on(|| waiting.to_owned()))? {
+        Ok(done) => done.map_err(|error| Failure::because(format!("cannot {what}"), &error)),
+        // It never gives up.
+        Err(_) => Err(Failure::new(format!("cannot {what}"), "it took too long")),
+    }
+}
+
+fn close<T>(steward: &Arc<Steward>, result: Result<T>, notices: Notices) -> Result<T> {
+    let closed = waiting::close(steward, notices)
+        .map_err(|error| Failure::because("cannot commit the changes", &error));
     match result {
         Ok(value) => closed.map(|_| value),
         Err(failure) => Err(failure),
@@ -70,14 +94,17 @@ fn close<T>(steward: &Steward, result: Result<T>) -> Result<T> {
 pub fn run(args: RunArgs, context: &mut Context) -> Result {
     let path = absolute(&args.path);
     let what = format!("run {}", escape(path.as_bytes()));
+    let waiting = format!("waiting for {}, which runs", escape(path.as_bytes()));
     let report: Value = match context.pond.state()? {
-        State::Mounted(mut daemon) => daemon.call(&Request::Run { path, args: args.args }, &what)?,
+        State::Mounted(mut daemon) => {
+            daemon.call_long(&Request::Run { path, args: args.args }, &what, &waiting, context.notices)?
+        }
         State::Unmounted => {
             let steward = context.pond.open()?;
-            let report = steward
-                .run(&path, &args.args)
-                .map_err(|error| Failure::because(format!("cannot {what}"), &error));
-            json!(close(&steward, report)?)
+            let running = steward.clone();
+            let report =
+                in_this_process(&what, &waiting, context.notices, move || running.run(&path, &args.args));
+            json!(close(&steward, report, context.notices)?)
         }
     };
     context.out.json(&report)?;

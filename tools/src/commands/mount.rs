@@ -18,6 +18,7 @@ use crate::mount_helper::Part;
 use crate::output::{LogFormat, Notices, Output, count};
 use crate::registry;
 use crate::time;
+use crate::waiting::{Wait, in_background};
 
 /// Makes the program act as `pond` whatever it is called: a daemon that was started by `mount.fuse.pond`
 /// is run again under that name.
@@ -185,8 +186,17 @@ pub fn umount(mountpoint: &Path, context: &mut Context) -> Result {
     let absolute = std::path::absolute(mountpoint).during(what)?;
     // Where we stand ourselves must not keep the mount busy.
     std::env::set_current_dir("/").during(what)?;
-    let report = pond_mount::unmount(&absolute).during(what)?;
-    describe_unmount(&report, context)
+    let mut wait = Wait::new(None, context.notices);
+    let goes_on = || {
+        wait.goes_on(|| {
+            "everything is being committed, and pushes get ten seconds for what they owe".to_owned()
+        })
+    };
+    match in_background(move || pond_mount::unmount(&absolute), goes_on)? {
+        Ok(report) => describe_unmount(&report.during(what)?, context),
+        // It never gives up.
+        Err(_) => Err(Failure::new(what(), "it took too long")),
+    }
 }
 
 /// Tells what an unmount did.

@@ -27,7 +27,7 @@ const UNFINISHED: &str = "unfinished";
 /// Shows the pond's status: once, or whenever something changed.
 pub fn status(args: &StatusArgs, context: &mut Context) -> Result {
     if let Some(version) = args.wait_version {
-        wait_for(version, args.timeout.map(Duration::from_secs), context)?;
+        wait_for(version, args.timeout, context)?;
     }
     let mut last = read(context)?;
     show(&last, context)?;
@@ -302,6 +302,8 @@ struct Factory {
     behind: u64,
     failed: bool,
     last_message: Option<String>,
+    #[serde(default)]
+    running_ms: Option<u64>,
 }
 
 /// What is not well, a few words each: what `--check` exits with 1 for.
@@ -482,18 +484,19 @@ fn lag(milliseconds: u64) -> String {
 }
 
 fn factory_row(factory: &Factory) -> Vec<String> {
-    let state = match (factory.failed, &factory.mode, factory.behind) {
-        (true, ..) => "failed",
-        (_, None, _) => "not here",
-        (_, _, 0) => "done",
-        _ => "behind",
+    let state = match (factory.running_ms, factory.failed, &factory.mode, factory.behind) {
+        (Some(milliseconds), ..) => format!("running for {}", lag(milliseconds)),
+        (_, true, ..) => "failed".to_owned(),
+        (_, _, None, _) => "not here".to_owned(),
+        (_, _, _, 0) => "done".to_owned(),
+        _ => "behind".to_owned(),
     };
     vec![
         factory.path.clone(),
         factory.mode.clone().unwrap_or_default(),
         factory.watermark.map(|version| version.to_string()).unwrap_or_default(),
         factory.behind.to_string(),
-        state.to_owned(),
+        state,
         factory.last_message.clone().unwrap_or_default(),
     ]
 }

@@ -16,6 +16,7 @@ use crate::output::Notices;
 use crate::path::When;
 use crate::progress::Transfers;
 use crate::registry;
+use crate::waiting::{self, Wait};
 
 /// How long a command waits for another that is writing to the pond.
 const WAIT_FOR_LOCK: Duration = Duration::from_secs(10);
@@ -49,6 +50,7 @@ pub struct Daemon {
 pub struct Access {
     tree: Box<dyn FileTree>,
     steward: Option<Arc<Steward>>,
+    notices: Notices,
 }
 
 impl Pond {
@@ -76,9 +78,18 @@ impl Pond {
         self.open_quietly().during(not_open)
     }
 
+    /// [`open`](Pond::open), in which no factory runs: pushes are left to others.
+    pub fn open_without_factories(&self) -> Result<Arc<Steward>> {
+        self.open_with(OpenOptions { factories: false, ..self.options() }).during(not_open)
+    }
+
     /// [`open`](Pond::open), with the Steward's own error.
     pub fn open_quietly(&self) -> Result<Arc<Steward>, StewardError> {
-        let options = OpenOptions { wait_for_lock: Some(WAIT_FOR_LOCK), ..self.options() };
+        self.open_with(self.options())
+    }
+
+    fn open_with(&self, options: OpenOptions) -> Result<Arc<Steward>, StewardError> {
+        let options = OpenOptions { wait_for_lock: Some(WAIT_FOR_LOCK), ..options };
         let steward = Steward::open(&self.directory, options)?;
         for note in steward.status().notes {
             self.notices.warn(&note);
@@ -149,18 +160,18 @@ impl Pond {
         let steward = match when {
             When::Version(version) => self.open_at(At::Version(Version(version)))?,
             When::Now => match self.state()? {
-                State::Mounted(mut daemon) => return daemon.access(),
+                State::Mounted(mut daemon) => return daemon.access(self.notices),
                 State::Unmounted => self.open_tip()?,
             },
         };
-        Access::direct(steward, false)
+        Access::direct(steward, false, self.notices)
     }
 
     /// A way into the tree, to change it.
     pub fn change(&self) -> Result<Access> {
         match self.state()? {
-            State::Mounted(mut daemon) => daemon.access(),
-            State::Unmounted => Access::direct(self.open()?, true),
+            State::Mounted(mut daemon) => daemon.access(self.notices),
+            State::Unmounted => Access::direct(self.open()?, true, self.notices),
         }
     }
 }
@@ -185,8 +196,33 @@ impl Daemon {
         self.client.call(request).map_err(|error| Failure::because(format!("cannot {what}"), &error))
     }
 
+    /// [`call`](Daemon::call) of what may take long: after a second it says `waiting`.
+    pub fn call_long(
+        &mut self,
+        request: &pond_mount::Request,
+        what: &str,
+        waiting: &str,
+        notices: Notices,
+    ) -> Result<serde_json::Value> {
+        let mut wait = Wait::new(None, notices);
+        // It never gives up.
+        let answer = self.call_while(request, what, &mut || wait.goes_on(|| waiting.to_owned()))?;
+        Ok(answer.unwrap_or_default())
+    }
+
+    /// Asks it to do something that may take long, as [`Client::call_while`] does.
+    pub fn call_while(
+        &mut self,
+        request: &pond_mount::Request,
+        what: &str,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<serde_json::Value>> {
+        let answer = self.client.call_while(request, goes_on);
+        answer.map_err(|error| Failure::because(format!("cannot {what}"), &error))
+    }
+
     /// The tree below its mountpoint.
-    fn access(&mut self) -> Result<Access> {
+    fn access(&mut self, notices: Notices) -> Result<Access> {
         let status = self.status()?;
         let said = status["mountpoint"].as_str().unwrap_or_default();
         let failed = || format!("cannot get at the pond through its mount on {said}");
@@ -196,7 +232,7 @@ impl Daemon {
         let mount = mounts.into_iter().find(|mount| mount.mountpoint.to_string_lossy() == said);
         match mount {
             Some(mount) if mount.mountpoint.metadata().is_ok() => {
-                Ok(Access { tree: Box::new(HostTree::mounted(&mount.mountpoint)), steward: None })
+                Ok(Access { tree: Box::new(HostTree::mounted(&mount.mountpoint)), steward: None, notices })
             }
             _ => Err(Failure::new(failed(), "it is another user's, or in another mount namespace")
                 .next("run the command as that user, or read a version with PATH@V")),
@@ -205,10 +241,10 @@ impl Daemon {
 }
 
 impl Access {
-    fn direct(steward: Arc<Steward>, writes: bool) -> Result<Self> {
+    fn direct(steward: Arc<Steward>, writes: bool, notices: Notices) -> Result<Self> {
         let tree = DirectTree::new(Arc::clone(&steward))
             .map_err(|error| Failure::because("cannot tell which groups we are in", &error))?;
-        Ok(Access { tree: Box::new(tree), steward: writes.then_some(steward) })
+        Ok(Access { tree: Box::new(tree), steward: writes.then_some(steward), notices })
     }
 
     /// The tree.
@@ -219,7 +255,7 @@ impl Access {
     /// Commits what was changed, also after a failure: what was done before it stays done.
     pub fn finish<T>(self, result: Result<T>) -> Result<T> {
         let Some(steward) = &self.steward else { return result };
-        let closed = steward.close();
+        let closed = waiting::close(steward, self.notices);
         match (result, closed) {
             (Ok(value), Ok(_)) => Ok(value),
             (Err(failure), Ok(_)) => Err(failure),
