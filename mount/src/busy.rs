@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::mount_info::{self, Mount};
+
 /// A process that uses a mount, and one path by which it does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusyProcess {
@@ -27,51 +29,88 @@ impl fmt::Display for BusyProcess {
     }
 }
 
-/// All processes of the system that use what lies under `mountpoint`, as far as this user may see.
+/// All processes of the system that use what lies under `mountpoint`, as far as this user may see; not this one, nor `daemon`,
+/// which serves it: a path that it holds by that name lies beneath the mount.
 ///
-/// Names are compared, not files: to look at a file could wait for a filesystem that no longer answers.
-pub(crate) fn users_of(mountpoint: &Path) -> Vec<BusyProcess> {
-    let mut users: Vec<BusyProcess> = crate::mount_info::mounts()
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|mount| mount.mountpoint != mountpoint && mount.mountpoint.starts_with(mountpoint))
+/// Names and mounts are compared, not files: to look at a file could wait for a filesystem that no longer answers.
+pub(crate) fn users_of(mountpoint: &Path, daemon: Option<u32>) -> Vec<BusyProcess> {
+    let mounts = mount_info::mounts().unwrap_or_default();
+    let on_it = mounts.iter().rfind(|mount| mount.mountpoint == mountpoint);
+    let within = |mount: &&Mount| mount.mountpoint != mountpoint && mount.mountpoint.starts_with(mountpoint);
+    let mut users: Vec<BusyProcess> = mounts
+        .iter()
+        .filter(within)
         .map(|mount| BusyProcess {
             pid: 0,
             command: format!("a mount of {}", mount.source.display()),
-            path: mount.mountpoint,
+            path: mount.mountpoint.clone(),
         })
         .collect();
     let Ok(processes) = fs::read_dir("/proc") else { return users };
+    let ours = [Some(std::process::id()), daemon];
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    users.extend(pids.filter(|&pid: &u32| pid != std::process::id()).filter_map(|pid| {
+    users.extend(pids.filter(|pid: &u32| !ours.contains(&Some(*pid))).filter_map(|pid| {
         // A process may end, or be another user's: then it cannot be named.
-        let path = uses(&PathBuf::from(format!("/proc/{pid}")), mountpoint)?;
+        let path = uses(&PathBuf::from(format!("/proc/{pid}")), mountpoint, on_it)?;
         let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         Some(BusyProcess { pid, command: command.trim_end().to_owned(), path })
     }));
     users
 }
 
-/// The first path under `mountpoint` that the process at `/proc/PID` holds.
-fn uses(process: &Path, mountpoint: &Path) -> Option<PathBuf> {
-    let inside = |link: PathBuf| fs::read_link(link).ok().filter(|path| path.starts_with(mountpoint));
-    let linked = ["cwd", "root", "exe"].into_iter().find_map(|name| inside(process.join(name)));
-    let open = || fs::read_dir(process.join("fd")).ok()?.flatten().find_map(|entry| inside(entry.path()));
+/// The first path under `mountpoint` that the process at `/proc/PID` holds, and that does not lie beneath the mount.
+fn uses(process: &Path, mountpoint: &Path, mount: Option<&Mount>) -> Option<PathBuf> {
+    // Mounts have other numbers in other namespaces.
+    let namespace = |of: &Path| fs::read_link(of.join("ns/mnt")).ok();
+    let mount = mount.filter(|_| namespace(process) == namespace(Path::new("/proc/self")));
+    let inside = |link: &Path, id: &dyn Fn() -> Option<u64>| {
+        let path = fs::read_link(link).ok().filter(|path| path.starts_with(mountpoint))?;
+        let beneath = mount.is_some_and(|mount| id().is_some_and(|id| id != mount.id));
+        (!beneath).then_some(path)
+    };
+    let linked = ["cwd", "root", "exe"].into_iter().find_map(|name| {
+        let link = process.join(name);
+        inside(&link, &|| mount_info::mount_id_at(&link))
+    });
+    let open = || {
+        fs::read_dir(process.join("fd")).ok()?.flatten().find_map(|entry| {
+            let info = process.join("fdinfo").join(entry.file_name());
+            inside(&entry.path(), &|| mount_info::mount_id_of(&info))
+        })
+    };
     let mapped = || {
         let maps = fs::read(process.join("maps")).ok()?;
         maps.split(|&byte| byte == b'\n').find_map(|line| {
-            let path = &line[line.iter().position(|&byte| byte == b'/')?..];
+            let (figures, path) = line.split_at(line.iter().position(|&byte| byte == b'/')?);
             let path = Path::new(std::ffi::OsStr::from_bytes(path));
-            path.starts_with(mountpoint).then(|| path.to_owned())
+            let beneath = mount.is_some_and(|mount| !is_of_device(figures, &mount.device));
+            (path.starts_with(mountpoint) && !beneath).then(|| path.to_owned())
         })
     };
     linked.or_else(open).or_else(mapped)
+}
+
+/// Whether a line of `/proc/PID/maps` is of this device, `MAJOR:MINOR`; there they are hexadecimal.
+fn is_of_device(figures: &[u8], device: &str) -> bool {
+    let numbers = |text: &str, radix| {
+        let (major, minor) = text.split_once(':')?;
+        Some((u32::from_str_radix(major, radix).ok()?, u32::from_str_radix(minor, radix).ok()?))
+    };
+    let text = String::from_utf8_lossy(figures);
+    text.split_ascii_whitespace().nth(3).and_then(|field| numbers(field, 16)) == numbers(device, 10)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn devices_of_mappings_are_compared_by_number() {
+        let figures = b"7f3c0-7f3c1 r-xp 00000000 00:62 4711                       ";
+        assert!(is_of_device(figures, "0:98"));
+        assert!(!is_of_device(figures, "0:62"));
+    }
 
     #[test]
     fn a_process_is_named_by_its_working_directory() {
@@ -82,7 +121,7 @@ mod tests {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let users = users_of(directory.path());
+        let users = users_of(directory.path(), None);
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(users.len(), 1, "{users:?}");

@@ -212,7 +212,11 @@ fn advice(error: &io::Error) -> &'static str {
 
 fn list(users: &[BusyProcess]) -> String {
     if users.is_empty() {
-        return " (by processes that only root may see)".to_owned();
+        // SAFETY: it cannot fail.
+        return match unsafe { libc::geteuid() } {
+            0 => " (by a process that has ended meanwhile, or by the kernel itself, as a loop device or a network export does)".to_owned(),
+            _ => " (by processes that only root may see)".to_owned(),
+        };
     }
     users.iter().map(|user| format!("\n  {user}")).collect()
 }

@@ -66,17 +66,22 @@ pub fn mounts_of(pond: &Path) -> Result<Vec<Mount>, MountError> {
 /// The pond in whose mount the current directory lies, if it lies in one. Neither the directory nor its filesystem is asked,
 /// which may no longer answer: the kernel knows.
 pub fn pond_of_current_directory() -> Result<Option<PathBuf>, MountError> {
-    let here = Path::new(".");
-    let directory =
-        match OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(here) {
-            Ok(directory) => directory,
-            // It was removed, or belongs to a mount that others may not use: no pond of ours.
-            Err(_) => return Ok(None),
-        };
-    let path = PathBuf::from(format!("/proc/self/fdinfo/{}", directory.as_raw_fd()));
-    let text = fs::read_to_string(&path).map_err(|error| MountError::io("read", &path, error))?;
-    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
-    Ok(mounts()?.into_iter().find(|mount| Some(mount.id) == id && mount.is_pond()).map(|mount| mount.source))
+    // Where it was removed, or belongs to a mount that others may not use, it is no pond of ours.
+    let Some(id) = mount_id_at(Path::new(".")) else { return Ok(None) };
+    Ok(mounts()?.into_iter().find(|mount| mount.id == id && mount.is_pond()).map(|mount| mount.source))
+}
+
+/// The kernel's number for the mount in which this lies. Neither it nor its filesystem is asked.
+pub(crate) fn mount_id_at(path: &Path) -> Option<u64> {
+    let opened =
+        OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path).ok()?;
+    mount_id_of(&PathBuf::from(format!("/proc/self/fdinfo/{}", opened.as_raw_fd())))
+}
+
+/// The same of an open descriptor, by its file in `/proc/PID/fdinfo`.
+pub(crate) fn mount_id_of(info: &Path) -> Option<u64> {
+    let text = fs::read_to_string(info).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
 }
 
 /// What is mounted at a path, if anything; of several, the topmost.

@@ -130,9 +130,12 @@ pub fn mount_daemon(arguments: &[OsString], mut tell: impl FnMut(&Progress)) -> 
     command.args(arguments).env(READY_FD, number.to_string()).stdin(Stdio::null());
     command.stdout(output.try_clone().map_err(failed("make an output for"))?);
     command.stderr(output.try_clone().map_err(failed("make an output for"))?);
-    // SAFETY: both calls are async-signal-safe, and the descriptor is open until after the spawn.
+    // SAFETY: these calls are async-signal-safe, and the descriptor is open until after the spawn.
     unsafe {
         command.pre_exec(move || {
+            // What a shell has left open (`exec 3<file`) would keep busy for ever what it lies in. Linux before 5.11 cannot do it
+            // in one call, and there it stays open.
+            libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
             // Away from the terminal: its Ctrl-C and its end are not the daemon's.
             if libc::setsid() == -1 || libc::fcntl(number, libc::F_SETFD, 0) == -1 {
                 return Err(io::Error::last_os_error());

@@ -52,7 +52,11 @@ pub fn remount(mountpoint: &Path, options: &MountOptions) -> Result<Remounted, M
         }
     }
     if !mount_point::remount(&mountpoint, options)? {
-        return Err(MountError::OpenForWriting { users: crate::busy::users_of(&mountpoint), mountpoint });
+        let pid = daemon.as_ref().and_then(|daemon| daemon.daemon_pid().ok());
+        return Err(MountError::OpenForWriting {
+            users: crate::busy::users_of(&mountpoint, pid),
+            mountpoint,
+        });
     }
     if let (true, Some(daemon)) = (options.read_only, &mut daemon) {
         daemon.call(&Request::Commit)?;

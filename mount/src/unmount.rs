@@ -78,7 +78,7 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
     let process = pid.and_then(open_process);
 
     if !mount_point::unmount(&mountpoint, false)? {
-        return Err(MountError::Busy { users: busy::users_of(&mountpoint), mountpoint });
+        return Err(MountError::Busy { users: busy::users_of(&mountpoint, pid), mountpoint });
     }
     if let Some(daemon) = &mut daemon {
         let farewell: Farewell =

@@ -473,6 +473,41 @@ fn a_busy_mount_is_not_unmounted_and_whoever_keeps_it_busy_is_named() {
     assert_eq!(pond.pond(["cat", "/file"]), "still mounted, still writable");
 }
 
+/// What a shell has open when it mounts another pond, and where it stands, is not the daemons'.
+#[test]
+fn no_daemon_keeps_a_mount_busy_or_is_named_as_who_does() {
+    let (pond, other) = (TestPond::mounted(), TestPond::new());
+    fs::write(pond.path("file"), "content").unwrap();
+    let script = format!(
+        "exec 7<{}; {:?} --pond {} mount {}",
+        pond.path("file").display(),
+        pond_tests::pond_binary(),
+        other.directory().display(),
+        other.mountpoint().display()
+    );
+    run(other.marked("sh").args(["-c", &script])).success();
+    pond.umount();
+
+    // In the foreground, started from what the mount then hides.
+    fs::create_dir_all(pond.mountpoint()).unwrap();
+    let mut daemon = pond.command();
+    let mut daemon = daemon
+        .args(["mount", "-f", "."])
+        .current_dir(pond.mountpoint())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("it is mounted", Duration::from_secs(30), || pond.path(".pond").exists().then_some(()));
+    let reader = fs::File::open(pond.path("file")).unwrap();
+    let told = pond.try_pond(["umount", pond.mountpoint().to_str().unwrap()]).failure(1);
+    assert!(told.contains(&format!("{} mounting", std::process::id())), "{told}");
+    assert!(!told.contains(" pond (") && !told.contains(&format!("  {} ", daemon.id())), "{told}");
+    drop(reader);
+    pond.umount();
+    assert!(daemon.wait().unwrap().success());
+    other.umount();
+}
+
 #[test]
 fn the_status_of_a_pond_whose_daemon_is_stopped_is_told_without_it() {
     let pond = TestPond::mounted();
