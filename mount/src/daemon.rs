@@ -354,6 +354,7 @@ fn show(
     mount_point::make(mountpoint)?;
     // Now that both exist: a pond beneath its own mount would wait for itself for ever.
     mount_point::refuse_nesting(pond, mountpoint)?;
+    let hidden = mount_point::hidden(mountpoint).filter(|_| !options.non_empty);
     let descriptor = mount_point::mount(pond, mountpoint, read_only, options)?;
     let serve = || {
         // SAFETY: neither call can fail.
@@ -389,7 +390,7 @@ fn show(
         version: steward.position().version.0,
         read_only,
         made,
-        notes: steward.status().notes,
+        notes: hidden.into_iter().chain(steward.status().notes).collect(),
         log,
     };
     tracing::info!(

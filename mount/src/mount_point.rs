@@ -77,6 +77,23 @@ pub(crate) fn make(mountpoint: &Path) -> Result<(), MountError> {
     Ok(())
 }
 
+/// What a mount there hides, as a warning; `None` where the directory is empty, or cannot be listed.
+pub(crate) fn hidden(mountpoint: &Path) -> Option<String> {
+    const NAMED: usize = 3;
+    let mut entries = fs::read_dir(mountpoint).ok()?.flatten();
+    let mut names: Vec<String> =
+        entries.by_ref().take(NAMED).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    let more = if entries.next().is_some() { ", …" } else { "" };
+    (!names.is_empty()).then(|| {
+        let (mountpoint, names) = (mountpoint.display(), names.join(", "));
+        format!(
+            "{mountpoint} is not empty: what is in it ({names}{more}) is hidden until the pond is unmounted (-o nonempty \
+             for no warning)"
+        )
+    })
+}
+
 /// Whether an error means that a FUSE mount has lost its server.
 pub(crate) fn is_dead(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))

@@ -29,6 +29,8 @@ pub struct MountOptions {
     pub follow: bool,
     /// Fail where there is no pond, rather than make one.
     pub no_create: bool,
+    /// What is in the mountpoint already is hidden on purpose, and not to be warned of.
+    pub non_empty: bool,
     /// What is mounted there already gets these options.
     pub remount: bool,
     /// What the kernel alone minds: mount(2)'s flags for access times, synchronous writes and silence.
@@ -58,6 +60,7 @@ impl MountOptions {
             "noexec" => self.no_exec = true,
             "private" => self.private = true,
             "allow_other" => self.allow_other = true,
+            "nonempty" => self.non_empty = true,
             "create" => self.no_create = false,
             // What `mount(8)` documents for `user`, `users`, `owner` and `group`: they imply these three, and
             // later options may take them back.

@@ -37,7 +37,7 @@ pub struct Ready {
     pub read_only: bool,
     /// Whether the pond was made for it.
     pub made: bool,
-    /// What recovery did.
+    /// What recovery did, and what the mount hides.
     pub notes: Vec<String>,
     /// The daemon's log; `None` in the foreground.
     pub log: Option<PathBuf>,

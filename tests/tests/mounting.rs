@@ -473,6 +473,25 @@ fn a_busy_mount_is_not_unmounted_and_whoever_keeps_it_busy_is_named() {
     assert_eq!(pond.pond(["cat", "/file"]), "still mounted, still writable");
 }
 
+#[test]
+fn what_a_mount_hides_is_warned_of() {
+    let pond = TestPond::new();
+    fs::create_dir_all(pond.mountpoint().join("notes")).unwrap();
+    let mountpoint = pond.mountpoint().to_str().unwrap();
+    let said = run(pond.command().args(["--json", "mount", mountpoint]));
+    assert!(said.stderr.contains("is not empty: what is in it (notes) is hidden until"), "{said}");
+    let facts: Value = serde_json::from_str(&said.success()).unwrap();
+    assert!(facts["notes"][0].as_str().unwrap().contains("is not empty"), "{facts}");
+    pond.umount();
+    let said = pond.try_pond(["mount", "-o", "nonempty", mountpoint]);
+    assert_eq!(said.stderr, "");
+    said.success();
+    pond.umount();
+    fs::remove_dir(pond.mountpoint().join("notes")).unwrap();
+    assert_eq!(pond.try_pond(["mount", mountpoint]).stderr, "");
+    pond.umount();
+}
+
 /// What a shell has open when it mounts another pond, and where it stands, is not the daemons'.
 #[test]
 fn no_daemon_keeps_a_mount_busy_or_is_named_as_who_does() {

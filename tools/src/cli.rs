@@ -423,7 +423,7 @@ pub struct MountArgs {
     #[arg(long)]
     pub no_create: bool,
 
-    /// Options as in fstab: ro, rw, nosuid, nodev, noexec, commit=SECONDS, …
+    /// Options as in fstab: ro, rw, nosuid, nodev, noexec, commit=SECONDS, nonempty, …
     #[arg(short = 'o', value_name = "OPTS", action = ArgAction::Append)]
     pub options: Vec<String>,
 }
