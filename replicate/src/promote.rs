@@ -38,7 +38,8 @@ pub struct ClaimedTimeline {
 ///
 /// [`ReplicateError::MissingVersion`] if the store does not hold the replica's version, an
 /// [`OpLogError::Diverged`](pond_oplog::OpLogError::Diverged) if it holds another one of that number, and if another replica claimed
-/// the timeline at the same time.
+/// the timeline at the same time. An [`OpLogError::TooNew`](pond_oplog::OpLogError::TooNew) if only a newer program may write to
+/// the pond.
 pub fn promote(pond: &Path, config: &[u8]) -> Result<ClaimedTimeline, ReplicateError> {
     let store = Store::open(&RemoteConfig::parse(config)?)?;
     promote_in_store(pond, &store)
@@ -50,6 +51,8 @@ pub fn promote(pond: &Path, config: &[u8]) -> Result<ClaimedTimeline, ReplicateE
 ///
 /// As there.
 pub fn promote_in_store(pond: &Path, store: &Store) -> Result<ClaimedTimeline, ReplicateError> {
+    // A claim that this program could not follow up would only end the old source.
+    pond_oplog::may_write(pond)?;
     let newest = pond_oplog::history(pond, Some(1))?;
     let newest =
         newest.into_iter().next().ok_or_else(|| ReplicateError::Other("the pond is empty".into()))?;

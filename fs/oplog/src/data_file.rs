@@ -79,7 +79,7 @@ impl Digests {
         Some(Digests { footer: tag(FOOTER_TAG)?, footprint: tag(DIGEST_TAG)?, file: tag(FILE_TAG)? })
     }
 
-    fn into_tags(self) -> BTreeMap<String, Option<String>> {
+    pub(crate) fn into_tags(self) -> BTreeMap<String, Option<String>> {
         BTreeMap::from([
             (FOOTER_TAG.to_string(), Some(self.footer)),
             (DIGEST_TAG.to_string(), Some(self.footprint)),

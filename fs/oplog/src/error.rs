@@ -46,8 +46,9 @@ pub enum OpLogError {
     },
     /// The pond was written by a newer program.
     #[error(
-        "{path} needs format {needed} to {purpose} and this program knows {known}: use a newer pond",
-        path = path.display()
+        "{path} was written by a newer pond: to {purpose} it takes format {needed} and this program knows {known}; upgrade pond{meanwhile}",
+        path = path.display(),
+        meanwhile = if *purpose == "write" { "; until then it can be read" } else { "" }
     )]
     TooNew {
         /// The pond's table.
@@ -58,6 +59,25 @@ pub enum OpLogError {
         needed: u32,
         /// The newest format that this program knows.
         known: u32,
+    },
+    /// Something cannot be added to the table.
+    #[error("nothing was added to the table {path}: {why}", path = path.display())]
+    CannotGrow {
+        /// The table.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A data file has a column that a rewrite would drop.
+    #[error(
+        "data file {path} is not written anew: this program does not know its column {column} and would drop it; upgrade pond",
+        path = path.display()
+    )]
+    UnknownColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
     },
     /// A log entry cannot be understood.
     #[error(

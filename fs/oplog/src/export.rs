@@ -7,9 +7,10 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::action::{Action, Add, Metadata, Protocol};
+use crate::action::{Action, Add};
 use crate::delta::{Entry, Listing, Log};
-use crate::oplog::{FORMAT, MIN_READER, POND_ID, position_of};
+use crate::format::{POND_ID, min_reader};
+use crate::oplog::position_of;
 use crate::snapshot::{self, commit_info};
 use crate::{At, Layout, OpLogError, PondId, Position, Version, checkpoint, data_file, reading};
 
@@ -184,16 +185,6 @@ pub(crate) fn facts(log: &Log, version: Version, entry: &Entry) -> Result<EntryF
         added: added(&entry.actions),
         min_reader: min_reader(metadata, protocol),
     })
-}
-
-/// The format that a reader must know, as far as these say.
-pub(crate) fn min_reader(metadata: Option<&Metadata>, protocol: Option<&Protocol>) -> Option<u32> {
-    let configured = metadata.and_then(|metadata| metadata.configuration.get(MIN_READER));
-    // What is no number is nothing this program knows.
-    let configured = configured.map(|number| number.parse().unwrap_or(u32::MAX));
-    // Ours has always been 1: whoever asks for more of Delta's own versions is a newer program.
-    let newer = protocol.filter(|protocol| protocol.min_reader_version > 1).map(|_| FORMAT + 1);
-    configured.max(newer)
 }
 
 /// Files that these actions add.

@@ -3,9 +3,9 @@
 use pond_tinyfs::Row;
 
 use crate::data_file::Digests;
-use crate::export::min_reader;
+use crate::format::check_readable;
 use crate::load::{self, Source};
-use crate::oplog::{FORMAT, position_of, too_new};
+use crate::oplog::position_of;
 use crate::parallel::threads;
 use crate::rewrite::is_rewritten;
 use crate::snapshot::{self, commit_info};
@@ -38,10 +38,7 @@ impl OpLog {
             let info = commit_info(self.log(), version, &entry)?;
             position = position_of(self.log(), version, &entry.digest, info)?;
             for action in entry.actions {
-                let needed = min_reader(action.meta_data.as_ref(), action.protocol.as_ref());
-                if let Some(needed) = needed.filter(|&needed| needed > FORMAT) {
-                    return Err(too_new(self.log(), "read", needed));
-                }
+                check_readable(self.log(), action.meta_data.as_ref(), action.protocol.as_ref())?;
                 // Files that only hold old rows anew say nothing new. The rows' old places stay readable: a file
                 // that a version removes stays on disk, and nobody here forgets its number.
                 let Some(add) = action.add.filter(|add| !is_rewritten(add)) else { continue };

@@ -20,7 +20,8 @@ use parking_lot::Mutex;
 use crate::delta::{Entry, Log};
 use crate::durable;
 use crate::export::{self, EntryFacts};
-use crate::oplog::{FORMAT, ensure_directories, too_new};
+use crate::format;
+use crate::oplog::ensure_directories;
 use crate::snapshot;
 use crate::staging::{self, StagedFile, Staging, check_name};
 use crate::{FileRef, Layout, OpLogError, PondId, Position, Version, checkpoint, delta, pin, quarantine};
@@ -159,14 +160,14 @@ impl Incoming {
     /// # Errors
     ///
     /// [`OpLogError::Diverged`] for a version that is here with other bytes, [`OpLogError::NotStaged`],
-    /// [`OpLogError::NotApplicable`], [`OpLogError::TooNew`] and [`OpLogError::BadName`] are found before anything
-    /// is changed. After an [`OpLogError::Io`], as of a full disk, the same call may be made again; after
+    /// [`OpLogError::NotApplicable`] and [`OpLogError::BadName`] are found before anything is changed. At an
+    /// [`OpLogError::TooNew`] the versions before the one that this program cannot read were applied. After an [`OpLogError::Io`], as of a full disk, the same call may be made again; after
     /// [`OpLogError::Unconfirmed`] (a sync of a directory failed) nothing is applied until the replica is opened
     /// again.
     pub fn apply(&self, versions: &[IncomingVersion]) -> Result<Position, OpLogError> {
         let mut state = self.state.lock();
         state.usable(&self.log)?;
-        let checked = self.check(&state, versions)?;
+        let (checked, too_new) = self.check(&state, versions)?;
         for batch in checked.chunks(BATCH) {
             let files =
                 batch.iter().map(|checked| (checked.incoming.version, checked.facts.added.as_slice()));
@@ -177,8 +178,12 @@ impl Incoming {
                 state.pond_id = last.facts.pond_id;
             }
         }
-        for version in versions {
+        let applied = state.position.as_ref().map(|position| position.version);
+        for version in versions.iter().filter(|version| Some(version.version) <= applied) {
             self.forget_staged(&delta::entry_name(version.version));
+        }
+        if let Some(error) = too_new {
+            return Err(error);
         }
         state
             .position
@@ -255,12 +260,13 @@ impl Incoming {
         OpLogError::NotApplicable { version, table: self.log.table().to_path_buf(), why }
     }
 
-    /// Checks all versions before anything is changed, and gives those that are not here yet.
+    /// Checks all versions before anything is changed, and gives those that are not here yet; with them why those from one on that
+    /// this program cannot read are not among them.
     fn check<'a>(
         &self,
         state: &State,
         versions: &'a [IncomingVersion],
-    ) -> Result<Vec<Checked<'a>>, OpLogError> {
+    ) -> Result<(Vec<Checked<'a>>, Option<OpLogError>), OpLogError> {
         let mut last = state.position.clone();
         let mut pond_id = state.pond_id;
         let mut checked = Vec::new();
@@ -283,8 +289,9 @@ impl Incoming {
                     self.not_applicable(version, format!("it is of pond {theirs} and this is {ours}"))
                 );
             }
-            if let Some(needed) = facts.min_reader.filter(|&needed| needed > FORMAT) {
-                return Err(too_new(&self.log, "read", needed));
+            if let Err(error) = format::check_known(&self.log, facts.min_reader) {
+                // What comes before it can be read all the same.
+                return if checked.is_empty() { Err(error) } else { Ok((checked, Some(error))) };
             }
             if !same(&incoming.files, &facts.added) {
                 let why = "its log entry adds other files than those that came with it";
@@ -302,7 +309,7 @@ impl Incoming {
             pond_id = facts.pond_id.or(pond_id);
             checked.push(Checked { incoming, facts });
         }
-        Ok(checked)
+        Ok((checked, None))
     }
 
     /// Checks a version that is here, or comes earlier in the same batch.
@@ -369,9 +376,7 @@ impl Incoming {
             let why = "history cannot begin with it: it has no protocol and metaData";
             return Err(self.not_applicable(version, why.into()));
         }
-        if let Some(needed) = export::min_reader(metadata, protocol).filter(|&needed| needed > FORMAT) {
-            return Err(too_new(&self.log, "read", needed));
-        }
+        format::check_readable(&self.log, metadata, protocol)?;
         if !same(&base.files, &export::live(&actions)) {
             let why = "its checkpoint, or first entry, names other live files than those that came with it";
             return Err(self.not_applicable(version, why.into()));

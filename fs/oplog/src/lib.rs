@@ -14,10 +14,12 @@ pub mod durable;
 mod encode;
 mod entries;
 mod error;
+mod evolve;
 mod export;
 mod facts;
 mod floor;
 mod follow;
+mod format;
 mod frame;
 pub mod fsck;
 mod history;
@@ -61,12 +63,16 @@ pub use delta::{checkpoint_name, entry_name};
 pub use drain::Drained;
 pub use durable::{Existing, is_temporary, write_durably};
 pub use error::OpLogError;
+pub use evolve::Growth;
 pub use export::{
     EntryFacts, FileRef, LiveFiles, VersionFiles, checkpoint_bytes, entry_facts, live_files,
     schema_fingerprint, version_files,
 };
 pub use floor::Floor;
 pub use follow::Ahead;
+pub use format::may_write;
+#[cfg(debug_assertions)]
+pub use format::{Pretended, pretend_to_know};
 pub use history::{CommitInfo, changes, history, history_of};
 pub use incoming::{Incoming, IncomingVersion};
 pub use journal::{Journal, JournalError, JournalSize};

@@ -162,6 +162,12 @@ impl Opened {
         Ok(Opened { path: source.path.clone(), window: Window::read(source, version)? })
     }
 
+    /// Names of its columns.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = &str> {
+        let root = self.window.metadata.file_metadata().schema();
+        root.get_fields().iter().map(|field| field.name())
+    }
+
     /// Bytes of its columns once decoded, about.
     pub(crate) fn decoded_bytes(&self) -> u64 {
         let groups = self.window.metadata.row_groups().iter();

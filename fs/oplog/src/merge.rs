@@ -12,7 +12,7 @@ use crate::data_file::{self, Digests};
 use crate::live::LiveFile;
 use crate::load::{Opened, Source};
 use crate::rewrite::{Collected, Kind, Output, Rewrite, level_of};
-use crate::{OpLog, OpLogError, TxnSeq};
+use crate::{OpLog, OpLogError, TxnSeq, schema};
 
 /// How much is merged at a time.
 #[derive(Clone, Copy, Debug)]
@@ -164,7 +164,11 @@ impl OpLog {
         })
     }
 
-    /// Opens a live file to be decoded whole.
+    /// Opens a live file to be decoded whole, and written anew.
+    ///
+    /// # Errors
+    ///
+    /// [`OpLogError::UnknownColumn`] if a column would be lost by that.
     pub(crate) fn open_whole(&self, file: &LiveFile) -> Result<Opened, OpLogError> {
         let source = Source {
             file: file.number,
@@ -172,7 +176,11 @@ impl OpLog {
             size: file.add.size,
             digests: Digests::of(&file.add),
         };
-        Opened::new(&source, self.position().version)
+        let opened = Opened::new(&source, self.position().version)?;
+        if let Some(column) = opened.columns().find(|name| schema::ROWS.column_with_name(name).is_none()) {
+            return Err(OpLogError::UnknownColumn { path: source.path, column: column.to_string() });
+        }
+        Ok(opened)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::content::DataFiles;
 use crate::data_file::{self, Digests, Effort, Written};
 use crate::delta::{self, Log, Put};
 use crate::drain::Drained;
+use crate::format::{self, FORMAT, MIN_READER, MIN_WRITER, POND_ID, identity};
 use crate::journal::base_of;
 use crate::live::Live;
 use crate::load::{self, Source};
@@ -33,13 +34,6 @@ use crate::{
     At, Clock, Identity, Journal, Layout, OpLogError, Origin, PondId, Position, TxnSeq, Version, checkpoint,
     durable, pin, reading, schema,
 };
-
-/// The format that this program writes.
-pub(crate) const FORMAT: u32 = 1;
-/// Names in the table's configuration.
-pub(crate) const POND_ID: &str = "pond.id";
-pub(crate) const MIN_READER: &str = "pond.minReader";
-const MIN_WRITER: &str = "pond.minWriter";
 
 /// How to open.
 #[derive(Clone, Debug)]
@@ -191,9 +185,7 @@ impl OpLog {
         // The newest entry may come from a process that was killed before it had synced the entry's name.
         durable::sync_directory(&layout.delta_log()).map_err(OpLogError::io("fsync", &layout.delta_log()))?;
         let identity = identity(&log, &snapshot)?;
-        if identity.min_writer > FORMAT {
-            return Err(too_new(&log, "write", identity.min_writer));
-        }
+        format::check_writable(&log, &identity)?;
         let position = position(&log, &snapshot)?;
         ensure_directories([layout.inflight(), layout.journal()])?;
         pin::ensure_if_there_is_room(pond)?;
@@ -687,35 +679,6 @@ pub(crate) fn ensure_directories<const N: usize>(directories: [PathBuf; N]) -> R
     directories.iter().try_for_each(|directory| {
         durable::ensure_directory(directory).map_err(OpLogError::io("create", directory))
     })
-}
-
-/// Who the table's pond is; an error if this program cannot read it.
-pub(crate) fn identity(log: &Log, snapshot: &Snapshot) -> Result<Identity, OpLogError> {
-    let configuration = &snapshot.metadata.configuration;
-    let not_a_pond = |why: String| OpLogError::NotAPond { path: log.table().to_path_buf(), why };
-    let get = |name: &str| {
-        configuration
-            .get(name)
-            .ok_or_else(|| not_a_pond(format!("its table has no {name} in its configuration")))
-    };
-    let number = |name: &str| {
-        get(name)?.parse().map_err(|error| not_a_pond(format!("its table's {name} is no number: {error}")))
-    };
-    let pond_id = get(POND_ID)?
-        .parse()
-        .map_err(|error| not_a_pond(format!("its table's {POND_ID} is no id: {error}")))?;
-    let identity = Identity { pond_id, min_reader: number(MIN_READER)?, min_writer: number(MIN_WRITER)? };
-    if identity.min_reader > FORMAT {
-        return Err(too_new(log, "read", identity.min_reader));
-    }
-    if snapshot.protocol.min_reader_version > 1 {
-        return Err(too_new(log, "read", snapshot.protocol.min_reader_version.unsigned_abs()));
-    }
-    Ok(identity)
-}
-
-pub(crate) fn too_new(log: &Log, purpose: &'static str, needed: u32) -> OpLogError {
-    OpLogError::TooNew { path: log.table().to_path_buf(), purpose, needed, known: FORMAT }
 }
 
 /// Where a table stands at a version.

@@ -12,7 +12,7 @@ use crate::action::Add;
 use crate::delta::Log;
 use crate::schema::col;
 use crate::snapshot::{self, Snapshot};
-use crate::{At, OpLogError};
+use crate::{At, OpLogError, format};
 
 /// The files to read a version from, which hold all its rows, and possibly later ones.
 pub(crate) fn files_of(log: &Log, snapshot: &Snapshot) -> Result<BTreeMap<String, Add>, OpLogError> {
@@ -21,7 +21,11 @@ pub(crate) fn files_of(log: &Log, snapshot: &Snapshot) -> Result<BTreeMap<String
     }
     let tip = snapshot::load(log, At::Tip)?;
     match tip.version > snapshot.version {
-        true => Ok(tip.files),
+        true => {
+            // The files may hold what the version itself did not have.
+            format::check_readable(log, Some(&tip.metadata), Some(&tip.protocol))?;
+            Ok(tip.files)
+        }
         // Its own files are all there can be: loading says which is missing.
         false => Ok(snapshot.files.clone()),
     }

@@ -274,7 +274,7 @@ impl OpLog {
         }
     }
 
-    fn next_maintenance(&self, open: &Result<(), String>) -> Result<Next, OpLogError> {
+    pub(crate) fn next_maintenance(&self, open: &Result<(), String>) -> Result<Next, OpLogError> {
         match open {
             Err(why) => {
                 Err(OpLogError::ReadOnly { path: self.log().table().to_path_buf(), why: why.clone() })
@@ -286,7 +286,7 @@ impl OpLog {
         }
     }
 
-    fn put_maintenance(
+    pub(crate) fn put_maintenance(
         &self,
         next: &Next,
         operation: &str,

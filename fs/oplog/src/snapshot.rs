@@ -16,7 +16,7 @@ use parquet::file::reader::ChunkReader;
 
 use crate::action::{Action, Add, CommitInfo, Metadata, Protocol};
 use crate::delta::{Entry, Listing, Log};
-use crate::oplog::POND_ID;
+use crate::format::POND_ID;
 use crate::parallel::{parallel, threads};
 use crate::{At, Floor, OpLogError, Version, data_file, floor};
 

@@ -14,6 +14,7 @@ mod courtesy;
 mod drain;
 mod end_process;
 mod error;
+mod evolve;
 mod exec_log;
 mod factory;
 mod factory_pond;

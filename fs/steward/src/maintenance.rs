@@ -600,7 +600,7 @@ impl Committer {
         self.between_commits(|| Ok((oplog.commit_floor(floor)?, (0, 0))))
     }
 
-    fn between_commits(
+    pub(crate) fn between_commits(
         &self,
         commit: impl FnOnce() -> Result<(pond_oplog::Position, (u32, u64)), OpLogError>,
     ) -> Result<(), OpLogError> {

@@ -28,7 +28,7 @@ impl Steward {
     ///
     /// [`StewardError::NotAReplica`], [`StewardError::BadTimeline`], [`StewardError::ReadOnly`] if it was opened to be
     /// read. [`StewardError::PromotedUnfinished`] where the version could not be committed: it is a source then, and
-    /// the next open commits it.
+    /// the next open commits it. The log's, where only a newer program may write to the pond.
     pub fn promote(&self, timeline: u64, id: &str) -> Result<Position, StewardError> {
         let mut running = self.running.lock();
         let Some(running) = running.as_mut() else { return Err(self.not_writable()) };
@@ -38,6 +38,7 @@ impl Steward {
         self.end_following(&mut running.threads)?;
         // What was applied and not shown is part of the history that goes on here.
         follower.replica.publish()?;
+        pond_oplog::may_write(&self.pond)?;
         let position = self.position();
         if timeline <= position.timeline {
             return Err(StewardError::BadTimeline {
