@@ -158,9 +158,11 @@ pub enum ReplicateError {
     },
     /// A replica was promoted.
     #[error(
-        "{place} has timeline {theirs}, which a promoted replica began{fork}; this pond is on timeline {ours}, takes no \
-         more writes and pushes nothing. Its history is complete up to here; make a replica of the new source instead",
-        fork = fork_text(*.fork)
+        "{place} has timeline {theirs}, which a promoted replica began{fork}: that one is the source now, and this pond, on \
+         timeline {ours}, takes no more writes and pushes nothing. {left}. To follow the new source, make a replica with \
+         `pond init --from-backup` in another directory",
+        fork = fork_text(*.fork),
+        left = left_text(*.fork)
     )]
     Superseded {
         /// The store.
@@ -269,6 +271,18 @@ impl ReplicateError {
 
 fn at_version(version: Option<Version>) -> String {
     version.map_or_else(String::new, |version| format!(" (version {version})"))
+}
+
+/// What became of the versions of a pond that another one superseded.
+fn left_text(fork: Option<Version>) -> String {
+    match fork {
+        Some(fork) => format!(
+            "Its versions up to {fork} are part of the new history; those above version {fork} are here only: copy what you need \
+             from them, as with `pond copy`"
+        ),
+        None => "What was not pushed before is here only: copy what you need of it, as with `pond copy`"
+            .to_owned(),
+    }
 }
 
 fn fork_text(fork: Option<Version>) -> String {

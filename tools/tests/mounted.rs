@@ -78,6 +78,7 @@ fn factories_write_neither_into_the_mount_nor_into_the_pond() {
     let bed = &mounted.bed;
     fs::create_dir(mounted.at("inbox")).unwrap();
     symlink(mounted.at("inbox"), bed.path("alias")).unwrap();
+    bed.ok(["sync"]);
     let version = bed.version();
     let refused = |factory: &str, yaml: String, why: &str| {
         let file = bed.write("factory.yaml", yaml);

@@ -9,7 +9,7 @@ use pond_tinyfs::{Error, RESERVED_NAME, Row, StorageError, TinyFs};
 use serde::Serialize;
 
 use crate::commit::Committer;
-use crate::control::{Control, ROLE_KEY};
+use crate::control::{Control, ROLE_KEY, SUPERSEDED_KEY};
 use crate::end_process::EndProcessOnPanic;
 use crate::factory::REMOTE;
 use crate::follow::Follower;
@@ -255,7 +255,11 @@ impl Steward {
     /// The nodes under `/etc/system.d/` that have not handled all versions, such as a push that lags behind: what
     /// is left for the next mount once the pond is closed.
     pub fn owed(&self) -> Vec<FactoryStatus> {
-        let owes = |factory: &FactoryStatus| factory.behind > 0 && factory.mode.is_some();
+        // One that is superseded pushes no more.
+        let ended = self.superseded().is_some();
+        let owes = |factory: &FactoryStatus| {
+            factory.behind > 0 && factory.mode.is_some() && !(ended && factory.factory == REMOTE)
+        };
         self.status().factories.into_iter().filter(owes).collect()
     }
 
@@ -408,7 +412,7 @@ impl Steward {
             path: self.pond.clone(),
             mode: self.control.known_role(),
             state,
-            read_only_because: refusal.map(|refusal| refusal.why.to_string()),
+            read_only_because: refusal.map(|refusal| refusal.why.to_string()).or_else(|| self.superseded()),
             position: self.position(),
             nodes: self.fs().node_count(),
             uncommitted: Uncommitted { rows, bytes: self.fs().dirty_bytes() },
@@ -431,6 +435,12 @@ impl Steward {
             log_path: Layout::new(&self.pond).log_file(),
             pid: std::process::id(),
         }
+    }
+
+    /// Why a source takes no writes any more, as a push found out at some time: also where it is opened to be read.
+    fn superseded(&self) -> Option<String> {
+        let why = self.control.get(SUPERSEDED_KEY).filter(|why| !why.is_empty())?;
+        (self.control.known_role() == Some(Role::Source)).then_some(why)
     }
 
     /// None on a source, and once promoted.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use pond_tests::{TestPond, succeed};
+use pond_tests::{TestPond, run, succeed};
 
 use crate::pair::{Commits, Pair, assert_identical};
 
@@ -69,10 +69,30 @@ fn after_a_promotion_those_before_the_fork_cross_over_and_those_beyond_it_say_so
     fs::write(pair.source.path("too-late"), "x").unwrap();
     let told = pair.source.try_pond(["sync"]).failure(1);
     assert!(told.contains("timeline 2"), "{told}");
+    assert!(told.contains("those above version 40 are here only"), "{told}");
+    assert!(!told.contains("tried again"), "{told}");
     let refused = fs::write(pair.source.path("even-later"), "x").unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
-    pair.source.umount();
+    let told =
+        run(Command::new(pair.source.command().get_program()).args(["umount"]).arg(pair.source.mountpoint()));
+    assert!(!told.stdout.contains("the next mount goes on"), "{told}");
+    told.success();
+
+    // Whoever asks without a mount is told, too.
+    let status = pair.source.status();
+    assert!(status["read_only_because"].as_str().unwrap().contains("timeline 2"), "{status}");
+    let told = pair.source.try_pond(["status", "--check"]).failure(1);
+    assert!(told.contains("no writes are taken") && told.contains("timeline 2"), "{told}");
+    let told = pair.source.try_pond(["mkdir", "/even-later"]).failure(1);
+    assert!(told.contains("it takes no writes") && told.contains("timeline 2"), "{told}");
+    let told = pair.source.try_pond(["sync"]).failure(1);
+    assert!(told.contains("timeline 2") && !told.contains("tried again"), "{told}");
+    let told = pair.source.try_pond(["promote"]).failure(1);
+    assert!(told.contains("it is a source already") && told.contains("timeline 2"), "{told}");
+
     pair.source.mount();
+    let told = pair.source.try_pond(["mkdir", "/even-later"]).failure(1);
+    assert!(told.contains("it takes no writes") && told.contains("timeline 2"), "{told}");
     assert!(pair.source.path("too-late").exists());
     let refused = fs::write(pair.source.path("even-later"), "x").unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::EROFS), "also after the next mount");
@@ -97,6 +117,21 @@ fn a_mounted_replica_and_a_source_are_not_promoted() {
     pair.source.umount();
     pair.source.try_pond(["promote"]).failure(1);
     assert_eq!(pair.source.status()["mode"], "source");
+}
+
+#[test]
+fn promoting_a_second_time_is_refused_before_the_store_hears_of_it() {
+    let pair = Pair::local();
+    pair.begin();
+    pair.restore();
+    pair.source.umount();
+    pair.replica.pond(["promote"]);
+    let told = pair.replica.try_pond(["promote"]).failure(1);
+    assert!(told.contains("it is a source already"), "{told}");
+    // Its own timeline is still the newest.
+    pair.replica.pond(["mkdir", "/after"]);
+    pair.replica.pond(["sync"]);
+    assert_eq!(pair.replica.status()["read_only_because"], serde_json::Value::Null);
 }
 
 #[test]

@@ -1,23 +1,20 @@
 //! `pond promote`.
 
+use pond_steward::Role;
 use serde_json::json;
 
 use super::Context;
 use crate::error::{During, Failure, Result};
 use crate::target::State;
 
+const WHAT: &str = "cannot promote the pond";
+
 /// Makes a replica writable, on a timeline of its own.
 pub fn promote(context: &mut Context) -> Result {
-    const WHAT: &str = "cannot promote the pond";
     if let State::Mounted(mut daemon) = context.pond.state()? {
         let status = daemon.status()?;
         if status["mode"] == "source" {
-            return Err(Failure::new(WHAT, "it is a source already, not a replica").next(
-                match status["read_only_because"].as_str() {
-                    Some(why) => format!("it takes no writes: {why}"),
-                    None => "it is writable as it is".to_owned(),
-                },
-            ));
+            return Err(is_a_source(status["read_only_because"].as_str()));
         }
         let mountpoint = status["mountpoint"].as_str().unwrap_or("MOUNTPOINT").to_owned();
         let pond = context.command();
@@ -27,10 +24,18 @@ pub fn promote(context: &mut Context) -> Result {
     }
     let steward = context.pond.open()?;
     let promoted = (|| {
+        // Before the store hears of it: what is claimed there ends the timeline that this pond is on.
+        let status = steward.status();
+        if status.mode == Some(Role::Source) {
+            return Err(is_a_source(status.read_only_because.as_deref()));
+        }
         let setting = steward.control_get(Some(pond_steward::REMOTE_CONFIG_KEY)).into_iter().next();
         let (_, configuration) = setting.ok_or_else(|| {
-            Failure::new(WHAT, "it is not a replica that was made from a backup store")
-                .next("a pond that was made with `pond init` is writable already")
+            Failure::new(WHAT, "it does not know the backup store that it follows").next(format!(
+                "store the YAML of its backup with `{} control set {} \"$(cat remote.yaml)\"`",
+                context.command(),
+                pond_steward::REMOTE_CONFIG_KEY
+            ))
         })?;
         // The store's word comes first: should this process end here, a timeline is left that nobody uses, and
         // promoting again claims the next one.
@@ -52,4 +57,11 @@ pub fn promote(context: &mut Context) -> Result {
         position.version,
         context.command()
     ))
+}
+
+fn is_a_source(read_only_because: Option<&str>) -> Failure {
+    Failure::new(WHAT, "it is a source already, not a replica").next(match read_only_because {
+        Some(why) => format!("it takes no writes: {why}"),
+        None => "it is writable as it is".to_owned(),
+    })
 }

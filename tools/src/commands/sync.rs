@@ -35,6 +35,8 @@ struct Report {
 struct Synced {
     report: Report,
     replica: bool,
+    /// Whether the pond takes writes, and so has what failed tried again.
+    takes_writes: bool,
     /// What to do next, where the time was up before all was done.
     unfinished: Option<&'static str>,
 }
@@ -66,13 +68,17 @@ pub fn sync(args: &SyncArgs, context: &mut Context) -> Result {
             format!("{} of {} failed", failed.len(), crate::output::count(factories.len() as u64, "factory")),
             format!("{}: {}", first.path, first.last_message.as_deref().unwrap_or("it does not say why")),
         )
-        .next("everything is committed nevertheless; they are tried again after the next commit, where the pond takes writes (see `pond status`)")),
+        .next(match synced.takes_writes {
+            true => "everything is committed nevertheless, and safe in the pond; what failed is tried again while the pond is mounted, and by the next sync",
+            false => "everything is committed nevertheless, and safe in the pond; see `pond status`",
+        })),
     }
 }
 
 /// By the daemon. First the commit alone, so that whoever stops waiting knows what is safe.
 fn sync_mounted(mut daemon: Daemon, args: &SyncArgs, context: &mut Context) -> Result<Synced> {
-    let replica = daemon.status()?["mode"] == "replica";
+    let status = daemon.status()?;
+    let replica = status["mode"] == "replica";
     let committed = daemon.call(&Request::Commit, WHAT)?;
     let answer = match args.no_push {
         true => Some(committed.clone()),
@@ -88,23 +94,24 @@ fn sync_mounted(mut daemon: Daemon, args: &SyncArgs, context: &mut Context) -> R
             daemon.call_while(&Request::Sync, WHAT, &mut goes_on)?
         }
     };
+    let now = status_of(context);
     let unfinished = answer.is_none();
     let report = match answer {
         Some(report) => report,
-        None => with_factories(
-            committed,
-            json!(context.pond.state().map_or_else(
-                |_| Vec::new(),
-                |state| match state {
-                    State::Mounted(mut daemon) => factories_of(&mut daemon),
-                    State::Unmounted => Vec::new(),
-                }
-            )),
-        ),
+        None => with_factories(committed, now["factories"].clone()),
     };
     context.out.json(&report)?;
     let next = "the pond's daemon goes on with it; see `pond status`";
-    Ok(Synced { report: understood(report)?, replica, unfinished: unfinished.then_some(next) })
+    let takes_writes = now["read_only_because"].is_null() && now["mounted_read_only"] != true;
+    Ok(Synced { report: understood(report)?, replica, takes_writes, unfinished: unfinished.then_some(next) })
+}
+
+/// How the pond fares now; nothing where the daemon does not say.
+fn status_of(context: &Context) -> Value {
+    match context.pond.state() {
+        Ok(State::Mounted(mut daemon)) => daemon.try_status().unwrap_or_default(),
+        _ => Value::Null,
+    }
 }
 
 /// In this process.
@@ -115,12 +122,13 @@ fn sync_unmounted(args: &SyncArgs, context: &mut Context) -> Result<Synced> {
         false => context.pond.open()?,
     };
     let result = run(&steward, args, context);
-    let replica = steward.status().mode == Some(Role::Replica);
+    let status = steward.status();
+    let (replica, takes_writes) = (status.mode == Some(Role::Replica), status.read_only_because.is_none());
     waiting::close(&steward, context.notices).map_err(failed)?;
     let (report, unfinished) = result?;
     context.out.json(&report)?;
     let next = "it was broken off; the next sync, or mount, goes on with it";
-    Ok(Synced { report: understood(report)?, replica, unfinished: unfinished.then_some(next) })
+    Ok(Synced { report: understood(report)?, replica, takes_writes, unfinished: unfinished.then_some(next) })
 }
 
 /// What was done, and whether it was broken off.

@@ -160,7 +160,10 @@ impl Pond {
         let steward = match when {
             When::Version(version) => self.open_at(At::Version(Version(version)))?,
             When::Now => match self.state()? {
-                State::Mounted(mut daemon) => return daemon.access(self.notices),
+                State::Mounted(mut daemon) => {
+                    let status = daemon.status()?;
+                    return daemon.access(&status, self.notices);
+                }
                 State::Unmounted => self.open_tip()?,
             },
         };
@@ -169,9 +172,32 @@ impl Pond {
 
     /// A way into the tree, to change it.
     pub fn change(&self) -> Result<Access> {
+        // The errors of the system would not say why.
+        let refuse = |why: &str| Failure::new("cannot change the pond", format!("it takes no writes: {why}"));
         match self.state()? {
-            State::Mounted(mut daemon) => daemon.access(self.notices),
-            State::Unmounted => Access::direct(self.open()?, true, self.notices),
+            State::Mounted(mut daemon) => {
+                let status = daemon.status()?;
+                match status["read_only_because"].as_str() {
+                    Some(why) => return Err(refuse(why)),
+                    None if status["mounted_read_only"] == true => {
+                        let mountpoint = status["mountpoint"].as_str().unwrap_or_default();
+                        return Err(refuse(&format!("it is mounted read-only on {mountpoint}")));
+                    }
+                    None => {}
+                }
+                daemon.access(&status, self.notices)
+            }
+            State::Unmounted => {
+                let steward = self.open()?;
+                match steward.status().read_only_because {
+                    Some(why) => {
+                        waiting::close(&steward, self.notices)
+                            .during(|| "cannot close the pond".to_owned())?;
+                        Err(refuse(&why))
+                    }
+                    None => Access::direct(steward, true, self.notices),
+                }
+            }
         }
     }
 }
@@ -222,8 +248,7 @@ impl Daemon {
     }
 
     /// The tree below its mountpoint.
-    fn access(&mut self, notices: Notices) -> Result<Access> {
-        let status = self.status()?;
+    fn access(&self, status: &serde_json::Value, notices: Notices) -> Result<Access> {
         let said = status["mountpoint"].as_str().unwrap_or_default();
         let failed = || format!("cannot get at the pond through its mount on {said}");
         let pond = self.pond.canonicalize().during(failed)?;
