@@ -77,14 +77,22 @@ fn a_pond_its_backup_and_a_restore_need_no_hard_links() {
 #[test]
 fn where_no_name_can_be_given_only_if_it_is_free_the_reason_is_told() {
     let scene = TestPond::new();
-    let (source, place) = (scene.host("source"), scene.host_directory("store"));
+    let (source, place) = (scene.host_directory("disk").join("source"), scene.host("store"));
     let configuration = remote(&scene, &place);
-    let told = pond(&scene, &source, true, &["init"]).failure(1);
-    assert!(told.contains("neither hard links"), "{told}");
-    // What was begun is no obstacle elsewhere, or once it can be done.
+    let mountpoint = scene.mountpoint().to_str().unwrap();
+    for arguments in [&["init"][..], &["mount", mountpoint]] {
+        let told = pond(&scene, &source, true, arguments).failure(1);
+        assert!(told.contains("neither hard links"), "{told}");
+        assert_eq!(fs::read_dir(scene.host("disk")).unwrap().count(), 0, "nothing is left of {arguments:?}");
+    }
+    fs::create_dir(&source).unwrap();
+    pond(&scene, &source, true, &["init"]).failure(1);
+    assert_eq!(fs::read_dir(&source).unwrap().count(), 0);
+    // It is no obstacle once it can be done.
     pond(&scene, &source, false, &["init"]).success();
     let told = pond(&scene, &source, true, &["mknod", "remote", "/remote", "--config-path", &configuration]);
     let told = told.failure(1);
     assert!(told.contains("neither hard links"), "{told}");
     assert!(!told.contains("secret") && !told.contains("network"), "{told}");
+    assert!(!place.exists(), "nor is a store begun");
 }

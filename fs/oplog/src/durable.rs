@@ -6,14 +6,13 @@
 //! sync, rename, link and removal of this crate passes through these functions, and each is a [`step`] that tests can
 //! record, or fail to survive.
 
-use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use crate::exclusive_names::{self, is_without_links};
 use crate::recorder::{Step, step};
 
 /// What to do where the name is taken.
@@ -289,37 +288,11 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
     step(from, || fs::hard_link(from, to), |()| Step::Link { from: from.into(), to: to.into() })
 }
 
-/// Whether this is how a filesystem without hard links (exFAT, some network shares) answers link(2).
-fn is_without_links(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS))
-}
-
 /// Gives a synced file another name that nothing has yet, on filesystems where no second name can be made; it is durable once
 /// the directory is synced.
 fn rename_unless_taken(from: &Path, to: &Path) -> io::Result<()> {
-    let (old, new) = (CString::new(from.as_os_str().as_bytes())?, CString::new(to.as_os_str().as_bytes())?);
-    let rename = || {
-        // SAFETY: both are texts that end with a zero byte and live until the call returns.
-        let result = unsafe {
-            libc::renameat2(
-                libc::AT_FDCWD,
-                old.as_ptr(),
-                libc::AT_FDCWD,
-                new.as_ptr(),
-                libc::RENAME_NOREPLACE,
-            )
-        };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    };
-    step(from, rename, |()| Step::Rename { from: from.into(), to: to.into() }).map_err(|error| {
-        match error.raw_os_error() {
-            Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => io::Error::new(
-                io::ErrorKind::Unsupported,
-                "this filesystem has neither hard links nor renames that never replace a file (RENAME_NOREPLACE), and one of them is needed; use a directory on another filesystem",
-            ),
-            _ => error,
-        }
-    })
+    let rename = || exclusive_names::rename(from, to);
+    step(from, rename, |()| Step::Rename { from: from.into(), to: to.into() })
 }
 
 /// Gives a file one name more and syncs the directory of the new one. Where a file has but one name, the other one is

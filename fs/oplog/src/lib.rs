@@ -15,6 +15,7 @@ mod encode;
 mod entries;
 mod error;
 mod evolve;
+pub mod exclusive_names;
 mod export;
 mod facts;
 mod floor;

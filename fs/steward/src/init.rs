@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use pond_oplog::{Layout, OpLog, Origin, durable};
+use pond_oplog::{Layout, OpLog, Origin, durable, exclusive_names};
 use pond_tinyfs::{Timestamp, root_row};
 
 use crate::control::{Control, ROLE_KEY};
@@ -104,6 +104,7 @@ pub(crate) fn probe(pond: &Path) -> Result<Found, StewardError> {
 /// Makes a pond where there is nothing yet, or an empty directory.
 pub(crate) fn init(pond: &Path) -> Result<(), StewardError> {
     refuse_unless_free(pond)?;
+    refuse_unless_suitable(pond)?;
     let changed = make_pond_directory(pond)?;
     let _lock = WriterLock::acquire(pond, None)?;
     // Somebody else may have made it meanwhile. Only under the lock may what lies there be called unfinished.
@@ -137,6 +138,11 @@ pub(crate) fn init(pond: &Path) -> Result<(), StewardError> {
     durable::remove(&marker).map_err(|error| StewardError::io("remove", &marker, error))?;
     sync_directory(pond)?;
     changed.iter().try_for_each(|directory| sync_directory(directory))
+}
+
+/// Fails on a filesystem on which no pond can be, before anything is made there.
+pub(crate) fn refuse_unless_suitable(pond: &Path) -> Result<(), StewardError> {
+    exclusive_names::probe(pond).map_err(|error| StewardError::io("make a pond in", pond, error))
 }
 
 /// Makes the directory of a pond, private, and those above it that are missing. Gives the directories that have a new

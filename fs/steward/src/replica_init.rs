@@ -27,6 +27,7 @@ impl Replica {
             why: "a configuration is UTF-8 text",
         })?;
         refuse_unless_free(pond)?;
+        init::refuse_unless_suitable(pond)?;
         let changed = init::make_pond_directory(pond)?;
         let lock = WriterLock::acquire(pond, None)?;
         // Somebody else may have made it meanwhile.

@@ -38,6 +38,10 @@ impl Store {
     /// Makes the directory of a configuration where only its last component is missing. A store elsewhere has no such thing.
     pub fn create_place(config: &RemoteConfig) -> Result<(), ReplicateError> {
         let Storage::Local { path } = &config.storage else { return Ok(()) };
+        if let Err(error) = pond_oplog::exclusive_names::probe(path) {
+            let store = Store::new(Arc::new(DurableStore::new(path)), path.display().to_string(), "");
+            return Err(store.failure("put", "", StoreErrorKind::Unsuitable, Box::new(error)).into());
+        }
         match std::fs::create_dir(path) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 let store = Store::new(Arc::new(DurableStore::new(path)), path.display().to_string(), "");
