@@ -15,8 +15,9 @@ use pond_oplog::{OpLogError, Version};
 
 use crate::ReplicateError;
 use crate::bundle::{Contents, Stamp, manifest};
+use crate::chain::Chain;
 use crate::format::{self, Manifest, PACK_VERSIONS, in_timeline};
-use crate::push::{Chain, Pusher, Source, blocking, bundles};
+use crate::push::{Pusher, Source, blocking, bundles};
 use crate::store::PutIfAbsent;
 
 /// Versions between two bases, at least.

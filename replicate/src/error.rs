@@ -106,13 +106,18 @@ pub enum ReplicateError {
     },
     /// A version that should be in the store is neither there by itself, nor in a pack, nor in a base.
     #[error(
-        "version {version} is missing from {place}, although the store holds later ones; the replica stays at what it has"
+        "version {version} is missing from {place}{later}; a replica stays at what it has{instead}",
+        later = later_text(*.later), instead = instead_text(*.instead)
     )]
     MissingVersion {
         /// The version.
         version: Version,
         /// The store.
         place: String,
+        /// A later one that is there, where that was looked for.
+        later: Option<Version>,
+        /// The newest version that a new replica can be made of, where that is known.
+        instead: Option<Version>,
     },
     /// A version that should be in the store is missing, and only from a later base on the history is whole again.
     #[error(
@@ -247,6 +252,11 @@ pub enum ReplicateError {
 }
 
 impl ReplicateError {
+    /// A version that is not in the store.
+    pub(crate) fn missing(version: Version, place: &str) -> Self {
+        ReplicateError::MissingVersion { version, place: place.to_owned(), later: None, instead: None }
+    }
+
     /// A local failure.
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let action = action.into();
@@ -261,6 +271,17 @@ impl ReplicateError {
                 | ReplicateError::LowerTimeline { .. }
                 | ReplicateError::OpLog(OpLogError::Diverged { .. })
         )
+    }
+
+    /// The version before the one that is damaged or missing in the store, to which a restore may still get. None where it
+    /// is not about a version, or not known.
+    pub fn restorable(&self) -> Option<Version> {
+        match self {
+            ReplicateError::MissingVersion { instead, .. } => *instead,
+            ReplicateError::BrokenChain { version, .. }
+            | ReplicateError::Corrupt { version: Some(version), .. } => version.0.checked_sub(1).map(Version),
+            _ => None,
+        }
     }
 
     /// What a factory says of it.
@@ -287,4 +308,16 @@ fn left_text(fork: Option<Version>) -> String {
 
 fn fork_text(fork: Option<Version>) -> String {
     fork.map_or_else(String::new, |fork| format!(" at version {fork}"))
+}
+
+fn later_text(later: Option<Version>) -> String {
+    later.map_or_else(String::new, |later| format!(", although version {later} is there"))
+}
+
+fn instead_text(instead: Option<Version>) -> String {
+    instead.map_or_else(String::new, |version| {
+        format!(
+            ". The newest version that can be restored is {version}: `pond init --from-backup FILE --version {version}`"
+        )
+    })
 }

@@ -135,22 +135,27 @@ impl<'a> Fetcher<'a> {
     }
 
     /// Checks that HEAD names a version that there is, before anything is planned by its number, and packs are judged by its
-    /// digest.
+    /// digest. [`ReplicateError::MissingVersion`] if there is none.
     pub(crate) async fn confirm(&self, head: &Head) -> Result<(), ReplicateError> {
         let version = Version(head.version);
-        let broken =
-            |why: String| ReplicateError::BrokenChain { version, key: format::HEAD_KEY.to_owned(), why };
         let timeline = self.lineage.timeline_of(version);
+        let wrong = |digest: &str| {
+            let said = &head.manifest;
+            let why = format!("HEAD says that its manifest has the digest {said}, and it has {digest}");
+            Err(ReplicateError::BrokenChain { version, key: format::HEAD_KEY.to_owned(), why })
+        };
         let Some(found) = self.manifest(version, Kind::Delta, timeline).await? else {
-            return Err(broken("HEAD names it, and its manifest is not there".into()));
+            // It may be in a pack.
+            return match find::manifest(self.store, &self.lineage, self.pond_id, version).await? {
+                Some((_, digest)) if digest == head.manifest => Ok(()),
+                Some((_, digest)) => wrong(&digest),
+                None => Err(ReplicateError::missing(version, self.store.place())),
+            };
         };
         let digest = format::digest(&found.bytes);
         if digest != head.manifest {
             self.incoming.discard_staged(&staged_manifest(timeline, version))?;
-            let said = &head.manifest;
-            return Err(broken(format!(
-                "HEAD says that its manifest has the digest {said}, and it has {digest}"
-            )));
+            return wrong(&digest);
         }
         match found.staged {
             Some(name) => staged_pack::stage(self.incoming, &name, &found.bytes),

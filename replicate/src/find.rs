@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pond_oplog::{PondId, Version};
 
 use crate::ReplicateError;
-use crate::format::{self, HEAD_KEY, Head, Kind, Manifest, base_manifest_key, manifest_key, version_folder};
+use crate::format::{self, Kind, Manifest, base_manifest_key, manifest_key, version_folder};
 use crate::lineage::Lineage;
 use crate::pack::{FOOTER, index_start, read_index};
 use crate::plan::{Pack, Packs};
@@ -15,14 +15,6 @@ use crate::verify;
 
 /// The index of most packs is within so many bytes of the end.
 const TAIL: u64 = 64 << 10;
-
-/// Reads HEAD.
-pub(crate) async fn head(store: &Store) -> Result<Head, ReplicateError> {
-    match store.get(HEAD_KEY).await? {
-        Some(bytes) => format::decode(HEAD_KEY, &bytes),
-        None => Err(ReplicateError::NoBackup { place: store.place().to_owned() }),
-    }
-}
 
 /// A version's manifest that lies by itself, and the digest of its bytes.
 pub(crate) async fn single(
@@ -95,6 +87,11 @@ async fn manifest_that(
             Ok(Some((base, digest)))
         }
     }
+}
+
+/// Whether a base is in the store: its manifest decides.
+pub(crate) async fn is_base(store: &Store, base: (Version, u64)) -> Result<bool, ReplicateError> {
+    Ok(store.length(&base_manifest_key(base.1, base.0)).await?.is_some())
 }
 
 /// The digest on which the version after a base builds: of the base's own manifest if the chain begins there, else of its

@@ -6,10 +6,10 @@ use pond_oplog::{At, Position, Version};
 use pond_steward::{Replica, ReplicaProgress, ReplicaState};
 
 use crate::config::RemoteConfig;
-use crate::find;
 use crate::meter::until;
-use crate::pull::Pull;
+use crate::pull::{Pull, Reached};
 use crate::store::Store;
+use crate::tip::{self, Shortfall};
 use crate::{Progress, ReplicateError};
 
 /// How far, and from where on.
@@ -21,8 +21,18 @@ pub struct InitOptions {
     pub tip: bool,
 }
 
+/// A replica that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The version that it is at.
+    pub position: Position,
+    /// What was asked for and is not in the store.
+    pub shortfall: Option<Shortfall>,
+}
+
 /// Makes the pond at `pond` a replica of what the store of `config` (YAML) holds, or goes on where an earlier call was cut
-/// off. While the source goes on, so does this. Blocks; not to be called from a thread that runs async tasks.
+/// off. While the source goes on, so does this. HEAD is taken for a hint: it may be missing, or name too much or too little. Where
+/// the store lacks its newest versions the replica ends before them, and the result says so. Blocks; not to be called from a thread that runs async tasks.
 ///
 /// # Errors
 ///
@@ -33,7 +43,7 @@ pub fn init_from_backup(
     config: &[u8],
     options: &InitOptions,
     progress: &dyn Progress,
-) -> Result<Position, ReplicateError> {
+) -> Result<Restored, ReplicateError> {
     let store = Store::open(&RemoteConfig::parse(config)?)?;
     init_from_store(pond, config, &store, options, progress)
 }
@@ -49,7 +59,7 @@ pub fn init_from_store(
     store: &Store,
     options: &InitOptions,
     progress: &dyn Progress,
-) -> Result<Position, ReplicateError> {
+) -> Result<Restored, ReplicateError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -57,15 +67,15 @@ pub fn init_from_store(
     // Before anything is made: a wrong bucket leaves no half-made pond behind.
     runtime.block_on(async {
         tokio::select! {
-            head = find::head(store) => head.map(drop),
+            head = tip::head(store) => head.map(drop),
             () = until(|| progress.cancelled()) => Err(ReplicateError::Stopped { at: "none yet".into() }),
         }
     })?;
     let replica = Replica::init(pond, config)?;
     let at = options.at.unwrap_or(At::Tip);
-    let pull = |newest_base| Pull::new(&runtime, store, &replica, progress).to(at, newest_base);
+    let pull = |newest_base| Pull::new(&runtime, store, &replica, progress).restoring().to(at, newest_base);
     // One that was cut off after it began anew goes on from there.
-    let position = match pull(options.tip || replica.status().note.is_some()) {
+    let Reached { position, shortfall } = match pull(options.tip || replica.status().note.is_some()) {
         Err(error @ ReplicateError::OnlyFromBase { base, .. }) if is_reached_from(at, base) => {
             begin_at(&replica, base, &error)?;
             pull(true)
@@ -73,7 +83,7 @@ pub fn init_from_store(
         result => result,
     }?;
     replica.finish_init()?;
-    Ok(position)
+    Ok(Restored { position, shortfall })
 }
 
 /// Whether a history that begins with this base has what is wanted. Of a time that is not known.

@@ -6,6 +6,7 @@
 
 mod base;
 mod bundle;
+mod chain;
 pub mod config;
 mod copy;
 mod download;
@@ -28,15 +29,17 @@ mod restore;
 mod staged_pack;
 pub mod store;
 mod timeline;
+mod tip;
 mod unbundle;
 mod verify;
 mod workers;
 
 pub use error::{ReplicateError, StoreError};
-pub use init::{InitOptions, init_from_backup, init_from_store};
+pub use init::{InitOptions, Restored, init_from_backup, init_from_store};
 pub use older::{Filled, fill_in, fill_in_from_store};
 pub use progress::{NoProgress, Progress};
 pub use promote::{ClaimedTimeline, promote, promote_in_store};
 
 pub use remote::Remote;
 pub use restore::Backup;
+pub use tip::Shortfall;

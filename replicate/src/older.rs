@@ -22,7 +22,7 @@ use crate::plan::{Pack, plan};
 use crate::pull::pond_id;
 use crate::store::Store;
 use crate::workers::Workers;
-use crate::{Progress, ReplicateError, base, find};
+use crate::{Progress, ReplicateError, base, find, tip};
 
 /// Versions that are fetched before they are put; a multiple of what is in a pack.
 const STEP: u64 = 16 * PACK_VERSIONS;
@@ -62,7 +62,7 @@ pub fn fill_in_from_store(
         .enable_all()
         .build()
         .map_err(ReplicateError::io("start a runtime"))?;
-    let head = runtime.block_on(find::head(store))?;
+    let head = runtime.block_on(tip::head(store))?;
     let root = Version(head.root);
     let before = base::oldest(pond)?;
     // Also while somebody has it mounted: there is nothing to be done.
@@ -108,7 +108,7 @@ impl Older<'_> {
         let mut oldest = incoming.oldest()?.ok_or_else(nothing)?;
         let entry = version_files(self.replica.pond(), oldest)?.position.digest;
         let found = self.wait(find::manifest_of(self.store, &lineage, pond_id, oldest, &entry))?;
-        let missing = || ReplicateError::MissingVersion { version: oldest, place: place() };
+        let missing = || ReplicateError::missing(oldest, self.store.place());
         let (manifest, _) = found.ok_or_else(missing)?;
         if manifest.entry.blake3 != entry {
             let log = pond_oplog::Layout::new(self.replica.pond()).delta_log();

@@ -11,6 +11,7 @@ use crate::find;
 use crate::lineage::Lineage;
 use crate::store::Store;
 use crate::timeline::{self, Claim, Fork};
+use crate::tip;
 
 /// A timeline that is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +68,7 @@ pub fn promote_in_store(pond: &Path, store: &Store) -> Result<ClaimedTimeline, R
         .build()
         .map_err(ReplicateError::io("start a runtime"))?;
     runtime.block_on(async {
-        let head = find::head(store).await?;
+        let head = tip::head(store).await?;
         if head.pond_id != pond_id {
             let place = store.place().to_owned();
             return Err(ReplicateError::ForeignPond { place, found: head.pond_id, ours: pond_id });
@@ -80,7 +81,7 @@ pub fn promote_in_store(pond: &Path, store: &Store) -> Result<ClaimedTimeline, R
         let found = find::manifest_of(store, &lineage, pond_id, version, &position.digest).await?;
         let manifest = match found {
             None => {
-                return Err(ReplicateError::MissingVersion { version, place: store.place().to_owned() });
+                return Err(ReplicateError::missing(version, store.place()));
             }
             Some((manifest, _)) if manifest.entry.blake3 != position.digest => {
                 let log = pond_oplog::Layout::new(pond).delta_log();

@@ -1,8 +1,13 @@
 //! Pulling: bringing a replica to the store's tip, or to a version.
 //!
 //! HEAD says where the tip was; what is applied is decided by manifests alone. A run repeats itself until it is equal to
-//! HEAD, since the source goes on meanwhile.
+//! HEAD, since the source goes on meanwhile. Where HEAD names versions that are not in the store, it ends before the first of
+//! them, unless the store has later ones: a hole is an error.
 
+mod end;
+
+use end::End;
+pub(crate) use end::Reached;
 use pond_oplog::{At, PondId, Position, Version, entry_facts, version_files};
 use pond_steward::{Replica, ReplicaProgress, ReplicaState};
 use tokio::runtime::Runtime;
@@ -15,16 +20,22 @@ use crate::lineage::Lineage;
 use crate::meter::Meter;
 use crate::plan::WORTH_PACKS;
 use crate::store::Store;
+use crate::tip::{InsteadOf, Tip};
 use crate::{NoProgress, Progress, ReplicateError};
 
 /// Brings an open replica up to date. Blocks; not to be called from a thread that runs async tasks. The result is a line for
 /// the user.
 pub(crate) fn run(runtime: &Runtime, store: &Store, replica: &Replica) -> Result<String, ReplicateError> {
     let before = replica.position().map(|position| position.version);
-    let position = Pull::new(runtime, store, replica, &NoProgress).to(At::Tip, false)?;
-    Ok(match before {
+    let Reached { position, shortfall } =
+        Pull::new(runtime, store, replica, &NoProgress).to(At::Tip, false)?;
+    let at = match before {
         Some(before) if before == position.version => format!("at version {before} already"),
         _ => format!("at version {} now", position.version),
+    };
+    Ok(match shortfall {
+        Some(shortfall) => format!("{at}, waiting for more: {shortfall}"),
+        None => at,
     })
 }
 
@@ -38,6 +49,12 @@ pub(crate) struct Pull<'a> {
     versions: (u64, u64),
     /// Keys of packs that turned out not to be part of the chain as a whole.
     excluded: Vec<String>,
+    /// Whether a replica is being made, which is to have all that the store holds, also what HEAD does not tell of.
+    restoring: bool,
+    /// Where the history ends that HEAD says goes on.
+    end: Option<End>,
+    /// What HEAD said when it was last looked what lies beyond it, and what came of that.
+    looked: Option<(Head, Tip)>,
 }
 
 /// What a round has come to.
@@ -56,19 +73,19 @@ impl<'a> Pull<'a> {
         progress: &'a dyn Progress,
     ) -> Self {
         let meter = Meter::new(progress, replica);
-        Pull { runtime, store, replica, meter, versions: (0, 0), excluded: Vec::new() }
+        let (versions, excluded) = ((0, 0), Vec::new());
+        Pull { runtime, store, replica, meter, versions, excluded, restoring: false, end: None, looked: None }
+    }
+
+    /// For making a replica: what lies in the store beyond HEAD is wanted too.
+    pub(crate) fn restoring(self) -> Self {
+        Pull { restoring: true, ..self }
     }
 
     /// Brings the replica to a version. A replica without history begins with the chain's first base, or with the newest
     /// one if `newest_base`.
-    pub(crate) fn to(mut self, at: At, newest_base: bool) -> Result<Position, ReplicateError> {
-        match self.rounds(at, newest_base) {
-            Ok(position) => Ok(position),
-            Err(error) => {
-                self.failed(&error);
-                Err(error)
-            }
-        }
+    pub(crate) fn to(mut self, at: At, newest_base: bool) -> Result<Reached, ReplicateError> {
+        self.rounds(at, newest_base).inspect_err(|error| self.failed(error))
     }
 
     /// Waits for the store, unless it is to stop.
@@ -76,23 +93,32 @@ impl<'a> Pull<'a> {
         self.runtime.block_on(self.meter.unless_stopped(work))
     }
 
-    fn rounds(&mut self, at: At, newest_base: bool) -> Result<Position, ReplicateError> {
+    fn rounds(&mut self, at: At, newest_base: bool) -> Result<Reached, ReplicateError> {
         // What an earlier run applied and could not show.
         self.replica.publish()?;
         loop {
             if self.meter.stopping() {
                 return Err(self.meter.stopped());
             }
-            let head = self.wait(find::head(self.store))?;
-            match self.round(&head, at, newest_base) {
-                Ok(Round::Done(position)) => return Ok(position),
+            let Tip { head, instead_of } = self.tip(at)?;
+            self.end.take_if(|end| end.promised != head);
+            if let (None, InsteadOf::Version(last)) = (&self.end, &instead_of) {
+                let first = Version(head.version + 1);
+                self.end = Some(End { promised: head.clone(), head: head.clone(), first, last: *last });
+            }
+            let known = self.end.as_ref().map_or(&head, |end| &end.head).clone();
+            match self.round(&known, at, newest_base) {
+                Ok(Round::Done(position)) => {
+                    let shortfall = self.shortfall(at, instead_of, &position);
+                    return Ok(Reached { position, shortfall });
+                }
                 Ok(Round::Again) => {}
-                Err(ReplicateError::MissingVersion { version, place }) if version.0 < head.newest_base => {
-                    return Err(ReplicateError::OnlyFromBase {
-                        version,
-                        base: Version(head.newest_base),
-                        place,
-                    });
+                Err(ReplicateError::MissingVersion { version, .. })
+                    if self.replica.position().is_none_or(|position| version > position.version) =>
+                {
+                    let (head, end) = (head, self.end_before(&known, at, version)?);
+                    let last = self.end.as_ref().map_or(Version(head.version), |end| end.last);
+                    self.end = Some(End { promised: head, head: end, first: version, last });
                 }
                 Err(error) => return Err(error),
             }
@@ -178,9 +204,12 @@ impl<'a> Pull<'a> {
             At::Tip => return Ok(tip),
             At::Version(version) if (head.root..=head.version).contains(&version.0) => return Ok(version),
             At::Version(version) => {
+                let place = self.store.place();
+                let promised = self.end.as_ref().map_or_else(String::new, |end| {
+                    format!(", although HEAD.json there names version {}", end.last)
+                });
                 return Err(ReplicateError::Other(format!(
-                    "there is no version {version} in {}: it has versions {} to {tip}",
-                    self.store.place(),
+                    "there is no version {version} in {place}: it has versions {} to {tip}{promised}",
                     head.root
                 )));
             }
@@ -215,9 +244,7 @@ impl<'a> Pull<'a> {
         target: Version,
         newest_base: bool,
     ) -> Result<Position, ReplicateError> {
-        let root = (Version(head.root), head.root_timeline);
-        let newest = (Version(head.newest_base), head.newest_base_timeline);
-        let (version, timeline) = if newest_base && newest.0 <= target { newest } else { root };
+        let (version, timeline) = self.first_base(head, target, newest_base)?;
         self.report(head, ReplicaState::Preparing, target, None);
         let range = version..=target;
         let fetcher = self.fetcher(lineage.clone(), pond_id, range);
@@ -266,7 +293,7 @@ impl<'a> Pull<'a> {
         let found = find::manifest_of(self.store, lineage, pond_id, version, &position.digest);
         let found = self.wait(found)?;
         match found {
-            None => Err(ReplicateError::MissingVersion { version, place: self.store.place().to_owned() }),
+            None => Err(ReplicateError::missing(version, self.store.place())),
             Some((manifest, _)) if manifest.entry.blake3 != position.digest => Err(self.not_ours(position)),
             Some((_, digest)) => {
                 self.replica.set_last_manifest(version, &digest)?;
@@ -326,7 +353,8 @@ impl<'a> Pull<'a> {
         // Of one version HEAD says when it was made; of several that the last was made then, so none can be younger.
         self.report(head, ReplicaState::CatchingUp, target, Some(head.timestamp));
         let fetcher = self.fetcher(lineage.clone(), pond_id, first..=target);
-        if count >= WORTH_PACKS {
+        // Whoever wants an earlier version does not depend on what HEAD names.
+        if count >= WORTH_PACKS && target.0 == head.version {
             self.wait(fetcher.confirm(head))?;
         }
         let copy =
@@ -414,6 +442,13 @@ impl<'a> Pull<'a> {
     }
 
     fn report(&self, head: &Head, state: ReplicaState, target: Version, first_missing: Option<i64>) {
+        // One that has all that is there waits for the rest.
+        let (state, target, first_missing) = match (&self.end, state) {
+            (Some(end), ReplicaState::Synchronized) if target < end.first => {
+                (ReplicaState::CatchingUp, end.last, Some(end.promised.timestamp))
+            }
+            _ => (state, target, first_missing),
+        };
         let (bytes_done, bytes_total) = self.meter.bytes();
         self.replica.report(ReplicaProgress {
             state,

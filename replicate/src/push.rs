@@ -18,7 +18,8 @@ use bytes::Bytes;
 use pond_oplog::{PondId, Version};
 use uuid::Uuid;
 
-use crate::format::{self, FORMAT, HEAD_KEY, Head};
+use crate::chain::Chain;
+use crate::format::{self, HEAD_KEY};
 use crate::store::Store;
 use crate::{Progress, ReplicateError, timeline};
 
@@ -41,29 +42,6 @@ pub(crate) struct Source {
     /// The newest version that is committed.
     pub(crate) newest: Arc<dyn Fn() -> Version + Send + Sync>,
     pub(crate) progress: Arc<dyn Progress>,
-}
-
-/// A store's chain of versions, as far as this pond has confirmed that it is its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Chain {
-    /// The last version.
-    pub(crate) tip: Version,
-    /// BLAKE3 of its manifest.
-    pub(crate) digest: String,
-    /// Where that manifest lies by itself.
-    pub(crate) key: String,
-    /// BLAKE3 of its log entry.
-    pub(crate) entry: String,
-    /// When it was committed.
-    pub(crate) timestamp: i64,
-    /// The base with which the chain begins, and the timeline in whose folder it is.
-    pub(crate) root: (Version, u64),
-    /// The newest base, likewise.
-    pub(crate) newest_base: (Version, u64),
-    /// Bytes of bundles since that one.
-    pub(crate) since_base: u64,
-    /// The first version that lies, or will lie, in this timeline's folder.
-    pub(crate) first: Version,
 }
 
 /// Pushes one pond to one store.
@@ -225,20 +203,7 @@ impl Pusher {
         if !std::mem::take(&mut self.head_may_follow) {
             self.refuse_if_superseded().await?;
         }
-        let chain = &self.chain;
-        let head = Head {
-            format: FORMAT,
-            pond_id: self.source.pond_id,
-            timeline: self.source.timeline,
-            version: chain.tip.0,
-            manifest: chain.digest.clone(),
-            root: chain.root.0.0,
-            root_timeline: chain.root.1,
-            newest_base: chain.newest_base.0.0,
-            newest_base_timeline: chain.newest_base.1,
-            since_base: chain.since_base,
-            timestamp: chain.timestamp,
-        };
+        let head = self.chain.head(self.source.pond_id, self.source.timeline);
         self.source.store.put(HEAD_KEY, format::encode(&head)?).await?;
         self.head_is_old = false;
         Ok(())

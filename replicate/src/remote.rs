@@ -12,8 +12,8 @@ use pond_steward::{Factory, FactoryContext, FactoryError, FactoryPond, TIMELINE_
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
+use crate::chain::{self, Hint};
 use crate::config::{RemoteConfig, Storage};
-use crate::find;
 use crate::push::{Pusher, Source};
 use crate::store::Store;
 use crate::{NoProgress, Progress, ReplicateError};
@@ -174,8 +174,8 @@ impl Factory for Remote {
             let store = Store::open(&config)?;
             let runtime = self.runtime()?;
             runtime.block_on(store.probe())?;
-            match runtime.block_on(find::head(&store)) {
-                Ok(head) if head.pond_id != pond_id => Err(ReplicateError::ForeignPond {
+            match runtime.block_on(chain::read_head(&store)) {
+                Ok(Hint::Head(head)) if head.pond_id != pond_id => Err(ReplicateError::ForeignPond {
                     place: store.place().to_owned(),
                     found: head.pond_id,
                     ours: pond_id,

@@ -14,12 +14,12 @@ use tokio::runtime::Runtime;
 
 use crate::config::RemoteConfig;
 use crate::fetch::Fetcher;
-use crate::find;
 use crate::format::Head;
 use crate::lineage::Lineage;
 use crate::meter::Meter;
 use crate::plan::Unit;
 use crate::store::Store;
+use crate::tip;
 use crate::workers::Workers;
 use crate::{Progress, ReplicateError};
 
@@ -57,7 +57,7 @@ impl<'a> Backup<'a> {
     ) -> Result<Self, ReplicateError> {
         let store = Store::open(&RemoteConfig::parse(config)?)?;
         let runtime = crate::remote::runtime()?;
-        let head = runtime.block_on(find::head(&store))?;
+        let head = runtime.block_on(tip::head(&store))?;
         if let Some(ours) = pond_id.filter(|ours| *ours != head.pond_id) {
             let place = store.place().to_owned();
             return Err(ReplicateError::ForeignPond { place, found: head.pond_id, ours });

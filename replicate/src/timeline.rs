@@ -31,6 +31,19 @@ pub(crate) async fn load(
     }
 }
 
+/// The pond of which a timeline in the store is; none if nobody has begun that one.
+pub(crate) async fn owner(store: &Store, timeline: u64) -> Result<Option<PondId>, ReplicateError> {
+    let key = timeline_key(timeline);
+    let Some(bytes) = store.get(&key).await? else { return Ok(None) };
+    format::decode::<Timeline>(&key, &bytes).map(|timeline| Some(timeline.pond_id))
+}
+
+/// The first timeline of a pond, for readers of a store in which its document is missing: it forked from nothing.
+pub(crate) fn first(pond_id: PondId) -> Timeline {
+    let (parent, fork_version, fork_manifest) = (None, None, None);
+    Timeline { format: FORMAT, pond_id, timeline: 1, id: Uuid::nil(), parent, fork_version, fork_manifest }
+}
+
 /// Numbers of the timelines in the store, ascending.
 pub(crate) async fn numbers(store: &Store) -> Result<Vec<u64>, ReplicateError> {
     let listed = store.list(TIMELINES).await?;

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pond_oplog::{At, Version};
 use pond_replicate::store::Store;
-use pond_replicate::{InitOptions, NoProgress, Progress, ReplicateError, init_from_store, promote_in_store};
+use pond_replicate::{
+    InitOptions, NoProgress, Progress, ReplicateError, Shortfall, init_from_store, promote_in_store,
+};
 use pond_steward::{ReplicaState, Steward, replica_status};
 use restore_common::{Place, Watched, assert_identical, commit_up_to, history, open, read};
 
@@ -121,7 +123,11 @@ fn a_version_that_is_missing_in_the_middle_is_named() {
     fs::remove_file(&manifest).unwrap();
     let replica = place.replica("replica");
     let error = place.init(&replica).unwrap_err();
-    assert!(matches!(error, ReplicateError::MissingVersion { version: Version(7), .. }), "{error}");
+    let told = (Some(Version(8)), Some(Version(6)));
+    assert!(
+        matches!(&error, ReplicateError::MissingVersion { version: Version(7), later, instead, .. } if (*later, *instead) == told),
+        "{error}"
+    );
     assert_prefix(&replica, &place.source);
     // A history with a hole is not whole: nothing opens it.
     assert!(Steward::open(&replica, Default::default()).is_err());
@@ -282,17 +288,28 @@ fn a_head_that_names_what_is_not_there_is_found_out_before_anything_is_planned()
     let (mut far, mut wrong) = (head.clone(), head.clone());
     far["version"] = 900_000_042_u64.into();
     wrong["manifest"] = "0".repeat(64).into();
-    for (name, bad) in [("far", far), ("wrong", wrong)] {
-        fs::write(&path, bad.to_string()).unwrap();
-        let (replica, store) = (place.replica(name), place.store());
-        let error = place.init_from(&store, &replica, &InitOptions::default()).unwrap_err();
-        let named = matches!(&error, ReplicateError::BrokenChain { key, .. } if key == "HEAD.json");
-        assert!(named, "{error}");
-        assert!(store.got().keys().all(|key| !key.contains("packs/")), "{:?}", store.got());
-        fs::write(&path, &good).unwrap();
-        place.init(&replica).unwrap();
-        assert_identical(&replica, &place.source);
-    }
+
+    // Of versions that are not there it is said that they are missing, and the others are had.
+    fs::write(&path, far.to_string()).unwrap();
+    let restored = place.restore(&place.store(), &place.replica("far"), &InitOptions::default()).unwrap();
+    let (first, last) = (Version(101), Version(900_000_042));
+    let missing = Shortfall::Missing { place: "the backups".into(), first, last };
+    assert_eq!(restored.shortfall, Some(missing));
+    assert_identical(&place.replica("far"), &place.source);
+
+    // Of the tip either HEAD or its manifest is damaged. Earlier versions do not depend on it.
+    fs::write(&path, wrong.to_string()).unwrap();
+    let (replica, store) = (place.replica("wrong"), place.store());
+    let error = place.init_from(&store, &replica, &InitOptions::default()).unwrap_err();
+    let named = matches!(&error, ReplicateError::BrokenChain { key, .. } if key == "HEAD.json");
+    assert!(named, "{error}");
+    assert_eq!(error.restorable(), Some(Version(99)));
+    assert!(store.got().keys().all(|key| !key.contains("packs/")), "{:?}", store.got());
+    let before = InitOptions { at: Some(At::Version(Version(99))), tip: false };
+    assert_eq!(place.init_from(&store, &place.replica("99"), &before).unwrap().version, Version(99));
+    fs::write(&path, &good).unwrap();
+    place.init(&replica).unwrap();
+    assert_identical(&replica, &place.source);
 }
 
 /// Where the manifest that lies by itself is lost, the packs are asked, of which one is that of a second writer.

@@ -144,6 +144,40 @@ fn a_head_of_a_lower_timeline_is_refused() {
     assert_eq!(follower.position(), heir.position());
 }
 
+/// HEAD lies behind the replica, which is where another timeline forks: what follows it on the old one is not its history.
+#[test]
+fn a_pull_ends_where_a_timeline_forks_and_head_lies_behind() {
+    let place = Place::new();
+    let source = place.open();
+    place.add_remote(&source);
+    let mut old_head = Vec::new();
+    for version in 2..=6 {
+        commit_up_to(&source, version);
+        source.sync().unwrap();
+        match version {
+            3 => old_head = fs::read(place.object(&["HEAD.json"])).unwrap(),
+            5 => drop(place.init(&place.replica("replica")).unwrap()),
+            _ => {}
+        }
+    }
+    source.close().unwrap();
+    let claimed = promote_in_store(&place.replica("replica"), &place.store().open()).unwrap();
+    assert_eq!((claimed.timeline, claimed.fork), (2, Version(5)));
+    fs::write(place.object(&["HEAD.json"]), old_head).unwrap();
+
+    let follower = open(&place.replica("replica"));
+    let pulling = follower.clone();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(pulling.sync().map(drop)));
+    let ended = receiver.recv_timeout(std::time::Duration::from_secs(60));
+    ended.expect("the pull goes round in circles").unwrap();
+    assert_eq!(follower.position().version, Version(5));
+    let status = replica_status(&place.replica("replica")).unwrap().unwrap();
+    assert_eq!((status.state, status.error), (ReplicaState::Synchronized, None));
+    // Whoever is made now ends there too.
+    assert_eq!(place.init(&place.replica("new")).unwrap().version, Version(5));
+}
+
 /// A log entry with the digest that it carries put right.
 fn proven(entry: String) -> String {
     let at = entry.find("\"digest\":\"").unwrap() + "\"digest\":\"".len();

@@ -152,7 +152,7 @@ impl<'a> Fetcher<'a> {
         let its = |unusable: &&Unusable| unusable.pack.timeline == timeline && unusable.pack.covers(version);
         match unusable.iter().find(its) {
             Some(unusable) => unusable.error(),
-            None => ReplicateError::MissingVersion { version, place: self.store.place().to_owned() },
+            None => ReplicateError::missing(version, self.store.place()),
         }
     }
 }

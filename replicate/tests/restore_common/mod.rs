@@ -20,7 +20,7 @@ use object_store::{
 use parking_lot::Mutex;
 use pond_oplog::{DurableStore, Position};
 use pond_replicate::store::{Retries, Store};
-use pond_replicate::{InitOptions, NoProgress, Remote, ReplicateError, init_from_store};
+use pond_replicate::{InitOptions, NoProgress, Remote, ReplicateError, Restored, init_from_store};
 use pond_steward::{OpenOptions, Registry, Steward};
 use pond_tinyfs::{Caller, Errno, Make, NodeId, SetAttributes, WriteFlags};
 
@@ -88,6 +88,16 @@ impl Place {
         replica: &Path,
         options: &InitOptions,
     ) -> std::result::Result<Position, ReplicateError> {
+        self.restore(store, replica, options).map(|restored| restored.position)
+    }
+
+    /// Likewise, with what was missing.
+    pub fn restore(
+        &self,
+        store: &Arc<Watched>,
+        replica: &Path,
+        options: &InitOptions,
+    ) -> std::result::Result<Restored, ReplicateError> {
         init_from_store(replica, &self.config(), &store.open(), options, &NoProgress)
     }
 
@@ -300,7 +310,11 @@ impl ObjectStore for Watched {
             std::future::pending::<()>().await;
         }
         let range = options.range.as_ref().map_or_else(String::new, |range| format!(" {range}"));
+        let head = options.head;
         let got = self.inner.get_opts(at, options).await?;
+        if head {
+            return Ok(got);
+        }
         *self.got.lock().entry(format!("{at}{range}")).or_default() += 1;
         self.bytes.fetch_add(got.meta.size as usize, Ordering::Relaxed);
         Ok(got)

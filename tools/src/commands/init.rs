@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pond_oplog::{At, Version};
-use pond_replicate::{InitOptions, ReplicateError};
+use pond_replicate::{InitOptions, ReplicateError, Shortfall};
 use pond_steward::{Steward, StewardError};
 use serde_json::json;
 
@@ -48,7 +48,8 @@ fn from_backup(configuration_path: &Path, args: &InitArgs, context: &mut Context
     {
         return fill_in(&configuration, configuration_path, context);
     }
-    let position = made.map_err(|error| failed(&error, configuration_path, context))?;
+    let made = made.map_err(|error| failed(&error, configuration_path, context))?;
+    let (position, shortfall) = (made.position, made.shortfall);
     let pond_id = context.pond.open_at(At::Tip)?.status().pond_id;
     let status = pond_steward::replica_status(&directory)
         .map_err(|error| Failure::because("cannot read the replica's state", &error))?;
@@ -57,7 +58,13 @@ fn from_backup(configuration_path: &Path, args: &InitArgs, context: &mut Context
         "path": directory, "pond_id": pond_id, "mode": "replica",
         "version": position.version, "digest": position.digest,
         "timestamp": position.timestamp, "timeline": position.timeline, "note": note,
+        "missing": shortfall.as_ref().map(missing),
     }))?;
+    if let Some(shortfall) = &shortfall {
+        context
+            .notices
+            .warn(&format!("{shortfall}. The replica takes later versions in once they are there"));
+    }
     if let Some(note) = note {
         context.out.line(&format!("Not all of its past is there: {note}."))?;
     }
@@ -68,6 +75,15 @@ fn from_backup(configuration_path: &Path, args: &InitArgs, context: &mut Context
         time::local_micros(position.timestamp),
         context.command()
     ))
+}
+
+/// What a store did not have, for programs: versions that its HEAD names (`null` where HEAD does not say), and a sentence.
+fn missing(shortfall: &Shortfall) -> serde_json::Value {
+    let (first, last) = match shortfall {
+        Shortfall::Missing { first, last, .. } => (Some(first.0), Some(last.0)),
+        Shortfall::NoHead { .. } => (None, None),
+    };
+    json!({"first_version": first, "last_version": last, "why": shortfall.to_string()})
 }
 
 /// A replica that was begun with `--tip` is asked for once more without it: it gets what it left out.
@@ -112,5 +128,14 @@ fn failed(error: &ReplicateError, configuration: &Path, context: &Context) -> Fa
         return Failure::new(WHAT, "it was interrupted")
             .next(format!("what was fetched is kept; `{again}` goes on from there"));
     }
-    Failure::because(WHAT, error)
+    let failure = Failure::because(WHAT, error);
+    match error {
+        // It says so itself.
+        ReplicateError::MissingVersion { .. } => failure,
+        _ => match error.restorable() {
+            Some(version) => failure
+                .next(format!("`{again} --version {version}` restores what comes before, if that is whole")),
+            None => failure,
+        },
+    }
 }

@@ -1,0 +1,120 @@
+//! Where a pull begins and ends in a store that has less than its HEAD names.
+
+use pond_oplog::{At, Position, Version};
+
+use super::Pull;
+use crate::ReplicateError;
+use crate::find;
+use crate::format::Head;
+use crate::lineage::Lineage;
+use crate::tip::{self, InsteadOf, Shortfall, Tip};
+
+/// Where a pull comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reached {
+    /// The version.
+    pub(crate) position: Position,
+    /// What was not to be had.
+    pub(crate) shortfall: Option<Shortfall>,
+}
+
+/// The end of what is whole in a store.
+pub(super) struct End {
+    /// What HEAD says, or what else was believed.
+    pub(super) promised: Head,
+    /// What it would say if it were right.
+    pub(super) head: Head,
+    /// The first version that is missing.
+    pub(super) first: Version,
+    /// The last version that HEAD names.
+    pub(super) last: Version,
+}
+
+impl Pull<'_> {
+    /// What HEAD says, or what lies in the store where more is wanted than HEAD tells of.
+    pub(super) fn tip(&mut self, at: At) -> Result<Tip, ReplicateError> {
+        let hint = self.wait(tip::hint(self.store))?;
+        let beyond = match at {
+            At::Tip => true,
+            At::Version(version) => version.0 > hint.head.version,
+            At::Timestamp(time) => time > hint.head.timestamp,
+        };
+        if !self.restoring || !beyond {
+            return Ok(hint);
+        }
+        if let Some((head, tip)) = &self.looked
+            && *head == hint.head
+        {
+            return Ok(tip.clone());
+        }
+        let said = hint.head.clone();
+        let tip = self.wait(tip::newest(self.store, hint))?;
+        self.looked = Some((said, tip.clone()));
+        Ok(tip)
+    }
+
+    /// What is to be said of a store that has less than it should.
+    pub(super) fn shortfall(&self, at: At, instead_of: InsteadOf, position: &Position) -> Option<Shortfall> {
+        let place = self.store.place().to_owned();
+        match (&self.end, at, instead_of) {
+            // It has what was asked for.
+            (_, At::Version(_), _) => None,
+            (Some(end), ..) if position.version < end.first => {
+                Some(Shortfall::Missing { place, first: end.first, last: end.last })
+            }
+            (_, At::Tip, InsteadOf::Unreadable(why)) => {
+                Some(Shortfall::NoHead { place, why, newest: position.version })
+            }
+            _ => None,
+        }
+    }
+
+    /// The history up to the version before one that is missing, if it ends there: else there is a hole.
+    pub(super) fn end_before(&self, head: &Head, at: At, missing: Version) -> Result<Head, ReplicateError> {
+        let store = self.store;
+        let place = || store.place().to_owned();
+        let base = (Version(head.newest_base), head.newest_base_timeline);
+        if missing < base.0 && self.wait(find::is_base(store, base))? {
+            return Err(ReplicateError::OnlyFromBase { version: missing, base: base.0, place: place() });
+        }
+        let lineage = self.wait(Lineage::load(store, head.pond_id, head.timeline))?;
+        let last = Version(head.version);
+        let later = self.wait(tip::whole_after(store, &lineage, missing, last))?;
+        let mut version = missing;
+        let end = loop {
+            if version.0 <= head.root {
+                return Err(ReplicateError::missing(missing, store.place()));
+            }
+            version = Version(version.0 - 1);
+            if let Some(end) = self.wait(tip::cut(store, &lineage, head, version))? {
+                break end;
+            }
+        };
+        match (later, at) {
+            (None, At::Tip | At::Timestamp(_)) => Ok(end),
+            (later, _) => {
+                let instead = Some(Version(end.version));
+                Err(ReplicateError::MissingVersion { version: missing, place: place(), later, instead })
+            }
+        }
+    }
+
+    /// The base that a history begins with: the chain's first, or the newest that is in the store and not above `target`.
+    pub(super) fn first_base(
+        &self,
+        head: &Head,
+        target: Version,
+        newest_base: bool,
+    ) -> Result<(Version, u64), ReplicateError> {
+        let root = (Version(head.root), head.root_timeline);
+        let newest = (Version(head.newest_base), head.newest_base_timeline);
+        if !newest_base || newest.0 > target {
+            return Ok(root);
+        }
+        if self.wait(find::is_base(self.store, newest))? {
+            return Ok(newest);
+        }
+        let found = self.wait(tip::newest_base(self.store, head))?;
+        Ok(found.filter(|found| found.0 <= target).unwrap_or(root))
+    }
+}
