@@ -13,14 +13,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{ArrayRef, AsArray};
 use parquet::arrow::ArrowSchemaConverter;
-use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::arrow_writer::ArrowRowGroupWriterFactory;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
@@ -35,7 +34,9 @@ use crate::action::Add;
 use crate::durable::{self, DurableFile};
 use crate::parallel::parallel;
 use crate::pieces::{self, PIECE, Slots};
+use crate::row_group::{Kind, PAGE, RowGroup, runs};
 use crate::schema::{self, col, record};
+use crate::sink::Sink;
 use crate::txns::Txns;
 use crate::{OpLogError, TxnSeq, encode};
 
@@ -47,10 +48,6 @@ const CONTENT_FILE: usize = 1 << 30;
 const ROW_GROUP: Range<usize> = 8 << 20..16 << 20;
 /// Most rows of any row group, so that a load can decode one huge commit on all cores.
 const ROW_GROUP_ROWS: usize = 128 << 10;
-/// Content that is turned into Arrow at a time.
-const BATCH: usize = 8 << 20;
-/// Small extents go to a page in runs of this; a page is closed once it holds as much, so it ends below twice this.
-const PAGE: usize = 8 << 10;
 /// Fewer metadata rows than this are not compressed: each column costs a compressor's set-up.
 const FEW_ROWS: usize = 64;
 
@@ -199,35 +196,11 @@ fn write_to(
     txns: Txns<'_>,
     effort: Effort<'_>,
 ) -> Result<(u64, Digests), OpLogError> {
-    let mut file = DurableFile::create(path).map_err(OpLogError::io("create", path))?;
-    let mut hashing = Hashing { file: &mut file, hasher: blake3::Hasher::new(), pause: effort.pause };
-    let metadata =
-        encode_file(&mut hashing, plan, txns, effort).map_err(|error| parquet_error(path, error))?;
-    let whole = hashing.hasher.finalize().to_hex().to_string();
-    file.sync().map_err(OpLogError::io("fsync", path))?;
-    let size = file.file().metadata().map_err(OpLogError::io("stat", path))?.len();
-    let digests = digests(file.file(), size, &metadata, whole).map_err(OpLogError::io("read", path))?;
-    Ok((size, digests))
-}
-
-/// A file that is hashed as it is written: read again, it would be whatever became of it.
-struct Hashing<'a> {
-    file: &'a mut DurableFile,
-    hasher: blake3::Hasher,
-    pause: &'a (dyn Fn() + Sync),
-}
-
-impl Write for Hashing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        (self.pause)();
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
+    let file = DurableFile::create(path).map_err(OpLogError::io("create", path))?;
+    let is_large = content_length(&plan.extents) > BULK;
+    let mut sink = Sink::new(file, is_large, effort.pause);
+    encode_file(&mut sink, plan, txns, effort).map_err(|error| parquet_error(path, error))?;
+    sink.finish().map_err(OpLogError::io("write", path))
 }
 
 /// A name that no data file has yet, carrying a transaction.
@@ -273,42 +246,40 @@ pub(crate) fn parquet_error(path: &Path, error: ParquetError) -> OpLogError {
 }
 
 fn encode_file(
-    file: &mut Hashing<'_>,
+    sink: &mut Sink<'_>,
     plan: &Plan<'_>,
     txns: Txns<'_>,
     effort: Effort<'_>,
-) -> Result<ParquetMetaData, ParquetError> {
+) -> Result<(), ParquetError> {
     let threads = effort.threads;
     let schema = schema::ROWS.clone();
     let descriptor = ArrowSchemaConverter::new().with_coerce_types(false).convert(&schema)?;
     let codec = content_codec(plan)?;
     let properties = properties(plan, codec)?;
+    let is_plain = codec == Compression::UNCOMPRESSED;
     // Compressed, a page is read and decoded as a whole.
-    let with_pieces = codec == Compression::UNCOMPRESSED && is_coarse(&plan.extents);
+    let with_pieces = is_plain && is_coarse(&plan.extents);
     let mut slots = Vec::new();
-    let mut writer = SerializedFileWriter::new(file, descriptor.root_schema_ptr(), properties.into())?;
+    let mut writer = SerializedFileWriter::new(sink, descriptor.root_schema_ptr(), properties.into())?;
     let factory = ArrowRowGroupWriterFactory::new(&writer, schema);
     let row_group = content_length(&plan.extents).div_ceil(threads).clamp(ROW_GROUP.start, ROW_GROUP.end);
-    let groups: Vec<&[&Row]> = runs(&plan.metadata, ROW_GROUP.end, ROW_GROUP_ROWS)
-        .map(|range| &plan.metadata[range])
-        .chain(runs(&plan.extents, row_group, ROW_GROUP_ROWS).map(|range| &plan.extents[range]))
-        .collect();
-    let mut number = 0;
+    let metadata = runs(&plan.metadata, ROW_GROUP.end, ROW_GROUP_ROWS)
+        .map(|range| RowGroup { rows: &plan.metadata[range], kind: Kind::Metadata });
+    let kind = Kind::Extents { is_plain, with_pieces };
+    let extents = runs(&plan.extents, row_group, ROW_GROUP_ROWS)
+        .map(|range| RowGroup { rows: &plan.extents[range], kind });
+    let groups: Vec<(usize, RowGroup)> = metadata.chain(extents).enumerate().collect();
     // A wave of as many groups as there are cores: what is encoded and not yet written stays bounded.
     for wave in groups.chunks(threads.max(1)) {
-        let numbered: Vec<(usize, &&[&Row])> = (number..).zip(wave).collect();
-        let encoded = parallel(&numbered, threads, |(number, rows)| {
-            encode_group(&factory, rows, *number, with_pieces, txns, effort.pause)
+        let encoded = parallel(wave, threads, |(number, group)| {
+            group.encode(factory.create_column_writers(*number)?, &descriptor, txns, effort.pause)
         });
-        number += wave.len();
         for group in encoded {
-            let encoded = group?;
-            let mut group = writer.next_row_group()?;
-            for chunk in encoded.chunks {
-                chunk.append_to_row_group(&mut group)?;
-            }
-            group.close()?;
-            slots.extend_from_slice(&encoded.slots);
+            let group = group?;
+            let start = writer.bytes_written() as u64;
+            writer.inner_mut().cover(start..start + group.footprint());
+            slots.extend_from_slice(group.slots());
+            group.append_to(writer.next_row_group()?)?;
         }
     }
     if !slots.is_empty() {
@@ -316,92 +287,15 @@ fn encode_file(
         writer.write_all(&slots)?;
         writer.append_key_value_metadata(KeyValue::new(pieces::TAG.into(), place.to_text()));
     }
-    writer.close()
-}
-
-/// A row group in Parquet's form.
-struct EncodedGroup {
-    chunks: Vec<ArrowColumnChunk>,
-    /// Slots of its extents, where they are kept.
-    slots: Vec<u8>,
-}
-
-fn encode_group(
-    factory: &ArrowRowGroupWriterFactory,
-    rows: &[&Row],
-    number: usize,
-    with_pieces: bool,
-    txns: Txns<'_>,
-    pause: &(dyn Fn() + Sync),
-) -> Result<EncodedGroup, ParquetError> {
-    let mut slots = Vec::new();
-    let mut writers = factory.create_column_writers(number)?;
-    for range in runs(rows, BATCH, usize::MAX) {
-        let rows = &rows[range];
-        let batch = if with_pieces {
-            encode::batch_digested(rows, txns, |extent| pieces::digest_with_slot(extent, &mut slots))?
-        } else {
-            encode::batch(rows, txns)?
-        };
-        pause();
-        let mut leaf = 0;
-        for (field, array) in schema::ROWS.fields().iter().zip(batch.columns()) {
-            // Slices decide where pages of content may end.
-            let page = if field.name() == col::CONTENT { PAGE } else { usize::MAX };
-            let mut columns = 0;
-            for slice in page_slices(array, page) {
-                let leaves = compute_leaves(field, &array.slice(slice.start, slice.len()))?;
-                columns = leaves.len();
-                for (i, values) in leaves.iter().enumerate() {
-                    writers[leaf + i].write(values)?;
-                }
-                pause();
-            }
-            leaf += columns;
-        }
-    }
-    let chunks = writers.into_iter().map(|writer| writer.close()).collect::<Result<_, _>>()?;
-    Ok(EncodedGroup { chunks, slots })
+    let position = writer.bytes_written() as u64;
+    writer.inner_mut().footer_follows(position);
+    writer.close()?;
+    Ok(())
 }
 
 /// Whether extents are so large that most small reads need a part of one only.
 fn is_coarse(extents: &[&Row]) -> bool {
     content_length(extents) >= extents.len() * 2 * PIECE
-}
-
-/// Runs of consecutive values that make at most a page, or single ones that are larger; the whole of other columns.
-fn page_slices(array: &ArrayRef, page: usize) -> impl Iterator<Item = Range<usize>> {
-    let content = array.as_binary_opt::<i32>();
-    ranges(array.len(), page, usize::MAX, move |i| {
-        content.map_or(0, |content| content.value_length(i) as usize)
-    })
-}
-
-fn runs<'a>(rows: &'a [&Row], bytes: usize, count: usize) -> impl Iterator<Item = Range<usize>> + 'a {
-    ranges(rows.len(), bytes, count, |i| encode::content_length(rows[i]))
-}
-
-/// Cuts `0..n` into ranges of at most `count` items that weigh at most `limit`, or of a single heavier one.
-fn ranges(
-    n: usize,
-    limit: usize,
-    count: usize,
-    weight: impl Fn(usize) -> usize,
-) -> impl Iterator<Item = Range<usize>> {
-    let mut start = 0;
-    std::iter::from_fn(move || {
-        if start == n {
-            return None;
-        }
-        let (mut end, mut sum) = (start + 1, weight(start));
-        while end < n && end - start < count && sum.saturating_add(weight(end)) <= limit {
-            sum += weight(end);
-            end += 1;
-        }
-        let range = start..end;
-        start = end;
-        Some(range)
-    })
 }
 
 fn content_length(extents: &[&Row]) -> usize {

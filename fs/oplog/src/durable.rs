@@ -8,6 +8,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -97,6 +98,35 @@ impl DurableFile {
     pub(crate) fn truncate(&mut self, length: u64) -> io::Result<()> {
         let told = |_: &()| Step::Truncate { path: self.path.clone(), length };
         step(&self.path, || self.file.set_len(length), told)
+    }
+
+    /// Has writes from now on go past the page cache (`O_DIRECT`), from whole blocks of memory to whole blocks of the file, or no
+    /// longer.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` where the filesystem cannot.
+    pub(crate) fn set_direct(&self, direct: bool) -> io::Result<()> {
+        let flags = self.flags()?;
+        let flags = if direct { flags | libc::O_DIRECT } else { flags & !libc::O_DIRECT };
+        // SAFETY: takes numbers only, and the descriptor is this file's.
+        match unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_SETFL, flags) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether writes go past the page cache.
+    pub(crate) fn is_direct(&self) -> io::Result<bool> {
+        Ok(self.flags()? & libc::O_DIRECT != 0)
+    }
+
+    fn flags(&self) -> io::Result<libc::c_int> {
+        // SAFETY: takes numbers only, and the descriptor is this file's.
+        match unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_GETFL) } {
+            -1 => Err(io::Error::last_os_error()),
+            flags => Ok(flags),
+        }
     }
 
     /// Where it is.

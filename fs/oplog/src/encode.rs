@@ -15,17 +15,26 @@ use crate::txns::Txns;
 
 /// Encodes rows in the order given. Extents must be in memory; their checksums are computed here.
 pub(crate) fn batch<'a>(rows: &[&Row], txns: impl Into<Txns<'a>>) -> Result<RecordBatch, ArrowError> {
-    batch_digested(rows, txns, blake3::hash)
+    encode(rows, txns.into(), true, blake3::hash)
 }
 
-/// As [`batch`]; `digest` computes the checksum (BLAKE3-256) of each extent in turn.
-pub(crate) fn batch_digested<'a>(
+/// As [`batch`], but with nulls for the content of extents, which goes its own way. `digest` computes the checksum (BLAKE3-256)
+/// of each extent in turn.
+pub(crate) fn batch_without_content<'a>(
     rows: &[&Row],
     txns: impl Into<Txns<'a>>,
+    digest: impl FnMut(&[u8]) -> blake3::Hash,
+) -> Result<RecordBatch, ArrowError> {
+    encode(rows, txns.into(), false, digest)
+}
+
+fn encode(
+    rows: &[&Row],
+    txns: Txns<'_>,
+    with_content: bool,
     mut digest: impl FnMut(&[u8]) -> blake3::Hash,
 ) -> Result<RecordBatch, ArrowError> {
-    let txns = txns.into();
-    let mut columns = Columns::with_capacity(rows);
+    let mut columns = Columns::with_capacity(rows, with_content);
     for row in rows {
         columns.push(row, txns, &mut digest)?;
     }
@@ -99,12 +108,14 @@ struct Columns {
     length: Int64Builder,
     checksum: BinaryBuilder,
     content: BinaryBuilder,
+    /// Whether the content of extents is taken.
+    with_content: bool,
 }
 
 impl Columns {
-    fn with_capacity(rows: &[&Row]) -> Self {
+    fn with_capacity(rows: &[&Row], with_content: bool) -> Self {
         let n = rows.len();
-        let content = rows.iter().map(|row| content_length(row)).sum();
+        let content = if with_content { rows.iter().map(|row| content_length(row)).sum() } else { 0 };
         let long = || Int64Builder::with_capacity(n);
         Columns {
             part_id: StringBuilder::with_capacity(n, 16 * n),
@@ -138,6 +149,7 @@ impl Columns {
             length: long(),
             checksum: BinaryBuilder::with_capacity(n, 32 * n),
             content: BinaryBuilder::with_capacity(n, content),
+            with_content,
         }
     }
 
@@ -221,7 +233,7 @@ impl Columns {
                 self.offset.append_value(long(extent.offset, "offset")?);
                 self.length.append_value(i64::from(extent.length));
                 self.checksum.append_value(digest(bytes).as_bytes());
-                self.content.append_value(bytes);
+                self.content.append_option(self.with_content.then_some(bytes));
             }
             Record::Cut { offset, length } => {
                 self.offset.append_value(long(*offset, "offset")?);
