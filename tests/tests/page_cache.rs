@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use pond_tests::content::Random;
-use pond_tests::{Disk, TestPond};
+use pond_tests::disk::Disk;
+use pond_tests::{Random, TestPond};
 
 /// How much of a file is in the page cache, from 0 to 1.
 fn cached(path: &Path) -> f64 {
@@ -16,14 +16,8 @@ fn cached(path: &Path) -> f64 {
     let mut pages = vec![0u8; length.div_ceil(PAGE)];
     // SAFETY: a mapping of our own that nobody touches, told of in as many bytes as it has pages, and then given back.
     unsafe {
-        let map = libc::mmap(
-            std::ptr::null_mut(),
-            length,
-            libc::PROT_NONE,
-            libc::MAP_SHARED,
-            file.as_raw_fd(),
-            0,
-        );
+        let map =
+            libc::mmap(std::ptr::null_mut(), length, libc::PROT_NONE, libc::MAP_SHARED, file.as_raw_fd(), 0);
         assert_ne!(map, libc::MAP_FAILED, "{}", io::Error::last_os_error());
         assert_eq!(libc::mincore(map, length, pages.as_mut_ptr()), 0, "{}", io::Error::last_os_error());
         libc::munmap(map, length);
@@ -50,7 +44,9 @@ fn bulk_content_does_not_go_through_the_page_cache_of_the_host() {
         // Text that shrinks to somewhat more than a half.
         let content: Vec<u8> = match compressible {
             false => random.bytes(100 << 20),
-            true => (0..200 << 20).map(|at| if at % 2 == 0 { piece[at / 5 % piece.len()] } else { b'x' }).collect(),
+            true => (0..200 << 20)
+                .map(|at| if at % 2 == 0 { piece[at / 5 % piece.len()] } else { b'x' })
+                .collect(),
         };
         fs::write(pond.path("bulk"), &content).unwrap();
         File::open(pond.path("bulk")).unwrap().sync_all().unwrap();
