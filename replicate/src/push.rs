@@ -159,6 +159,7 @@ impl Pusher {
         let versions = (tip.0..=tip.0 + format::PACK_VERSIONS).map(Version).map(format::version_folder);
         folders.extend(versions.map(|folder| format::in_timeline(timeline, &folder)));
         self.source.store.sweep(folders).await;
+        self.source.store.end_abandoned_uploads().await;
     }
 
     /// The last version that the store has.

@@ -4,6 +4,7 @@
 //! returns; everything else speaks S3. All retries are here and none below, so that a test can make each request fail. Only
 //! what may heal by itself is tried again: not refused credentials, not a missing bucket.
 
+mod abandoned;
 mod open;
 mod probe;
 mod retry;
@@ -41,6 +42,8 @@ pub struct Store {
     prefix: Arc<str>,
     /// The directory that it is, if it is one.
     directory: Option<Arc<Path>>,
+    /// The bucket that it is, if it is one.
+    bucket: Option<Arc<abandoned::Bucket>>,
     /// A stream is read in requests of so many bytes.
     piece: u64,
     retries: Retries,
@@ -72,7 +75,8 @@ impl Store {
             prefix => format!("{prefix}/{FOLDER}"),
         };
         let (place, prefix) = (place.into(), prefix.into());
-        Store { inner, place, prefix, directory: None, piece: u64::MAX, retries: Retries::default() }
+        let (piece, retries) = (u64::MAX, Retries::default());
+        Store { inner, place, prefix, directory: None, bucket: None, piece, retries }
     }
 
     /// The same with other patience.

@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use object_store::PutPayload;
+use object_store::aws::AmazonS3Builder;
+use object_store::multipart::MultipartStore;
+use object_store::path::Path;
 use pond_replicate::Remote;
 use pond_replicate::config::RemoteConfig;
 use pond_replicate::format::{self, Head, Manifest};
@@ -192,4 +196,45 @@ fn a_conditional_put_has_one_winner() {
             }
         }
     });
+}
+
+/// The server says of each upload that it was begun years ago.
+#[test]
+fn uploads_that_a_killed_push_left_are_ended_by_the_next_and_nobody_elses_are() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let pond = dir.path().join("pond");
+    Steward::init(&pond).unwrap();
+    let push = |name: &str| {
+        let steward = open(&pond);
+        write(&steward, name, b"x");
+        if name == "first" {
+            let yaml = server.yaml(BUCKET, "writer", "one/two");
+            steward.mknod("remote", "/etc/system.d/10-remote", yaml.as_bytes()).unwrap();
+        }
+        let report = steward.sync().unwrap();
+        assert!(!report.factories[0].failed, "{:?}", report.factories[0].last_message);
+        steward.close().unwrap();
+    };
+    push("first");
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let bucket = AmazonS3Builder::new()
+        .with_endpoint(text(&server.facts["endpoint"]))
+        .with_allow_http(true)
+        .with_region("us-east-1")
+        .with_bucket_name(BUCKET)
+        .with_access_key_id(text(&server.facts["writer"]["key"]))
+        .with_secret_access_key(text(&server.facts["writer"]["secret"]))
+        .build()
+        .unwrap();
+    let (ours, theirs) = (Path::from("one/two/backups/1/left"), Path::from("one/other/backups/1/left"));
+    let begin = |path: &Path| block_on(bucket.create_multipart(path)).unwrap();
+    let goes_on = |path: &Path, id: &String| {
+        block_on(bucket.put_part(path, id, 0, PutPayload::from_static(b"part"))).is_ok()
+    };
+    let (our_id, their_id) = (begin(&ours), begin(&theirs));
+    assert!(goes_on(&ours, &our_id));
+    push("second");
+    assert!(!goes_on(&ours, &our_id), "the upload is still there");
+    assert!(goes_on(&theirs, &their_id), "somebody else's upload was ended");
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use pond_oplog::DurableStore;
 use pond_steward::FactoryError;
 
 use super::Store;
+use super::abandoned::Bucket;
 use crate::config::{RemoteConfig, S3Config, Storage};
 use crate::error::StoreErrorKind;
 use crate::{ReplicateError, StoreError};
@@ -85,20 +86,26 @@ fn open_s3(config: &S3Config) -> Result<Store, ReplicateError> {
         .with_region(&config.region)
         .with_virtual_hosted_style_request(false)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
-        .with_client_options(client)
+        .with_client_options(client.clone())
         .with_retry(retry);
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_endpoint(endpoint);
     }
-    let inner = builder.build().map_err(|source| StoreError {
+    let failed = |source| StoreError {
         place: place.clone(),
         key: config.prefix.clone(),
         operation: "open",
         kind: StoreErrorKind::Refused,
         advice: "check endpoint, region and credentials",
-        source: Box::new(source),
-    })?;
-    Ok(Store::new(Arc::new(inner), place, &config.prefix))
+        source,
+    };
+    // The environment may name one as well.
+    let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
+    let endpoint = endpoint.unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", config.region));
+    let inner = Arc::new(builder.build().map_err(|source| failed(source.into()))?);
+    let bucket =
+        Bucket::new(inner.clone(), &endpoint, &config.bucket, &config.region, &client).map_err(failed)?;
+    Ok(Store { bucket: Some(Arc::new(bucket)), ..Store::new(inner, place.clone(), &config.prefix) })
 }
 
 /// Refuses what cannot be part of a header: it would end the process where a request is signed.
