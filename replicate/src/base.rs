@@ -33,7 +33,10 @@ pub(crate) async fn begin(
     let contents = blocking(move || Contents::of_base(&pond, oldest(&pond)?)).await?;
     let version = contents.position.version;
     let (base, digest) = write(source, schema, contents, None, stop, async || Ok(())).await?;
+    let mut damaged = Vec::new();
+    format::add_damage(&mut damaged, &base);
     Ok(Chain {
+        damaged,
         tip: version,
         digest,
         key: base.key(),
@@ -69,6 +72,16 @@ async fn write(
     let mut made = Vec::new();
     let mut contents = None;
     while let Some(piece) = pieces.try_next().await? {
+        // The chain's first base has to do with what there is. What a later one would hold is in the versions before it, mostly
+        // from before it was damaged.
+        if parent.is_some()
+            && let Some(file) = piece.bundle.files.iter().find(|file| file.damaged)
+        {
+            return Err(ReplicateError::DamagedSource {
+                version: piece.contents.position.version,
+                name: file.name.clone(),
+            });
+        }
         let key = in_timeline(source.timeline, &piece.bundle.reference.key);
         piece.bundle.object.send(&source.store, &key).await?;
         made.push((piece.bundle.reference, piece.bundle.files));
@@ -111,7 +124,15 @@ impl Pusher {
         if self.chain.since_base < live / 2 {
             return Ok(());
         }
-        self.write_base().await
+        match self.write_base().await {
+            // Replicas begin with an earlier one.
+            Err(error @ ReplicateError::DamagedSource { .. }) => {
+                tracing::warn!(%error, place = self.place(), "no new base is made");
+                self.next_base_check = Version(version.0 + BASE_VERSIONS);
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     pub(crate) async fn write_base(&mut self) -> Result<(), ReplicateError> {

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,11 @@ use crate::store::Store;
 /// Bytes of a bundle that wait in memory; also what may be in a pack, so that those are at hand.
 const IN_MEMORY: usize = PACKED_BUNDLE as usize;
 const READ: usize = 128 << 10;
+
+/// Input/output error, which has no kind of its own.
+const EIO: i32 = 5;
+/// What is given up at a time where a disk cannot read.
+const PAGE: usize = 4096;
 
 /// What one manifest describes, before anything of it was read: log entry, checkpoint, data files.
 pub(crate) struct Contents {
@@ -162,9 +168,13 @@ impl Input {
         header.set_mode(0o644);
         header.set_mtime(0);
         header.set_cksum();
-        let reader: Box<dyn Read + '_> = match &self.source {
-            Source::Bytes(bytes) => Box::new(&bytes[..]),
-            Source::Path(path) => Box::new(BufReader::with_capacity(READ, File::open(path).map_err(failed)?)),
+        let (reader, salvage): (Box<dyn Read + '_>, _) = match &self.source {
+            Source::Bytes(bytes) => (Box::new(&bytes[..]), None),
+            Source::Path(path) => {
+                let salvaged = Salvaged::open(path, self.length).map_err(failed)?;
+                let lost = salvaged.lost.clone();
+                (Box::new(BufReader::with_capacity(READ, salvaged)), Some(lost))
+            }
         };
         let mut reader =
             Digesting { inner: reader.take(self.length), hasher: blake3::Hasher::new(), read: 0, stop };
@@ -174,10 +184,80 @@ impl Input {
             return Err(failed(io::Error::other(why)));
         }
         let blake3 = reader.hasher.finalize().to_hex().to_string();
-        if self.blake3.as_ref().is_some_and(|said| *said != blake3) {
-            return Err(ReplicateError::DamagedSource { version, name: self.name.clone() });
+        let damaged = match &self.blake3 {
+            Some(said) => *said != blake3,
+            None => salvage.is_some_and(|lost| lost.load(Ordering::Relaxed)),
+        };
+        let written = self.blake3.clone().filter(|_| damaged);
+        if damaged {
+            self.confirm_damage(stop).map_err(failed)?;
+            tracing::warn!(
+                version = version.0,
+                file = self.name,
+                "a data file is damaged or gone here and is shipped as it is; `pond fsck` says which paths it concerns"
+            );
         }
-        Ok(FileDigest { name: self.name.clone(), length: self.length, blake3 })
+        Ok(FileDigest { name: self.name.clone(), length: self.length, blake3, damaged, written })
+    }
+
+    /// Reads a file once more that was found damaged: fails if it was only this once, so that all is made again.
+    fn confirm_damage(&self, stop: &AtomicBool) -> io::Result<()> {
+        let (Source::Path(path), Some(said)) = (&self.source, &self.blake3) else { return Ok(()) };
+        let salvaged = BufReader::with_capacity(READ, Salvaged::open(path, self.length)?);
+        let mut again = Digesting { inner: salvaged, hasher: blake3::Hasher::new(), read: 0, stop };
+        io::copy(&mut again, &mut io::sink())?;
+        match again.hasher.finalize().to_hex().as_str() == said {
+            true => Err(io::Error::other("it was read wrong once, and right the second time")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A data file, or what can be read of it, in the length that the log says: zeros take the place of what is gone.
+struct Salvaged {
+    /// None if it is gone.
+    file: Option<File>,
+    at: u64,
+    length: u64,
+    /// Whether anything was gone.
+    lost: Arc<AtomicBool>,
+}
+
+impl Salvaged {
+    fn open(path: &Path, length: u64) -> io::Result<Self> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            file => Some(file?),
+        };
+        Ok(Salvaged { file, at: 0, length, lost: Arc::default() })
+    }
+}
+
+impl Read for Salvaged {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = buffer.len().min(usize::try_from(self.length - self.at).unwrap_or(usize::MAX));
+        let read = match &self.file {
+            None => Ok(0),
+            Some(file) => file.read_at(&mut buffer[..wanted], self.at),
+        };
+        let read = match read {
+            Ok(0) => wanted,
+            // A bad sector: what comes after its page may be read.
+            Err(error) if error.raw_os_error() == Some(EIO) => {
+                wanted.min(PAGE - usize::try_from(self.at % PAGE as u64).unwrap_or(0))
+            }
+            Ok(read) => {
+                self.at += read as u64;
+                return Ok(read);
+            }
+            Err(error) => return Err(error),
+        };
+        if read > 0 {
+            buffer[..read].fill(0);
+            self.lost.store(true, Ordering::Relaxed);
+            self.at += read as u64;
+        }
+        Ok(read)
     }
 }
 

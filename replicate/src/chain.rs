@@ -5,7 +5,8 @@ use pond_oplog::{PondId, Version};
 use crate::ReplicateError;
 use crate::find;
 use crate::format::{
-    self, FORMAT, HEAD_KEY, Head, Kind, Manifest, Timeline, base_manifest_key, manifest_key, parse_folder,
+    self, Damage, FORMAT, HEAD_KEY, Head, Kind, Manifest, Timeline, base_manifest_key, manifest_key,
+    parse_folder,
 };
 use crate::lineage::Lineage;
 use crate::store::Store;
@@ -32,6 +33,8 @@ pub(crate) struct Chain {
     pub(crate) since_base: u64,
     /// The first version that lies, or will lie, in this timeline's folder.
     pub(crate) first: Version,
+    /// Data files in it that were damaged when they were shipped, as far as is known.
+    pub(crate) damaged: Vec<Damage>,
 }
 
 impl Chain {
@@ -49,6 +52,7 @@ impl Chain {
             newest_base_timeline: self.newest_base.1,
             since_base: self.since_base,
             timestamp: self.timestamp,
+            damaged: self.damaged.clone(),
         }
     }
 }
@@ -93,7 +97,10 @@ struct Tip {
 
 impl Tip {
     fn onto(self, chain: &Chain) -> Chain {
+        let mut damaged = chain.damaged.clone();
+        format::add_damage(&mut damaged, &self.manifest);
         Chain {
+            damaged,
             tip: Version(self.manifest.version),
             digest: self.digest,
             key: self.manifest.key(),
@@ -180,6 +187,7 @@ impl Chains<'_> {
             newest_base: (base, head.newest_base_timeline),
             since_base: head.since_base,
             first,
+            damaged: head.damaged.clone(),
         }))
     }
 
@@ -213,7 +221,10 @@ impl Chains<'_> {
             match &mut chain {
                 Some(chain) => (chain.newest_base, chain.since_base) = ((version, number), 0),
                 None if found.manifest.parent.is_none() => {
+                    let mut damaged = Vec::new();
+                    format::add_damage(&mut damaged, &found.manifest);
                     chain = Some(Chain {
+                        damaged,
                         tip: version,
                         digest: found.digest,
                         key,

@@ -274,6 +274,9 @@ impl Copy<'_> {
         applied(0, Some(first.manifest.timestamp));
         let incoming = self.replica.incoming();
         incoming.apply(&versions.iter().map(incoming_version).collect::<Vec<_>>())?;
+        for version in &versions {
+            note_damage(self.replica, &version.manifest)?;
+        }
         // Shown first: it is what somebody waits for.
         let shown = self.replica.publish();
         self.replica.set_last_manifest(last.version(), &last.digest)?;
@@ -352,9 +355,31 @@ impl FetchedBase {
             .incoming()
             .install_base(incoming_version(&self.version), Some(self.checkpoint.clone()))?;
         let manifest = &self.version.manifest;
+        note_damage(replica, manifest)?;
         let digest = manifest.parent.as_ref().unwrap_or(&self.version.digest);
         replica.set_last_manifest(position.version, digest)?;
         Ok(position)
+    }
+}
+
+/// Keeps it with a replica if a version was shipped with damaged files; of several the first is told.
+pub(crate) fn note_damage(replica: &Replica, manifest: &Manifest) -> Result<(), ReplicateError> {
+    let mut damaged = manifest.files.iter().filter(|file| file.damaged);
+    let Some(file) = damaged.next() else { return Ok(()) };
+    let also = match damaged.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let version = manifest.version;
+    let note = format!(
+        "the data file {}{also} of version {version} was damaged at the source when it was pushed, so what it held cannot be read",
+        file.name
+    );
+    tracing::warn!(version, file = file.name, "a data file was damaged at the source when it was pushed");
+    match replica.status().note {
+        Some(known) if known.contains("was damaged at the source") => Ok(()),
+        Some(known) => Ok(replica.set_note(&format!("{known}; {note}"))?),
+        None => Ok(replica.set_note(&note)?),
     }
 }
 
@@ -364,7 +389,8 @@ pub(crate) fn incoming_version(fetched: &Fetched) -> IncomingVersion {
         let files = manifest.files.iter().map(|file| FileRef {
             name: file.name.clone(),
             length: file.length,
-            blake3: Some(file.blake3.clone()),
+            // What the log says: of a file that was damaged at the source that is another digest than that of its bytes.
+            blake3: if file.damaged { file.written.clone() } else { Some(file.blake3.clone()) },
         });
         files.collect()
     };

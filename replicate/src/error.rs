@@ -84,12 +84,12 @@ pub enum ReplicateError {
         /// What is wrong.
         why: String,
     },
-    /// A data file here is not what was written: it must not become the backup.
+    /// A data file here is not what was written: no base is made of it.
     #[error(
-        "the data file {name} of version {version} is damaged here, and was not shipped; `pond fsck` says what it concerns"
+        "the data file {name}, which is live at version {version}, is damaged here; `pond fsck` says what it concerns"
     )]
     DamagedSource {
-        /// The version that is to be shipped.
+        /// The version of which a base was to be made.
         version: Version,
         /// The file, within `data/`.
         name: String,

@@ -178,6 +178,39 @@ pub struct FileDigest {
     pub length: u64,
     /// BLAKE3-256 of them, lowercase hex.
     pub blake3: String,
+    /// Whether it was damaged, or gone, where the pond lies when this was shipped. Then its bytes, with zeros where there were
+    /// none, are not those of which the log entry has the digests, by which whoever reads the pond finds out.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub damaged: bool,
+    /// Of one that is damaged the digest of what was written, if the log entry has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<String>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// A data file that was shipped damaged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damage {
+    /// The version that added it; for the chain's first base, that one's.
+    pub version: u64,
+    /// Its name.
+    pub file: String,
+}
+
+/// Damaged files that HEAD names at most.
+const MOST_DAMAGE: usize = 100;
+
+/// Adds what a manifest says of damage, up to a number.
+pub(crate) fn add_damage(damaged: &mut Vec<Damage>, manifest: &Manifest) {
+    for file in manifest.files.iter().filter(|file| file.damaged) {
+        let damage = Damage { version: manifest.version, file: file.name.clone() };
+        if damaged.len() < MOST_DAMAGE && !damaged.contains(&damage) {
+            damaged.push(damage);
+        }
+    }
 }
 
 /// A bundle: a tar of regular files through one zstd frame.
@@ -225,6 +258,9 @@ pub struct Head {
     pub since_base: u64,
     /// When the tip was committed, microseconds since 1970 UTC.
     pub timestamp: i64,
+    /// Data files that were damaged when they were shipped, the first ones. A hint as well: manifests say it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<Damage>,
 }
 
 fn first_timeline() -> u64 {

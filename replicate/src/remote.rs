@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::chain::{self, Hint};
 use crate::config::{RemoteConfig, Storage};
+use crate::format::Damage;
 use crate::push::{Pusher, Source};
 use crate::store::Store;
 use crate::{NoProgress, Progress, ReplicateError};
@@ -90,12 +91,14 @@ impl Remote {
             .unwrap_or_else(|| Err(ReplicateError::Stopped { at: pusher.tip().to_string() }))
             .map_err(|error| superseded(context.pond, error))?;
         let (tip, place) = (pusher.tip(), pusher.place().to_owned());
+        let damage = damage(&pusher.chain.damaged, &place);
         self.pushers.lock().insert(context.path.to_owned(), Kept { config, timeline, pusher });
-        Ok(match tip.0 - before.0 {
+        let pushed = match tip.0 - before.0 {
             0 => format!("{place} is at version {tip}"),
             1 => format!("pushed version {tip} to {place}"),
             _ => format!("pushed versions {} to {tip} to {place}", before.next()),
-        })
+        };
+        Ok(pushed + &damage)
     }
 
     fn pull(&self, context: &FactoryContext<'_>) -> Result<String, ReplicateError> {
@@ -202,6 +205,24 @@ pub(crate) fn runtime() -> Result<Runtime, ReplicateError> {
         .enable_all()
         .build()
         .map_err(ReplicateError::io("start the threads of a transfer"))
+}
+
+/// What is to be said of data files that were shipped damaged; nothing if there are none.
+fn damage(damaged: &[Damage], place: &str) -> String {
+    let Some(first) = damaged.first() else { return String::new() };
+    let more = match damaged.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let before = match first.version {
+        0 => String::new(),
+        version => format!(", and up to version {} all can", version - 1),
+    };
+    format!(
+        "; the data file {} of version {}{more} was damaged here when it was pushed: what it held cannot be restored from \
+         {place}{before}. `pond fsck` says which paths it concerns",
+        first.file, first.version
+    )
 }
 
 /// The version up to which earlier runs have pushed, as the Steward remembers.

@@ -205,6 +205,7 @@ fn at(head: &Head) -> Chain {
         newest_base: (Version(head.newest_base), head.newest_base_timeline),
         since_base: head.since_base,
         first: tip.next(),
+        damaged: head.damaged.clone(),
     }
 }
 

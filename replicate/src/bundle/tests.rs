@@ -44,22 +44,19 @@ fn the_same_files_make_the_same_bytes() {
 }
 
 #[test]
-fn a_file_that_is_shorter_than_the_log_says_is_not_shipped() {
-    let error = build(&[1000, 1001], false).err().unwrap().to_string();
-    assert!(
-        error.contains("part-1.parquet") && error.contains("1001") && error.contains("version 7"),
-        "{error}"
-    );
+fn of_a_file_that_is_shorter_than_the_log_says_the_rest_is_zeros_and_it_is_marked() {
+    let bundle = build(&[1000, 1001], false).unwrap();
+    let marks: Vec<_> = bundle.files.iter().map(|file| (file.length, file.damaged)).collect();
+    assert_eq!(marks, [(3, false), (1000, false), (1001, true)]);
 }
 
 #[test]
-fn a_file_that_is_not_what_was_written_is_not_shipped() {
+fn a_file_that_is_not_what_was_written_is_marked() {
     let good = format::digest(&[0; 1000]);
-    assert!(build_said(&[1000], Some(&good), false).is_ok());
-    let error = build_said(&[1000], Some(&format::digest(b"other")), false).err().unwrap();
-    assert!(
-        matches!(&error, ReplicateError::DamagedSource { version: Version(7), name } if name == "part-0.parquet")
-    );
+    assert!(!build_said(&[1000], Some(&good), false).unwrap().files[1].damaged);
+    let bundle = build_said(&[1000], Some(&format::digest(b"other")), false).unwrap();
+    assert!(bundle.files[1].damaged);
+    assert_eq!(bundle.files[1].blake3, good, "its bytes are shipped as they are");
 }
 
 #[test]

@@ -1,7 +1,13 @@
 use super::*;
 
 fn file(name: &str) -> FileDigest {
-    FileDigest { name: name.into(), length: 10, blake3: digest(name.as_bytes()) }
+    FileDigest {
+        name: name.into(),
+        length: 10,
+        blake3: digest(name.as_bytes()),
+        damaged: false,
+        written: None,
+    }
 }
 
 fn manifest() -> Manifest {

@@ -213,8 +213,19 @@ impl Pusher {
         chain.entry.clone_from(&manifest.entry.blake3);
         chain.timestamp = manifest.timestamp;
         chain.since_base += bundle_bytes;
+        format::add_damage(&mut chain.damaged, manifest);
         self.head_is_old = true;
     }
+}
+
+/// Whether two manifests list the same files. Of one that either found damaged the bytes may have changed since: it may have
+/// been repaired, or suffered more.
+fn same_files(theirs: &Manifest, ours: &Manifest) -> bool {
+    let same = |(theirs, ours): (&FileDigest, &FileDigest)| {
+        let bytes = theirs.blake3 == ours.blake3 || theirs.damaged || ours.damaged;
+        bytes && (&theirs.name, theirs.length) == (&ours.name, ours.length)
+    };
+    theirs.files.len() == ours.files.len() && theirs.files.iter().zip(&ours.files).all(same)
 }
 
 /// Reads a manifest that was there first; an error unless it is of the same version of the same history.
@@ -236,7 +247,7 @@ pub(crate) fn adopt(
     theirs.check(key, ours.kind, version)?;
     let differs = [
         ("its log entry is another", theirs.entry != ours.entry),
-        ("its data files are others", theirs.files != ours.files),
+        ("its data files are others", !same_files(&theirs, ours)),
         ("it follows another version", theirs.parent != ours.parent),
         ("it is on another timeline", theirs.timeline != ours.timeline),
     ];

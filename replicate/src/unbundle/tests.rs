@@ -11,7 +11,13 @@ fn expected() -> Vec<FileDigest> {
 }
 
 fn file(name: &str, bytes: &[u8]) -> FileDigest {
-    FileDigest { name: name.into(), length: bytes.len() as u64, blake3: format::digest(bytes) }
+    FileDigest {
+        name: name.into(),
+        length: bytes.len() as u64,
+        blake3: format::digest(bytes),
+        damaged: false,
+        written: None,
+    }
 }
 
 /// A tar's entry, with whatever a header can say.
