@@ -286,7 +286,11 @@ impl ReplicateError {
 
     /// What a factory says of it.
     pub(crate) fn into_factory_error(self) -> FactoryError {
-        FactoryError::new(self.to_string())
+        match self {
+            // Whoever shows it says that it is about the configuration.
+            ReplicateError::Configuration(reason) => reason,
+            other => FactoryError::new(other.to_string()),
+        }
     }
 }
 

@@ -507,7 +507,7 @@ pub struct MaintainArgs {
 #[derive(Args, Debug)]
 pub struct LogArgs {
     /// At most so many versions
-    #[arg(short = 'n', long = "limit", value_name = "N")]
+    #[arg(short = 'n', long = "limit", value_name = "N", allow_negative_numbers = true, value_parser = number)]
     pub limit: Option<usize>,
 }
 
@@ -700,6 +700,10 @@ impl TypedValueParser for SettingName {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: Shell,
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "a number is wanted, 0 or more".to_owned())
 }
 
 fn version_number(text: &str) -> Result<u64, String> {

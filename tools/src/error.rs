@@ -106,7 +106,7 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 /// The system's words without the " (os error N)" that Rust adds to them.
-fn without_numbers(text: &str) -> String {
+pub fn without_numbers(text: &str) -> String {
     let mut parts = text.split(" (os error ");
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {

@@ -17,6 +17,7 @@ mod redact;
 mod registry;
 mod target;
 mod time;
+mod usage;
 mod users;
 mod waiting;
 
@@ -88,7 +89,7 @@ fn raise_open_files() {
 }
 
 fn run_pond(arguments: &[OsString]) -> (Notices, Result) {
-    let Cli { global, command } = Cli::parse_from(arguments);
+    let Cli { global, command } = usage::parse(arguments);
     let Global { pond, json, log_format, verbose } = global;
     let notices = Notices::new(log_format, verbose > 0);
     log_to_stderr(log_format, verbose, matches!(command, Command::Mount(_)));

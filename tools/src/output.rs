@@ -8,6 +8,7 @@
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
+pub use pond_steward::count;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -246,15 +247,6 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// "1 file", "2 files".
-pub fn count(number: u64, one: &str) -> String {
-    match (number, one.strip_suffix('y')) {
-        (1, _) => format!("1 {one}"),
-        (_, Some(stem)) => format!("{number} {stem}ies"),
-        _ => format!("{number} {one}s"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,12 +265,6 @@ mod tests {
     fn bytes_that_are_not_text_lose_nothing_in_json() {
         assert_eq!(json_bytes(b"a\xff"), ("a\u{fffd}".to_owned(), Some("61ff".to_owned())));
         assert_eq!(json_bytes("ä".as_bytes()), ("ä".to_owned(), None));
-    }
-
-    #[test]
-    fn counts_have_their_plural() {
-        assert_eq!(count(1, "file"), "1 file");
-        assert_eq!(count(0, "directory"), "0 directories");
     }
 
     #[test]

@@ -343,7 +343,7 @@ fn where_there_is_no_pond_each_command_says_so() {
         &["status", "--wait-version", "0"],
     ] {
         let text = bed.fails(1, args);
-        assert!(text.contains("not a pond") && text.contains("pond init"), "{args:?}: {text}");
+        assert!(text.contains("there is no pond at") && text.contains("pond init"), "{args:?}: {text}");
         assert!(!bed.pond().exists(), "{args:?} made something");
     }
     bed.write("pond/letter", "x");
@@ -460,7 +460,7 @@ fn settings_are_shown_with_their_defaults_and_can_be_taken_back() {
     assert_eq!(of("keep_replaced"), ("24h".to_owned(), false));
     assert_eq!(of("factory_mode:remote"), ("push".to_owned(), true));
     assert!(bed.fails(1, ["control", "unset", "factory_mode:remote"]).contains("replica"));
-    assert!(bed.fails(1, ["control", "get", "no_such"]).contains("no setting of this name"));
+    assert!(bed.fails(1, ["control", "get", "no_such"]).contains("there is no setting no_such"));
     assert!(bed.fails(1, ["control", "set", "dirty_budget", "4096TiB"]).contains("memory"));
     assert!(bed.ok(["completions", "bash"]).contains("keep_replaced"));
 }
@@ -494,4 +494,15 @@ fn completions_are_for_the_shell_that_was_named() {
     let bed = Bed::empty();
     assert!(bed.ok(["completions", "bash"]).contains("_pond()"));
     bed.fails(2, ["completions", "abacus"]);
+}
+
+#[test]
+fn a_check_counts_the_ponds_own_versions() {
+    let bed = Bed::new();
+    bed.ok(["mkdir", "a"]);
+    bed.ok(["control", "set", "retention", "30d"]);
+    let said = bed.json(["fsck"]);
+    let summary = said.last().unwrap();
+    assert_eq!(summary["entries"], bed.version() + 1, "{summary}");
+    assert!(summary["control_entries"].as_u64().unwrap() > 1, "{summary}");
 }

@@ -31,7 +31,7 @@ pub enum OpLogError {
         source: Box<OpLogError>,
     },
     /// The directory holds no pond.
-    #[error("{path} is not a pond: {why}; make one with `pond init`", path = path.display())]
+    #[error("{path} is not a pond: {why}; name a pond's directory with --pond or $POND", path = path.display())]
     NotAPond {
         /// The directory.
         path: PathBuf,

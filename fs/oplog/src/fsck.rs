@@ -138,8 +138,10 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// The newest version that could be read.
     pub tip: Option<Position>,
-    /// Log entries, the control table's included.
+    /// The pond's log entries, one a version.
     pub entries: u64,
+    /// Log entries of the control table.
+    pub control_entries: u64,
     /// Checkpoints, the control table's included.
     pub checkpoints: u64,
     /// Data files, the control table's included.

@@ -5,6 +5,8 @@
 //! variable, has a line end or another control character in it: `BK=$(cat file)` and `BK` from a file of variables differ by
 //! one, and libraries below may end the process for it.
 
+use std::env::VarError;
+
 use serde::de::DeserializeOwned;
 use serde_yaml_ng::Value;
 
@@ -20,9 +22,15 @@ const SECRETS: [&str; 4] = ["secret", "password", "passwd", "token"];
 pub fn parse<T: DeserializeOwned>(configuration: &[u8]) -> Result<T, FactoryError> {
     parse_with(configuration, &|name| {
         std::env::var(name).map_err(|error| {
-            FactoryError::new(format!(
-                "the environment variable {name}, which the configuration names: {error}"
-            ))
+            FactoryError::new(match error {
+                VarError::NotPresent => format!(
+                    "the environment variable {name}, which the configuration names, is not set (a mounted pond has the \
+                     environment of its `pond mount`)"
+                ),
+                VarError::NotUnicode(_) => {
+                    format!("the environment variable {name}, which the configuration names, is not UTF-8")
+                }
+            })
         })
     })
 }
@@ -39,6 +47,9 @@ fn parse_with<T: DeserializeOwned>(configuration: &[u8], lookup: &Lookup<'_>) ->
     let invalid = |error: serde_yaml_ng::Error| FactoryError::new(error.to_string());
     // First as it stands, because these errors know the line.
     let mut value: Value = serde_yaml_ng::from_slice(without_mark(configuration)).map_err(unreadable)?;
+    if !value.is_mapping() {
+        return Err(FactoryError::new("it is not a list of settings, a line `name: value` each"));
+    }
     substitute("", &mut value, lookup)?;
     serde_yaml_ng::from_value(value).map_err(invalid)
 }

@@ -203,6 +203,9 @@ impl Control {
         if key.is_empty() || key.chars().any(|c| c.is_control() || c.is_whitespace() || c == '=') {
             return Err(bad("a name is not empty and has no spaces and no `=`"));
         }
+        if !settings::is_known(key) {
+            return Err(StewardError::UnknownSetting(key.to_owned()));
+        }
         settings::check(key, value).map_err(bad)?;
         // Before looking at the role, which must still be the same when the setting is written.
         let mut table = self.table.lock();

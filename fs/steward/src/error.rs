@@ -33,8 +33,11 @@ pub enum StewardError {
         /// Who uses it.
         holder: LockHolder,
     },
-    /// There is no pond.
-    #[error("{path} is not a pond: {why}; make one with `pond init`", path = path.display())]
+    /// There is nothing.
+    #[error("there is no pond at {path}; `pond init` makes one", path = .0.display())]
+    NoPond(PathBuf),
+    /// There is something else.
+    #[error("{path} is not a pond: {why}; name a pond's directory with --pond or $POND", path = path.display())]
     NotAPond {
         /// The directory.
         path: PathBuf,
@@ -171,7 +174,8 @@ pub enum StewardError {
     },
     /// The last commit before the end failed.
     #[error(
-        "the pond was closed with {rows} changes that could not be committed: {reason}; {kept}",
+        "the pond was closed with {changes} that could not be committed: {reason}; {kept}",
+        changes = crate::count(*rows as u64, "change"),
         kept = if *in_journal {
             "they are in the journal, and the next mount commits them"
         } else {
@@ -189,6 +193,9 @@ pub enum StewardError {
     /// The Steward has ended.
     #[error("the pond is closed")]
     Closed,
+    /// There is no such setting.
+    #[error("there is no setting {0}; `pond control` lists them all")]
+    UnknownSetting(String),
     /// A setting cannot be had.
     #[error("{key} cannot be {value:?}: {why}")]
     BadSetting {
@@ -285,7 +292,8 @@ impl StewardError {
             StewardError::PromotedUnfinished { reason, .. } => reason.errno(),
             StewardError::Tree { source, .. } => source.errno(),
             StewardError::OpLog(error) => error.errno(),
-            StewardError::BadSetting { .. }
+            StewardError::UnknownSetting(_)
+            | StewardError::BadSetting { .. }
             | StewardError::NotAReplica { .. }
             | StewardError::BadTimeline { .. }
             | StewardError::UnknownFactory { .. }

@@ -227,7 +227,8 @@ fn restore_settings(pond: &Path) -> Result<String, String> {
     };
     let count = settings.len();
     Ok(format!(
-        "made the control table anew with its {count} settings, the old one is {}{lost}",
+        "made the control table anew with its {}, the old one is {}{lost}",
+        crate::count(count as u64, "setting"),
         kept.display()
     ))
 }

@@ -191,8 +191,9 @@ pub(crate) fn refuse_unless_pond(pond: &Path) -> Result<(), StewardError> {
         }
         Found::Pond => Ok(()),
         Found::Unfinished => Err(StewardError::InitUnfinished { path: pond.to_owned() }),
-        Found::Nothing => not_a_pond("nothing is there"),
-        Found::Other => not_a_pond("it has no data/_delta_log"),
+        Found::Nothing => Err(StewardError::NoPond(pond.to_owned())),
+        Found::Other if pond.is_dir() => not_a_pond("it has no data/_delta_log"),
+        Found::Other => not_a_pond("it is not a directory"),
     }
 }
 

@@ -47,6 +47,7 @@ mod status;
 mod steward;
 mod threads;
 mod tight;
+mod words;
 
 pub use control::{REMOTE_CONFIG_KEY, TIMELINE_ID_KEY, role};
 pub use error::{FactoryError, StewardError};
@@ -65,3 +66,4 @@ pub use status::{
     Budgets, FactoryStatus, HistoryStatus, JournalStatus, Role, Sizes, State, Status, Uncommitted,
 };
 pub use steward::{RunReport, Steward, SyncReport};
+pub use words::count;

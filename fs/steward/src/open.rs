@@ -31,7 +31,7 @@ use crate::reserve::Reserve;
 use crate::settings::{self, CACHE_BUDGET_KEY, DIRTY_BUDGET_KEY};
 use crate::steward::Running;
 use crate::threads;
-use crate::{Budgets, Registry, Replica, Role, Steward, StewardError};
+use crate::{Budgets, Registry, Replica, Role, Steward, StewardError, count};
 
 /// A checkpoint every so many versions.
 const CHECKPOINT_EVERY: u64 = 64;
@@ -208,16 +208,18 @@ impl Steward {
     /// Commits what the journal held, then removes what never committed.
     fn recover(&mut self, recovered: Vec<Row>) -> Result<(), StewardError> {
         let rows = recovered.len();
+        let changes = || count(rows as u64, "change");
         match self.committer.commit_recovered(recovered, self.fs().last_lsn()) {
             Ok(()) if rows > 0 => {
                 let version = self.position().version;
-                self.notes.push(format!("recovered {rows} changes from the journal as version {version}"));
+                self.notes.push(format!("recovered {} from the journal as version {version}", changes()));
             }
             Ok(()) => {}
             // They are in the journal and in memory. A pond on a full disk must open, so that files can be deleted;
             // the sweep waits for the next time.
             Err(error) => {
-                self.notes.push(format!("{rows} changes in the journal are not yet committed: {error}"));
+                self.notes
+                    .push(format!("not yet committed is what the journal holds, {}: {error}", changes()));
                 return Ok(());
             }
         }
@@ -225,7 +227,7 @@ impl Steward {
             Ok(swept) if swept.files > 0 => {
                 let (files, bytes) = (swept.files, swept.bytes);
                 self.notes
-                    .push(format!("removed {files} files of transactions that never committed, {bytes} bytes"));
+                    .push(format!("removed {} of transactions that never committed, {bytes} bytes", count(files, "file")));
             }
             Ok(_) => {}
             // It needs log entries that nothing else here does; what is left takes space and does no harm.

@@ -198,9 +198,14 @@ fn find(key: &str) -> Option<&'static Setting> {
     })
 }
 
+/// Whether there is a setting of this name.
+pub(crate) fn is_known(key: &str) -> bool {
+    find(key).is_some()
+}
+
 /// Why a setting cannot be this; what depends on the pond's state is checked elsewhere.
 pub(crate) fn check(key: &str, value: &str) -> Result<(), &'static str> {
-    let setting = find(key).ok_or("there is no setting of this name; `pond control --help` lists them")?;
+    let setting = find(key).ok_or("there is no setting of this name")?;
     match setting.kind {
         Kind::Text => Ok(()),
         // As it was before anybody set it.

@@ -260,7 +260,7 @@ fn a_directory_that_is_no_pond_is_named_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     for path in [dir.path().to_owned(), dir.path().join("nothing")] {
         let Err(error) = Steward::open(&path, OpenOptions::default()) else { panic!("opened nothing") };
-        assert!(matches!(error, StewardError::NotAPond { .. }));
+        assert!(matches!(error, StewardError::NoPond(_)));
         assert!(error.to_string().contains("pond init"));
         assert!(Steward::open_read_only(&path, At::Tip, OpenOptions::default()).is_err());
     }

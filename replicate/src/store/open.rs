@@ -14,6 +14,9 @@ use crate::config::{RemoteConfig, S3Config, Storage};
 use crate::error::StoreErrorKind;
 use crate::{ReplicateError, StoreError};
 
+/// No such file or directory.
+const NO_ENTRY: i32 = 2;
+
 /// A directory's objects are read in pieces, since each is in memory as a whole.
 const LOCAL_PIECE: u64 = 8 << 20;
 
@@ -27,8 +30,10 @@ impl Store {
             Storage::Local { path } => {
                 let place = path.display().to_string();
                 let store = Store::new(Arc::new(DurableStore::new(path)), place, "");
+                let directory: Option<Arc<std::path::Path>> = Some(path.as_path().into());
+                let store = Store { directory, ..store };
                 if !path.is_dir() {
-                    return Err(store.no_such_place(std::io::ErrorKind::NotFound.into()).into());
+                    return Err(store.no_such_place(std::io::Error::from_raw_os_error(NO_ENTRY)).into());
                 }
                 Ok(Store { piece: LOCAL_PIECE, directory: Some(path.as_path().into()), ..store })
             }
@@ -41,11 +46,13 @@ impl Store {
         let Storage::Local { path } = &config.storage else { return Ok(()) };
         if let Err(error) = pond_oplog::exclusive_names::probe(path) {
             let store = Store::new(Arc::new(DurableStore::new(path)), path.display().to_string(), "");
+            let store = Store { directory: Some(path.as_path().into()), ..store };
             return Err(store.failure("put", "", StoreErrorKind::Unsuitable, Box::new(error)).into());
         }
         match std::fs::create_dir(path) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 let store = Store::new(Arc::new(DurableStore::new(path)), path.display().to_string(), "");
+                let store = Store { directory: Some(path.as_path().into()), ..store };
                 Err(store.no_such_place(error).into())
             }
             _ => Ok(()),

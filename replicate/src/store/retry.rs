@@ -75,18 +75,25 @@ impl Store {
             "" => self.prefix.to_string(),
             key => format!("{}/{key}", self.prefix),
         };
-        StoreError { place: self.place.to_string(), key, operation, kind, advice: advice(kind), source }
+        StoreError {
+            place: self.place.to_string(),
+            key,
+            operation,
+            kind,
+            advice: advice(kind, self.is_local()),
+            source,
+        }
     }
 }
 
-fn advice(kind: StoreErrorKind) -> &'static str {
+fn advice(kind: StoreErrorKind, local: bool) -> &'static str {
     match kind {
-        StoreErrorKind::Denied => {
-            "check key and secret (or the directory's owner and mode), and that they may do this there"
+        StoreErrorKind::Denied if local => {
+            "check the directory's owner and mode, and that this user may do this there"
         }
-        StoreErrorKind::NoSuchPlace => {
-            "check the bucket's name and the endpoint, or that the disk is mounted"
-        }
+        StoreErrorKind::Denied => "check key and secret, and that they may do this there",
+        StoreErrorKind::NoSuchPlace if local => "check the path, and that the disk is mounted that holds it",
+        StoreErrorKind::NoSuchPlace => "check the bucket's name and the endpoint",
         StoreErrorKind::Missing => "it should be there: somebody removed it, or the backup is not complete",
         StoreErrorKind::Unsuitable => {
             "use another store: backups need put-if-absent to notice a second writer"

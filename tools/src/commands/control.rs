@@ -13,6 +13,9 @@ use crate::output::Column;
 use crate::target::State;
 use crate::waiting;
 
+/// What fails where a setting cannot be set.
+const CHANGE: &str = "cannot change the settings";
+
 /// The setting that says whether a pond is a source or a replica.
 const ROLE_KEY: &str = "factory_mode:remote";
 
@@ -102,7 +105,8 @@ fn get(key: &str, context: &mut Context) -> Result {
         return Err(match key.starts_with(FACTORY_MODE) {
             true => Failure::new(what, "it is not set, and has no default"),
             false => {
-                Failure::new(what, "there is no setting of this name").next("`pond control` lists them all")
+                let why = format!("there is no setting {key}");
+                Failure::new("cannot read the settings", why).next("`pond control` lists them all")
             }
         });
     };
@@ -113,8 +117,8 @@ fn get(key: &str, context: &mut Context) -> Result {
 fn unset(key: String, context: &mut Context) -> Result {
     if key == ROLE_KEY {
         return Err(Failure::new(
-            format!("cannot unset {key}"),
-            "it says whether the pond is a source (push) or a replica (pull)",
+            CHANGE,
+            "factory_mode:remote cannot be unset: it says whether the pond is a source (push) or a replica (pull)",
         ));
     }
     set(key, String::new(), context)
@@ -124,7 +128,7 @@ fn set(key: String, value: String, context: &mut Context) -> Result {
     match context.pond.state()? {
         State::Mounted(mut daemon) => {
             let request = Request::ControlSet { key: key.clone(), value: value.clone() };
-            daemon.call(&request, &format!("set {key}"))?;
+            daemon.call(&request, "change the settings")?;
         }
         State::Unmounted => set_directly(&key, &value, context)?,
     }
@@ -132,7 +136,7 @@ fn set(key: String, value: String, context: &mut Context) -> Result {
 }
 
 fn set_directly(key: &str, value: &str, context: &Context) -> Result {
-    let what = || format!("cannot set {key}");
+    let what = || CHANGE.to_owned();
     let steward = match context.pond.open_quietly() {
         Err(StewardError::ControlMissing { .. }) if key == ROLE_KEY => {
             let role = match value {

@@ -32,7 +32,7 @@ pub fn mknod(args: &MknodArgs, context: &mut Context) -> Result {
             "{key}: what is written there stays readable in the pond's history and in every backup; write ${{env:NAME}} and set that variable"
         ));
     }
-    let what = format!("make the node {}", escape(path.as_bytes()));
+    let what = format!("make the node {} with {}", escape(path.as_bytes()), args.config_path.display());
     match context.pond.state()? {
         State::Mounted(mut daemon) => {
             let factory = args.factory.clone();

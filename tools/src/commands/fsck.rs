@@ -139,7 +139,7 @@ fn summarize(report: &Report, context: &mut Context) -> Result {
     let version = report.tip.as_ref().map(|tip| tip.version);
     context.out.json(&json!({
         "event": "summary", "clean": report.is_clean(), "damaged": damaged, "version": version,
-        "entries": report.entries, "checkpoints": report.checkpoints, "files": report.files,
+        "entries": report.entries, "control_entries": report.control_entries, "checkpoints": report.checkpoints, "files": report.files,
         "bytes": report.bytes, "rows": report.rows, "extents": report.extents, "frames": report.frames,
     }))?;
     let checked = format!(

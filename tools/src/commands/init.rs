@@ -122,13 +122,13 @@ fn not_filled_in(error: &ReplicateError, configuration: &Path, context: &Context
 
 /// What was fetched and verified is kept in any case, so the same command goes on from there.
 fn failed(error: &ReplicateError, configuration: &Path, context: &Context) -> Failure {
-    const WHAT: &str = "cannot make the replica";
     let again = format!("{} init --from-backup {}", context.command(), configuration.display());
     if interrupt::check().is_err() {
-        return Failure::new(WHAT, "it was interrupted")
+        return Failure::new("cannot make the replica", "it was interrupted")
             .next(format!("what was fetched is kept; `{again}` goes on from there"));
     }
-    let failure = Failure::because(WHAT, error);
+    let failure =
+        Failure::because(format!("cannot make the replica with {}", configuration.display()), error);
     match error {
         // It says so itself.
         ReplicateError::MissingVersion { .. } => failure,

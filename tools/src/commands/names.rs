@@ -24,6 +24,9 @@ pub fn mkdir(args: &MkdirArgs, context: &mut Context) -> Result {
             let failure = Failure::because(format!("cannot make the directory {path}"), &error);
             match error.kind() {
                 io::ErrorKind::NotFound => failure.next("-p makes the missing parents too"),
+                io::ErrorKind::PermissionDenied if path.to_string().starts_with("/.pond") => {
+                    failure.next("the name .pond is the mount's own")
+                }
                 _ => failure,
             }
         })

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{Context, history, walk};
 use crate::cli::ShowArgs;
 use crate::error::{During, Failure, Result};
-use crate::output::{Column, json_bytes, size};
+use crate::output::{Column, count, json_bytes, size};
 use crate::path::TreePath;
 use crate::time;
 
@@ -40,7 +40,10 @@ pub fn show(args: &ShowArgs, context: &mut Context) -> Result {
         ("transaction", commit.position.txn_seq.to_string()),
         ("origin", history::origin(&commit.origin)),
         ("digest", commit.position.digest.clone()),
-        ("added", format!("{} rows, {} files, {}", commit.rows, commit.files, size(commit.bytes))),
+        (
+            "added",
+            format!("{}, {}, {}", count(commit.rows, "row"), count(commit.files, "file"), size(commit.bytes)),
+        ),
     ])?;
     context.out.line("")?;
     let columns =

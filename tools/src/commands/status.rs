@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::cli::StatusArgs;
-use crate::error::{During, Failure, Result};
+use crate::error::{During, Failure, Result, without_numbers};
 use crate::output::{Column, count, size};
 use crate::target::State;
 use crate::time;
@@ -497,6 +497,6 @@ fn factory_row(factory: &Factory) -> Vec<String> {
         factory.watermark.map(|version| version.to_string()).unwrap_or_default(),
         factory.behind.to_string(),
         state,
-        factory.last_message.clone().unwrap_or_default(),
+        without_numbers(factory.last_message.as_deref().unwrap_or_default()),
     ]
 }

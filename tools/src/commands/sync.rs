@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::cli::SyncArgs;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, without_numbers};
 use crate::output::Column;
 use crate::target::{Daemon, State};
 use crate::time;
@@ -66,7 +66,7 @@ pub fn sync(args: &SyncArgs, context: &mut Context) -> Result {
         [] => Ok(()),
         [first, ..] => Err(Failure::new(
             format!("{} of {} failed", failed.len(), crate::output::count(factories.len() as u64, "factory")),
-            format!("{}: {}", first.path, first.last_message.as_deref().unwrap_or("it does not say why")),
+            format!("{}: {}", first.path, without_numbers(first.last_message.as_deref().unwrap_or("it does not say why"))),
         )
         .next(match synced.takes_writes {
             true => "everything is committed nevertheless, and safe in the pond; what failed is tried again while the pond is mounted, and by the next sync",
@@ -230,7 +230,11 @@ fn show(synced: &Synced, args: &SyncArgs, context: &mut Context) -> Result {
             (None, false, 0) => "done".to_owned(),
             (None, false, behind) => format!("{behind} behind"),
         };
-        vec![outcome.path.clone(), state, outcome.last_message.clone().unwrap_or_default()]
+        vec![
+            outcome.path.clone(),
+            state,
+            without_numbers(outcome.last_message.as_deref().unwrap_or_default()),
+        ]
     });
     context.out.table(&columns, rows)
 }

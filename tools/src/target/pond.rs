@@ -8,7 +8,7 @@ use std::time::Duration;
 use pond_mount::MountError;
 use pond_mount::client::Client;
 use pond_oplog::{At, CommitInfo, Layout, Origin, Version};
-use pond_steward::{OpenOptions, Steward, StewardError};
+use pond_steward::{Found, OpenOptions, Steward, StewardError};
 
 use super::{DirectTree, FileTree, HostTree};
 use crate::error::{During, Failure, Result};
@@ -99,7 +99,11 @@ impl Pond {
 
     /// Its versions, newest first, at most `limit`. Reads the log alone, mounted or not.
     pub fn history(&self, limit: Option<usize>) -> Result<Vec<CommitInfo>> {
-        pond_oplog::history(&self.directory, limit).during(|| "cannot read the pond's history".to_owned())
+        let what = || "cannot read the pond's history".to_owned();
+        if Steward::probe(&self.directory).during(what)? == Found::Nothing {
+            return Err(Failure::because(what(), &StewardError::NoPond(self.directory.clone())));
+        }
+        pond_oplog::history(&self.directory, limit).during(what)
     }
 
     /// Opens a version of the pond, read-only.

@@ -125,7 +125,10 @@ pub(super) fn check(
         }
         match log.read(version) {
             Ok(entry) => {
-                report.entries += 1;
+                match kind {
+                    Kind::Oplog => report.entries += 1,
+                    Kind::Small => report.control_entries += 1,
+                }
                 table.digests.insert(version.0, entry.digest.clone());
                 let position = (kind == Kind::Oplog)
                     .then(|| chain(log, version, &entry, before.as_ref(), &mut table, report))
