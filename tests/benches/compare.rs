@@ -12,6 +12,8 @@
 //! | `POND_BENCH_SECONDS` | 2 | length of each run of `appends` |
 //! | `POND_BENCH_MIB` | 512 | size of `large-file`'s file |
 //! | `POND_BENCH_READS` | 2000 | its single reads |
+//! | `POND_BENCH_BULK_MIB` | 1024 | size of each of `bulk`'s files |
+//! | `POND_BENCH_SCAN_FILES` | 100000 | files that `scan` walks over |
 //! | `POND_BENCH_TREE`, `POND_BENCH_TREE_MIB` | `/usr`, 256 | what `backup` ships, and how much of it |
 
 use std::env;
@@ -20,21 +22,27 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use pond_tests::bench::{Contender, Group, HOURS, Table, appends, backup, chart, large_file, metadata, pin};
+use pond_tests::bench::{
+    Contender, Group, HOURS, Table, appends, backup, bulk, chart, large_file, metadata, pin, scan,
+};
 use pond_tests::scale::scaled;
 use pond_tests::{TestPond, pond_binary};
 
 const METADATA: Group = Group { title: "Many small files, one CPU", baseline: "passthrough_ll" };
 const COMMITS: Group = Group { title: "The same while commits go on", baseline: "pond without commits" };
 
+const SCANS: Group = Group { title: "Walks over 100 directories, cold", baseline: "ext4" };
+
 /// A part of the whole, by the name that asks for it.
 type Part = (&'static str, fn(&mut Table));
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 7] = [
     ("metadata", small_files),
     ("commits", commits),
     ("appends", synced_appends),
     ("large-file", one_large_file),
+    ("bulk", bulk_writes),
+    ("scan", scans),
     ("backup", backups),
 ];
 
@@ -92,6 +100,27 @@ fn one_large_file(table: &mut Table) {
     for _ in 0..rounds() {
         for contender in &contenders {
             table.note(contender.name(), large_file::throughput(contender, mebibytes, reads));
+        }
+    }
+}
+
+fn bulk_writes(table: &mut Table) {
+    let contenders = contenders();
+    let mebibytes = scaled("POND_BENCH_BULK_MIB", 1024);
+    for _ in 0..rounds() {
+        for contender in &contenders {
+            table.note(contender.name(), bulk::new_files(contender, mebibytes));
+        }
+    }
+}
+
+fn scans(table: &mut Table) {
+    let contenders = contenders();
+    let files = scaled("POND_BENCH_SCAN_FILES", 100_000);
+    contenders.iter().for_each(|contender| scan::prepare(contender, files));
+    for _ in 0..rounds() {
+        for contender in &contenders {
+            table.note(contender.name(), scan::walks(&SCANS, contender, files));
         }
     }
 }

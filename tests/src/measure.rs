@@ -41,3 +41,15 @@ pub fn resident(pid: i32) -> u64 {
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("VmRSS is a number");
     kib * 1024
 }
+
+/// The processor time that a process has needed so far, its own and the kernel's for it.
+pub fn processor_time(pid: i32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    // The name, in parentheses, may hold anything.
+    let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
+    // `utime` and `stime` are the fields 14 and 15 of proc(5), and the first after the name is the third.
+    let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("a number")).sum();
+    // SAFETY: takes a number and gives one.
+    let a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Duration::from_secs_f64(ticks as f64 / a_second as f64)
+}

@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::TestPond;
 use crate::bench::{HOURS, drop_caches};
 use crate::command::{run, run_within, succeed};
+use crate::measure;
 use crate::passthrough::Passthrough;
 
 /// A mounted filesystem with a name, empty at first; unmounted and removed when dropped.
@@ -83,6 +85,14 @@ impl Contender {
             pond.sync();
         }
         run_within(Command::new("sync").arg("-f").arg(self.directory()), HOURS).success();
+    }
+
+    /// Processor time that a pond's daemon has needed so far.
+    pub fn processor_time(&self) -> Option<Duration> {
+        match &self.place {
+            Place::Pond { pond, .. } => Some(measure::processor_time(pond.daemon())),
+            Place::Passthrough { .. } | Place::Juice { .. } | Place::Host { .. } => None,
+        }
     }
 
     /// Nothing is cached any more: not by the kernel, and not by a daemon.

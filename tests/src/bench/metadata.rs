@@ -11,8 +11,17 @@ use std::time::{Duration, Instant};
 
 use crate::bench::{Contender, Figure, Group, Row};
 
-const OPERATIONS: [&str; 7] =
-    ["create", "write 4 KiB", "stat", "readdir, per entry", "open, read 4 KiB", "rename", "unlink"];
+const OPERATIONS: [&str; 9] = [
+    "create",
+    "write 4 KiB",
+    "stat",
+    "readdir, per entry",
+    "open, read 4 KiB",
+    "rename",
+    "unlink",
+    "rename to another directory",
+    "unlink in 100 directories",
+];
 
 /// All operations on `files` files, in a new directory.
 pub fn operations(group: &'static Group, contender: &Contender, files: usize) -> Vec<Figure> {
@@ -21,6 +30,10 @@ pub fn operations(group: &'static Group, contender: &Contender, files: usize) ->
     fs::create_dir(&base).expect("the directory is new");
     let paths = |prefix: &str| (0..files).map(|n| base.join(format!("{prefix}{n}"))).collect::<Vec<_>>();
     let (old, new) = (paths("file"), paths("renamed"));
+    // The same, but for the directories.
+    let elsewhere = base.join("elsewhere");
+    let moved: Vec<_> = (0..files).map(|n| elsewhere.join(format!("renamed{n}"))).collect();
+    let spread: Vec<_> = (0..files).map(|n| base.join(format!("directory{}/file{n}", n % 100))).collect();
     let block = [7u8; 4096];
     let mut read = [0u8; 4096];
     let phase = |work: &mut dyn FnMut()| {
@@ -47,8 +60,20 @@ pub fn operations(group: &'static Group, contender: &Contender, files: usize) ->
         }),
         phase(&mut || old.iter().zip(&new).for_each(|(old, new)| fs::rename(old, new).expect("rename"))),
         phase(&mut || new.iter().for_each(|path| fs::remove_file(path).expect("unlink"))),
+        {
+            fs::create_dir(&elsewhere).expect("mkdir");
+            old.iter().for_each(|path| drop(File::create(path).expect("create")));
+            phase(&mut || old.iter().zip(&moved).for_each(|(old, new)| fs::rename(old, new).expect("rename")))
+        },
+        {
+            for n in 0..files.min(100) {
+                fs::create_dir(base.join(format!("directory{n}"))).expect("mkdir");
+            }
+            spread.iter().for_each(|path| drop(File::create(path).expect("create")));
+            phase(&mut || spread.iter().for_each(|path| fs::remove_file(path).expect("unlink")))
+        },
     ];
-    fs::remove_dir(&base).expect("rmdir");
+    fs::remove_dir_all(&base).expect("rmdir");
     let rows = OPERATIONS.map(|name| Row { group, name, unit: "/s" });
     rows.into_iter().zip(times.map(|time| files as f64 / time.as_secs_f64())).collect()
 }

@@ -5,10 +5,12 @@
 
 pub mod appends;
 pub mod backup;
+pub mod bulk;
 pub mod chart;
 pub mod contender;
 pub mod large_file;
 pub mod metadata;
+pub mod scan;
 pub mod table;
 
 pub use contender::Contender;
