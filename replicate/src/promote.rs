@@ -52,12 +52,12 @@ pub fn promote(pond: &Path, config: &[u8]) -> Result<ClaimedTimeline, ReplicateE
 ///
 /// As there.
 pub fn promote_in_store(pond: &Path, store: &Store) -> Result<ClaimedTimeline, ReplicateError> {
-    // A claim that this program could not follow up would only end the old source.
-    pond_oplog::may_write(pond)?;
     let newest = pond_oplog::history(pond, Some(1))?;
     let newest =
         newest.into_iter().next().ok_or_else(|| ReplicateError::Other("the pond is empty".into()))?;
     let version = newest.position.version;
+    // A claim that this program could not follow up would only end the old source.
+    pond_oplog::may_write(pond, version)?;
     let files = version_files(pond, version)?;
     let position = files.position;
     let pond_id = entry_facts(version, &files.entry)?.pond_id.ok_or_else(|| {

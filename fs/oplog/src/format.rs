@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::action::{Metadata, Protocol};
 use crate::delta::Log;
 use crate::snapshot::{self, Snapshot};
-use crate::{At, Identity, Layout, OpLogError};
+use crate::{Identity, Layout, OpLogError, Version};
 
 /// The format that this program gives new ponds, and the newest that it knows.
 pub(crate) const FORMAT: u32 = 1;
@@ -113,15 +113,15 @@ pub(crate) fn check_writable(log: &Log, identity: &Identity) -> Result<(), OpLog
     }
 }
 
-/// Whether this program may write to the pond at `pond`, as its newest version says: to be asked before a replica becomes a
-/// source. Costs what loading the table's state costs.
+/// Whether this program may write to the pond at `pond`, as its version `version` says: to be asked before a replica becomes a
+/// source that goes on from there. Costs what loading the table's state costs.
 ///
 /// # Errors
 ///
 /// [`OpLogError::TooNew`] if it may not, and damage of the log.
-pub fn may_write(pond: &Path) -> Result<(), OpLogError> {
+pub fn may_write(pond: &Path, version: Version) -> Result<(), OpLogError> {
     let log = Log::new(&Layout::new(pond).data());
-    check_writable(&log, &identity(&log, &snapshot::load(&log, At::Tip)?)?)
+    check_writable(&log, &identity(&log, &snapshot::load_from(&log, version, version)?)?)
 }
 
 fn too_new(log: &Log, purpose: &'static str, needed: u32) -> OpLogError {

@@ -38,8 +38,8 @@ impl Steward {
         self.end_following(&mut running.threads)?;
         // What was applied and not shown is part of the history that goes on here.
         follower.replica.publish()?;
-        pond_oplog::may_write(&self.pond)?;
         let position = self.position();
+        pond_oplog::may_write(&self.pond, position.version)?;
         if timeline <= position.timeline {
             return Err(StewardError::BadTimeline {
                 path: self.pond.clone(),

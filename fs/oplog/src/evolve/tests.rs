@@ -104,12 +104,13 @@ fn a_program_that_knows_less_reads_and_does_not_write_or_does_neither() {
     for words in ["written by a newer pond", "upgrade pond", "until then it can be read"] {
         assert!(refused.to_string().contains(words), "{refused}");
     }
-    assert!(may_write(dir.path()).is_err());
+    assert!(may_write(dir.path(), Version(3)).is_err());
+    may_write(dir.path(), Version(1)).unwrap();
     let fs = read(dir.path(), At::Tip).unwrap();
     assert!(["before", "after"].iter().all(|name| fs.lookup(NodeId::ROOT, name.as_bytes()).is_ok()));
 
     let newer = pretend_to_know(2);
-    may_write(dir.path()).unwrap();
+    may_write(dir.path(), Version(3)).unwrap();
     let oplog = open(dir.path()).unwrap();
     oplog.evolve(&Growth { min_reader: 2, ..Growth::default() }).unwrap().unwrap();
     drop(newer);
@@ -160,7 +161,10 @@ fn a_replica_goes_through_a_growth_and_stops_before_what_it_cannot_read() {
     let ahead = shown.read_ahead(Version(3)).unwrap();
     assert_eq!(ahead.rows.len(), 3);
     assert!(read(replica.path(), At::Tip).unwrap().lookup(NodeId::ROOT, b"after").is_ok());
-    assert!(matches!(may_write(replica.path()), Err(OpLogError::TooNew { purpose: "write", .. })));
+    assert!(matches!(
+        may_write(replica.path(), Version(3)),
+        Err(OpLogError::TooNew { purpose: "write", .. })
+    ));
 
     // The program is upgraded.
     let _newer = pretend_to_know(2);
