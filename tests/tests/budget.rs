@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -172,6 +173,41 @@ fn few_descriptors_are_enough() {
     init.arg("--pond").arg(&replica).args(["init", "--from-backup", yaml]);
     limit_descriptors(&mut init, 256);
     succeed(&mut init);
+}
+
+#[test]
+fn many_deleted_files_that_are_open_take_few_descriptors() {
+    const FILES: usize = 1500;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls are given pointers to live values.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
+        limit.rlim_cur = limit.rlim_cur.max(limit.rlim_max.min(2 * FILES as libc::rlim_t));
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
+    }
+    let pond = TestPond::new();
+    let mut mount = pond.command();
+    mount.arg("mount").arg(pond.mountpoint());
+    limit_descriptors(&mut mount, 64);
+    succeed(&mut mount);
+    let open = |n: usize| {
+        let path = pond.path(n.to_string());
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        file
+    };
+    let files: Vec<File> = (0..FILES).map(open).collect();
+    // More than may be in memory.
+    for (n, file) in files.iter().enumerate() {
+        file.write_all_at(&[n as u8; 200_000], 0).unwrap();
+    }
+    let mut bytes = vec![0; 200_000];
+    for (n, file) in files.iter().enumerate() {
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes.iter().all(|&byte| byte == n as u8), "file {n}");
+    }
+    drop(files);
+    pond.umount();
 }
 
 /// Has a program, and what it starts, open no more files than so many.

@@ -537,7 +537,7 @@ impl PersistenceLayer for OpLog {
     }
 
     fn open_spill(&self) -> Result<u32, StorageError> {
-        self.spills.create()
+        Ok(self.spills.create())
     }
 
     fn write_spill(&self, spill: u32, offset: u64, data: &[u8]) -> Result<(), StorageError> {

@@ -336,4 +336,26 @@ mod tests {
         assert_eq!(set("user.more".into()).unwrap_err().errno(), libc::ENOSPC);
         set("user.00".into()).unwrap();
     }
+
+    #[test]
+    fn a_deleted_file_that_is_written_and_cut_over_and_over_keeps_no_list_of_it() {
+        let store = MemoryPersistence::new();
+        store.store(&[root_row(Timestamp::now(), 0, 0)]);
+        let fs = TinyFs::new(store.load().unwrap(), store);
+        let root = Caller::root();
+        let file = fs.make(&root, NodeId::ROOT, b"gone", Make::File { mode: 0o600 }).unwrap().id;
+        fs.write(&root, file, 70_000, b"before", WriteFlags::default()).unwrap();
+        fs.unlink(&root, NodeId::ROOT, b"gone").unwrap();
+        let noted =
+            || fs.tree().get(file).unwrap().content().unwrap().pending.as_ref().unwrap().opened.capacity();
+        for n in 0..20_000u64 {
+            fs.write(&root, file, n % 3 * 40_000, b"x", WriteFlags::default()).unwrap();
+            fs.fallocate(&root, file, 0, 60_000, crate::Fallocate::PunchHole).unwrap();
+        }
+        assert!(noted() < 5000, "{} are noted", noted());
+        fs.spill().unwrap();
+        assert_eq!(fs.unspilled_bytes(), 0);
+        let read = fs.read(file, 70_000, 10).unwrap().fill(&**fs.persistence()).unwrap();
+        assert_eq!(&read[..6], b"before");
+    }
 }

@@ -13,6 +13,8 @@ const BLOCK: u64 = 4096;
 
 /// So many pending holes are searched for those that a new one covers.
 const FEW_CUTS: usize = 64;
+/// A list of so many open extents is not looked through for those that are gone.
+const FEW_OPENED: usize = 1024;
 
 /// A hole that was made since the last cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,24 @@ pub(crate) struct Content {
     /// Bytes that the extents cover.
     pub(crate) allocated: u64,
     pub(crate) pending: Option<Box<PendingContent>>,
+}
+
+impl Content {
+    /// Notes where open extents were put. The list is looked through each time it has doubled, so that a file which is written and
+    /// cut over and over without being stored keeps none that are gone.
+    pub(crate) fn note_opened(&mut self, mut new: Vec<u64>) {
+        if new.is_empty() {
+            return;
+        }
+        let opened = &mut self.pending.get_or_insert_default().opened;
+        if opened.len() + new.len() > opened.capacity().max(FEW_OPENED) {
+            opened.sort_unstable();
+            opened.dedup();
+            opened.retain(|at| self.extents.is_open_at(*at));
+            opened.reserve(opened.len() + new.len());
+        }
+        opened.append(&mut new);
+    }
 }
 
 /// A factory and its configuration.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use crate::directory::Directory;
-use crate::extent::Source;
+use crate::extent::{ExtentMap, Source};
 use crate::node::{Body, Content, Node, PendingContent, PendingCut};
 use crate::shown::Versions;
 use crate::{
@@ -175,12 +175,15 @@ impl Tree {
             self.ended.push(row);
         }
         if let Body::File(content) = &mut node.body {
-            content.pending = None;
+            let pending = content.pending.take();
             let open = open_bytes(content);
             self.uncut_bytes -= open;
             if open > 0 && *node.references.get_mut() > 0 {
                 self.unlinked_bytes += open;
                 self.unlinked.insert(id);
+                // Of what was to become rows, a spill needs to know where open extents begin.
+                let opened = pending.map_or_else(Vec::new, |pending| pending.opened);
+                content.pending = Some(Box::new(PendingContent { opened, ..PendingContent::default() }));
             }
         }
         if *node.references.get_mut() == 0 {
@@ -227,7 +230,8 @@ impl Tree {
     pub(crate) fn take_for_spill(&mut self) -> Option<Spilling> {
         while let Some(node) = self.next_unlinked() {
             let Some(content) = self.unlinked_content(node) else { continue };
-            let pieces = content.extents.hold_open();
+            let opened = content.pending.as_mut().map(|pending| std::mem::take(&mut pending.opened));
+            let pieces = content.extents.hold_open(opened.unwrap_or_default());
             if pieces.is_empty() {
                 continue;
             }
@@ -256,12 +260,12 @@ impl Tree {
         self.spilling_bytes = 0;
         let Some(content) = self.unlinked_content(spilling.node) else { return false };
         // What came meanwhile is counted already.
-        let before = open_bytes(content);
+        let (mut opened, mut bytes) = (Vec::new(), 0);
         for (offset, data, lsn) in &spilling.pieces {
-            content.extents.reopen(*offset, data.len() as u32, *lsn);
+            bytes += content.extents.reopen(*offset, data.len() as u32, *lsn, &mut opened);
         }
-        let reopened = open_bytes(content) - before;
-        self.unlinked_bytes += reopened;
+        content.note_opened(opened);
+        self.unlinked_bytes += bytes;
         self.unlinked.insert(spilling.node);
         true
     }
@@ -274,18 +278,43 @@ impl Tree {
         let mut opened = Vec::new();
         let change = content.extents.write(offset, data, lsn, &mut opened);
         content.allocated = content.allocated.saturating_add_signed(change.allocated);
+        content.note_opened(opened);
         if orphan {
             self.unlinked_bytes = self.unlinked_bytes.saturating_add_signed(change.open);
             if change.open > 0 {
                 self.unlinked.insert(id);
             }
         } else {
-            if !opened.is_empty() {
-                content.pending.get_or_insert_default().opened.append(&mut opened);
-            }
             self.uncut_bytes = self.uncut_bytes.saturating_add_signed(change.open);
         }
         Ok(())
+    }
+
+    /// Gives open extents of so many bytes to a file in the place of those that it has, and keeps the accounts.
+    pub(crate) fn exchange(
+        &mut self,
+        id: NodeId,
+        extents: ExtentMap,
+        opened: Vec<u64>,
+        bytes: u64,
+        lsn: Lsn,
+    ) -> Result<ExtentMap, Errno> {
+        let node = self.nodes.get_mut(&id).ok_or(Errno::STALE)?;
+        let orphan = node.nlink == 0;
+        let content = node.content_mut()?;
+        let before = open_bytes(content);
+        let old = std::mem::replace(&mut content.extents, extents);
+        content.allocated = bytes;
+        let pending = content.pending.get_or_insert_default();
+        pending.opened = opened;
+        if orphan {
+            self.unlinked_bytes = self.unlinked_bytes.saturating_sub(before) + bytes;
+            self.unlinked.insert(id);
+        } else {
+            pending.cut(PendingCut { lsn, offset: 0, length: None });
+            self.uncut_bytes = self.uncut_bytes.saturating_sub(before) + bytes;
+        }
+        Ok(old)
     }
 
     /// Makes a hole in a file and keeps the accounts; `None` reaches to the end.
@@ -303,11 +332,11 @@ impl Tree {
         let mut opened = Vec::new();
         let change = content.extents.carve(offset, end, &mut opened);
         content.allocated = content.allocated.saturating_add_signed(change.allocated);
+        content.note_opened(opened);
         if orphan {
             self.unlinked_bytes = self.unlinked_bytes.saturating_add_signed(change.open);
         } else {
             let pending = content.pending.get_or_insert_default();
-            pending.opened.append(&mut opened);
             pending.cut(PendingCut { lsn, offset, length });
             self.uncut_bytes = self.uncut_bytes.saturating_add_signed(change.open);
         }
