@@ -24,6 +24,35 @@ const NEWEST_CHECKPOINTS: usize = 3;
 /// And of older ones one in so many versions, so that any version is opened with not many more entries.
 const SPARSE_CHECKPOINTS: u64 = 4096;
 
+/// So long files are removed at a time, while nobody can begin to read a version.
+const BATCH: Duration = Duration::from_millis(5);
+#[cfg(not(test))]
+fn batch() -> Duration {
+    BATCH
+}
+
+#[cfg(test)]
+thread_local! {
+    static A_BATCH: std::cell::Cell<Duration> = const { std::cell::Cell::new(BATCH) };
+}
+
+#[cfg(test)]
+fn batch() -> Duration {
+    A_BATCH.get()
+}
+
+/// Cleans as on a disk where removing a file takes long.
+#[cfg(test)]
+pub(crate) fn one_file_a_batch<T>(clean: impl FnOnce() -> T) -> T {
+    A_BATCH.set(Duration::ZERO);
+    let cleaned = clean();
+    A_BATCH.set(BATCH);
+    cleaned
+}
+
+/// So long those who wait to begin have before the next are removed.
+const BETWEEN_BATCHES: Duration = Duration::from_millis(1);
+
 /// What may go.
 pub struct CleanOptions<'a> {
     /// How long files stay that were replaced, and entries below the floor.
@@ -175,10 +204,7 @@ impl OpLog {
     /// Removes what nobody needs any more. Commits, merges and prunes may go on meanwhile.
     pub fn clean(&self, options: &CleanOptions<'_>) -> Result<CleanReport, OpLogError> {
         let mut report = CleanReport::default();
-        // No pin is made until what may go is gone: whoever comes then finds what is left.
-        let pins = pin::Pins::hold(self.layout().root())?;
-        let oldest = self.clean_data(options, &pins.versions, &mut report)?;
-        drop(pins);
+        let oldest = self.clean_data(options, &mut report)?;
         if (options.stop)() {
             return Ok(report);
         }
@@ -191,7 +217,6 @@ impl OpLog {
     fn clean_data(
         &self,
         options: &CleanOptions<'_>,
-        pins: &[Version],
         report: &mut CleanReport,
     ) -> Result<Option<Version>, OpLogError> {
         let data = self.layout().data();
@@ -219,7 +244,6 @@ impl OpLog {
                 // What a replica has yet to show is read before that.
                 && replacement.version <= shown
                 && options.watermark.is_none_or(|watermark| watermark >= replacement.version)
-                && pins.iter().all(|&pin| pin >= replacement.version)
         };
         let mut over: BTreeSet<&String> =
             replaced.iter().filter(|(_, replacement)| is_over(replacement)).map(|(name, _)| name).collect();
@@ -227,25 +251,51 @@ impl OpLog {
         let used = (options.in_use)(&numbers.values().copied().collect());
         over.retain(|name| numbers.get(name.as_str()).is_none_or(|number| !used.contains(number)));
         let mut oldest: Option<Version> = None;
-        let mut removed = false;
-        for (name, replacement) in &replaced {
+        let mut stays = |report: &mut CleanReport, replacement: &Replacement, bytes: u64| {
+            report.waiting_files += 1;
+            report.waiting_bytes += bytes;
+            oldest = Some(oldest.map_or(replacement.version, |oldest| oldest.min(replacement.version)));
+        };
+        let length = |name: &String| {
             let path = data.join(name);
-            let bytes = fs::metadata(&path).map_err(OpLogError::io("stat", &path))?.len();
-            if !over.contains(name) {
-                report.waiting_files += 1;
-                report.waiting_bytes += bytes;
-                oldest = Some(oldest.map_or(replacement.version, |oldest| oldest.min(replacement.version)));
-                continue;
+            fs::metadata(&path).map(|metadata| metadata.len()).map_err(OpLogError::io("stat", &path))
+        };
+        for (name, replacement) in replaced.iter().filter(|(name, _)| !over.contains(name)) {
+            stays(report, replacement, length(name)?);
+        }
+        let mut going = over.into_iter().filter_map(|name| Some((name, replaced.get(name)?))).peekable();
+        let mut removed = false;
+        while going.peek().is_some() && !(options.stop)() {
+            if removed {
+                // The gate was open for a moment only, in which those who wait for it may not have come to run.
+                std::thread::sleep(BETWEEN_BATCHES);
             }
-            if !options.dry_run {
-                durable::remove(&path).map_err(OpLogError::io("remove", &path))?;
-                removed = true;
-                if let Some(&number) = numbers.get(name) {
-                    self.files().forget(number);
+            // No pin is made until what may go of a batch is gone: whoever comes then finds what is left.
+            let pins = pin::Pins::hold(self.layout().root())?;
+            let began = Instant::now();
+            for (name, replacement) in going.by_ref() {
+                let bytes = length(name)?;
+                if pins.versions.iter().any(|&pin| pin < replacement.version) {
+                    stays(report, replacement, bytes);
+                } else {
+                    if !options.dry_run {
+                        let path = data.join(name);
+                        durable::remove(&path).map_err(OpLogError::io("remove", &path))?;
+                        removed = true;
+                        if let Some(&number) = numbers.get(name) {
+                            self.files().forget(number);
+                        }
+                    }
+                    report.files += 1;
+                    report.bytes += bytes;
+                }
+                if began.elapsed() >= batch() {
+                    break;
                 }
             }
-            report.files += 1;
-            report.bytes += bytes;
+        }
+        for (name, replacement) in going {
+            stays(report, replacement, length(name)?);
         }
         if removed {
             // Before the entries go that say by what they were replaced: else those that power loss brought back would stay.

@@ -252,3 +252,74 @@ fn large_files_are_left_alone() {
     let small = MergeLimits { large: 100, ..limits(2) };
     assert!(merge_all(&oplog, &small).is_empty());
 }
+
+/// A pond of 40 versions whose files were merged, all at once.
+fn merged() -> (Pond, std::sync::Arc<OpLog>) {
+    let pond = Pond::new();
+    let oplog = pond.open().oplog;
+    for n in 0..40 {
+        commit(&oplog, &with_content(n));
+    }
+    assert_eq!(merge_all(&oplog, &limits(2)).len(), 1);
+    (pond, oplog)
+}
+
+#[test]
+fn a_reader_that_begins_while_it_is_chosen_what_goes_does_not_wait_and_is_heeded() {
+    let (pond, oplog) = merged();
+    let path = pond.dir.path().to_path_buf();
+    let pin = parking_lot::Mutex::new(None);
+    let begins = |_: &std::collections::HashSet<u32>| {
+        let (made, is_made) = std::sync::mpsc::channel();
+        let path = path.clone();
+        std::thread::spawn(move || made.send(crate::Pin::hold(&path, Version(3)).unwrap()));
+        let made = is_made.recv_timeout(Duration::from_secs(20));
+        *pin.lock() = Some(made.expect("whoever begins to read waits for the cleaning"));
+        Default::default()
+    };
+    let options = CleanOptions {
+        keep_replaced: Duration::ZERO,
+        reads: Duration::ZERO,
+        watermark: None,
+        in_use: &begins,
+        entries: true,
+        dry_run: false,
+        stop: &|| false,
+    };
+    let report = oplog.clean(&options).unwrap();
+    assert_eq!((report.files, report.waiting_files), (0, 41));
+    drop(pin);
+    assert_eq!(clean(&oplog).files, 41);
+}
+
+#[test]
+fn a_reader_that_begins_between_two_batches_reads_its_version() {
+    let (pond, oplog) = merged();
+    let opened = parking_lot::Mutex::new(None);
+    let asked = std::cell::Cell::new(0);
+    // Asked before each batch; here a file takes as long as a batch may.
+    let stop = || {
+        let asked_before = asked.replace(asked.get() + 1);
+        let gone = pond.dir.path().join("data").read_dir().unwrap().flatten();
+        let there = gone.filter(|entry| entry.file_name().to_str().unwrap().ends_with(".parquet")).count();
+        if there < 42 && opened.lock().is_none() {
+            assert!(asked_before > 0);
+            let pin = crate::Pin::hold(pond.dir.path(), Version(20)).unwrap();
+            *opened.lock() = Some((pin, pond.at(20)));
+        }
+        false
+    };
+    let options = CleanOptions {
+        keep_replaced: Duration::ZERO,
+        reads: Duration::ZERO,
+        watermark: None,
+        in_use: &|_| Default::default(),
+        entries: true,
+        dry_run: false,
+        stop: &stop,
+    };
+    crate::clean::one_file_a_batch(|| oplog.clean(&options)).unwrap();
+    let (_pin, fs) = opened.lock().take().expect("it was asked between batches");
+    assert_eq!(content(&fs, 19).len(), 20_000);
+    assert!(oplog.clean(&options).unwrap().files == 0, "the pin is heeded from then on");
+}
