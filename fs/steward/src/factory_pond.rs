@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 use pond_oplog::{CommitInfo, OpLog, Version, history_of};
-use pond_tinyfs::{FileType, Make, NodeId, SetAttributes, Stale, TinyFs, WriteFlags};
+use pond_tinyfs::{Draft, FileType, Make, NodeId, OldContent, Stale, TinyFs};
 
 use crate::StewardError;
 use crate::commit::Committer;
@@ -15,7 +15,7 @@ use crate::control::{Control, SUPERSEDED_KEY};
 use crate::paths::{self, ChangeWatcher, look_up, made, make, make_parents, owner};
 use crate::progress::Progress;
 
-/// A factory writes so many bytes at a time.
+/// A factory's content is copied so many bytes at a time.
 const WRITE: usize = 1 << 20;
 
 /// The pond as a factory sees it.
@@ -95,17 +95,20 @@ impl FactoryPond {
         self.committer.commit_now().map(drop)
     }
 
-    /// Makes a file with this content, or gives it to the file that is there; makes missing directories. No commit
-    /// holds it half-written.
+    /// Makes a file with this content, or gives it to the file that is there, of which all else stays; makes missing directories. No
+    /// commit holds it half-written, and none waits while the content is copied. After an error a file that was there is as it was.
     pub fn write_file(&self, path: &str, content: &[u8]) -> Result<(), StewardError> {
         let parts = paths::parts(path)?;
         let failed = |action, source| StewardError::Tree { action, path: path.to_owned(), source };
         if !self.committer.has_room() {
             self.committer.wait_for_room(0).map_err(|error| failed("write", error))?;
         }
+        // Copied before, since no commit begins while the file changes.
+        let mut draft = Draft::new();
+        content.chunks(WRITE).for_each(|piece| draft.append(piece));
         let mut stale = Vec::new();
         let result = self.committer.change_by_factory(|fs, nodes| {
-            let result = write_file(fs, &parts, content, nodes, &mut stale);
+            let result = write_file(fs, &parts, draft, nodes, &mut stale);
             result.map_err(|error| match error {
                 WriteError::Tree(action, source) => failed(action, source),
                 WriteError::Steward(error) => error,
@@ -114,7 +117,7 @@ impl FactoryPond {
         if let Some(watcher) = self.watcher.read().as_ref() {
             watcher(&stale);
         }
-        result
+        result.map(drop)
     }
 }
 
@@ -126,10 +129,10 @@ enum WriteError {
 fn write_file(
     fs: &TinyFs,
     parts: &[&str],
-    content: &[u8],
+    content: Draft,
     nodes: &mut Vec<NodeId>,
     stale: &mut Vec<Stale>,
-) -> Result<(), WriteError> {
+) -> Result<OldContent, WriteError> {
     let tree = |action| move |source| WriteError::Tree(action, source);
     let caller = owner();
     // Directories made are the factory's, also when it got no further.
@@ -148,13 +151,65 @@ fn write_file(
         }
     };
     nodes.push(file);
-    let truncate = SetAttributes { size: Some(0), ..SetAttributes::default() };
-    fs.setattr(&caller, file, &truncate).map_err(tree("truncate"))?;
-    let mut offset = 0;
-    while offset < content.len() {
-        let piece = &content[offset..content.len().min(offset + WRITE)];
-        offset +=
-            fs.write(&caller, file, offset as u64, piece, WriteFlags::default()).map_err(tree("write"))?;
+    fs.replace(&caller, file, content).map_err(tree("write"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use pond_tinyfs::{Caller, SetXattr};
+
+    use crate::{OpenOptions, Steward};
+
+    use super::*;
+
+    #[test]
+    fn whoever_commits_does_not_wait_for_a_factory_that_writes_much() {
+        let place = tempfile::tempdir().unwrap();
+        let pond = place.path().join("pond");
+        Steward::init(&pond).unwrap();
+        let by_hand = OpenOptions { commit_interval: Duration::from_secs(3600), ..OpenOptions::default() };
+        let steward = Steward::open(&pond, by_hand).unwrap();
+        let factory = &steward.post_commit.pond;
+        let (fs, root) = (steward.fs(), Caller::root());
+        factory.write_file("/reports/large", b"before").unwrap();
+        let before = fs.resolve(b"/reports/large").unwrap().id;
+        fs.link(&root, before, NodeId::ROOT, b"link").unwrap();
+        fs.setxattr(&root, before, b"user.a", b"1", SetXattr::Any).unwrap();
+
+        let content = vec![7; 64 << 20];
+        let waits = || {
+            let done = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| {
+                    let mut longest = Duration::ZERO;
+                    while !done.load(Ordering::Acquire) {
+                        let began = Instant::now();
+                        drop(steward.committer.ledger());
+                        longest = longest.max(began.elapsed());
+                        std::thread::sleep(Duration::from_micros(200));
+                    }
+                    longest
+                });
+                let began = Instant::now();
+                factory.write_file("/reports/large", &content).unwrap();
+                let took = began.elapsed();
+                done.store(true, Ordering::Release);
+                (waiter.join().unwrap(), took)
+            })
+        };
+        // On a busy machine a thread may wait for a processor as long.
+        let waited: Vec<_> = (0..5).map(|_| waits()).collect();
+        println!("{waited:?}");
+        assert!(waited.iter().any(|(longest, took)| *longest * 3 < *took), "{waited:?}");
+
+        let after = fs.resolve(b"/reports/large").unwrap();
+        assert_eq!((after.id, after.nlink, after.size), (before, 2, content.len() as u64));
+        assert_eq!(fs.getxattr(before, b"user.a").unwrap(), b"1");
+        steward.commit_now().unwrap();
+        let tail = fs.read(before, (64 << 20) - 5, 10).unwrap().fill(&**fs.persistence()).unwrap();
+        assert_eq!(tail, [7; 5]);
+        steward.close().unwrap();
     }
-    Ok(())
 }
