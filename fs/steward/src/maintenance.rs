@@ -43,7 +43,7 @@ const CLEAN_PERIOD: Duration = Duration::from_secs(600);
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// What failed is tried again after this.
-const REST: Duration = Duration::from_secs(30);
+const REST: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 30_000 });
 
 /// The floor rises in the background once so many versions more could go.
 const PRUNE_VERSIONS: u64 = 64;
@@ -633,3 +633,6 @@ impl Committer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
