@@ -1,4 +1,4 @@
-//! What the kernel says is mounted: `/proc/self/mountinfo`, see proc_pid_mountinfo(5).
+//! What is mounted, asked for a pond, a place, or the current directory. `pond_steward::mount_table` reads the kernel's table.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -7,53 +7,16 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use pond_steward::mount_table;
+
+pub(crate) use mount_table::FSTYPE;
+pub use mount_table::Mount;
+
 use crate::MountError;
-
-/// The type under which ponds are mounted.
-pub(crate) const FSTYPE: &str = "fuse.pond";
-
-/// One line of mountinfo.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    /// The kernel's number for it.
-    pub id: u64,
-    /// Device number, as in `MAJOR:MINOR`.
-    pub device: String,
-    /// Where.
-    pub mountpoint: PathBuf,
-    /// Whether this mount is read-only.
-    pub read_only: bool,
-    /// Kind of filesystem.
-    pub fstype: String,
-    /// Its source; of a pond, its directory.
-    pub source: PathBuf,
-}
-
-impl Mount {
-    /// Whether it is a pond's.
-    pub fn is_pond(&self) -> bool {
-        self.fstype == FSTYPE
-    }
-
-    fn parse(line: &[u8]) -> Option<Mount> {
-        let mut fields = line.split(|&byte| byte == b' ');
-        let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-        let device = String::from_utf8(fields.nth(1)?.to_vec()).ok()?;
-        let mountpoint = unescape(fields.nth(1)?);
-        let read_only = fields.next()?.split(|&byte| byte == b',').any(|option| option == b"ro");
-        // Optional fields follow, up to a lone dash.
-        fields.by_ref().find(|field| field == b"-")?;
-        let fstype = String::from_utf8(fields.next()?.to_vec()).ok()?;
-        let source = unescape(fields.next()?);
-        Some(Mount { id, device, mountpoint, read_only, fstype, source })
-    }
-}
 
 /// Everything that is mounted, in the order in which the kernel lists it: what covers comes later.
 pub fn mounts() -> Result<Vec<Mount>, MountError> {
-    let path = Path::new("/proc/self/mountinfo");
-    let text = fs::read(path).map_err(|error| MountError::io("read", path, error))?;
-    Ok(text.split(|&byte| byte == b'\n').filter_map(Mount::parse).collect())
+    mount_table::mounts().map_err(|error| MountError::io("read", Path::new(mount_table::MOUNTINFO), error))
 }
 
 /// Where a pond is mounted; `pond` is its directory's canonical path.
@@ -89,28 +52,6 @@ pub(crate) fn mount_at(mountpoint: &Path) -> Result<Option<Mount>, MountError> {
     Ok(mounts()?.into_iter().rfind(|mount| mount.mountpoint == mountpoint))
 }
 
-/// Undoes the kernel's `\ooo` for space, tab, newline, backslash and `#`.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, tail)) = rest.split_first() {
-        let octal = |digits: &[u8]| {
-            std::str::from_utf8(digits).ok().and_then(|digits| u8::from_str_radix(digits, 8).ok())
-        };
-        match (byte, tail.get(..3).and_then(octal)) {
-            (b'\\', Some(value)) => {
-                out.push(value);
-                rest = &tail[3..];
-            }
-            _ => {
-                out.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(out))
-}
-
 /// Escapes a mount option's value for `fusermount3`, which splits at commas.
 pub(crate) fn escape_option(value: &Path) -> OsString {
     let mut out = Vec::with_capacity(value.as_os_str().len());
@@ -126,16 +67,6 @@ pub(crate) fn escape_option(value: &Path) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_with_optional_fields_and_escapes_is_read() {
-        let line = br"36 35 0:98 / /mnt/a\040b\134c ro,noatime master:1 shared:2 - fuse.pond /srv/my\040pond rw,user_id=0";
-        let mount = Mount::parse(line).unwrap();
-        assert_eq!((mount.id, &*mount.device), (36, "0:98"));
-        assert_eq!(mount.mountpoint, Path::new(r"/mnt/a b\c"));
-        assert!(mount.read_only && mount.is_pond());
-        assert_eq!(mount.source, Path::new("/srv/my pond"));
-    }
 
     #[test]
     fn the_root_is_among_the_mounts_of_this_system() {

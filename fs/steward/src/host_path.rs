@@ -1,14 +1,12 @@
 //! Paths of the host that factories write to: not in the pond's own directory, and not in its own mount, where each version
 //! would make the next one, for ever.
 
-use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::FactoryError;
+use crate::{FactoryError, mount_table};
 
 /// As many symbolic links as the kernel follows.
 const MOST_LINKS: usize = 40;
@@ -59,42 +57,8 @@ fn nearest(path: &Path) -> io::Result<PathBuf> {
 
 /// Devices of the mounts of a pond, as `stat` shows them.
 fn mounted_devices(pond: &Path) -> io::Result<Vec<u64>> {
-    let mounts = fs::read("/proc/self/mountinfo")?;
-    let lines = mounts.split(|&byte| byte == b'\n');
-    Ok(lines.filter_map(|line| device_of(line, pond)).collect())
-}
-
-/// The device of a line of mountinfo, if it is a mount of this pond: id parent MAJOR:MINOR … - fstype source options
-fn device_of(line: &[u8], pond: &Path) -> Option<u64> {
-    let line: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-    let end = line.iter().position(|&field| field == b"-")?;
-    let (fstype, source) = (line.get(end + 1)?, line.get(end + 2)?);
-    if *fstype != b"fuse.pond"
-        || OsString::from_vec(unescape(source)).as_bytes() != pond.as_os_str().as_bytes()
-    {
-        return None;
-    }
-    let (major, minor) = std::str::from_utf8(line.get(2)?).ok()?.split_once(':')?;
-    Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
-}
-
-/// The kernel writes spaces and the like as three octal digits.
-fn unescape(mut text: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(text.len());
-    while let Some((&byte, rest)) = text.split_first() {
-        let octal = rest.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| byte == b'\\') {
-            Some(escaped) => {
-                plain.push(escaped);
-                text = &rest[3..];
-            }
-            None => {
-                plain.push(byte);
-                text = rest;
-            }
-        }
-    }
-    plain
+    let ours = mount_table::mounts()?.into_iter().filter(|mount| mount.is_pond() && mount.source == pond);
+    Ok(ours.filter_map(|mount| mount.device_number()).collect())
 }
 
 #[cfg(test)]
@@ -119,16 +83,5 @@ mod tests {
         for path in [directory.path().join("store"), directory.path().join("far/away"), PathBuf::from("/")] {
             refuse_own(&pond, &path).unwrap();
         }
-    }
-
-    #[test]
-    fn mounts_are_told_by_their_source() {
-        let line = b"36 25 0:52 / /mnt/p rw shared:1 - fuse.pond /srv/my\\040pond rw,user_id=0";
-        assert_eq!(device_of(line, Path::new("/srv/my pond")), Some(libc::makedev(0, 52)));
-        assert_eq!(device_of(line, Path::new("/srv/other")), None);
-        assert_eq!(
-            device_of(b"36 25 8:1 / / rw - ext4 /srv/my\\040pond rw", Path::new("/srv/my pond")),
-            None
-        );
     }
 }

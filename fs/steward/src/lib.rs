@@ -31,6 +31,7 @@ mod lock;
 mod maintenance;
 mod memory;
 mod merges;
+pub mod mount_table;
 mod open;
 mod paths;
 mod post_commit;
