@@ -257,3 +257,34 @@ fn repair_takes_lost_files_from_the_backup() {
     pond.mount();
     tree::assert_same("the tree before and after", &before, &tree::look_at(pond.mountpoint()), Also::ALL);
 }
+
+/// A reader of the mount meets bytes that do not match their digest: he gets EIO, and the status tells everybody else.
+#[test]
+fn damage_that_a_reader_met_is_in_the_status() {
+    let pond = TestPond::mounted();
+    let mut random = Random::new(7);
+    let content = random.bytes(3 << 20);
+    fs::write(pond.path("file"), &content).unwrap();
+    pond.sync();
+    pond.umount();
+    pond.mount();
+    assert_eq!(pond.status()["damage"]["reads"], 0);
+    pond.pond(["status", "--check"]);
+    let largest = fs::read_dir(pond.directory().join("data"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().unwrap().is_file())
+        .max_by_key(|entry| entry.metadata().unwrap().len())
+        .unwrap();
+    let mut bytes = fs::read(largest.path()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(largest.path(), bytes).unwrap();
+    assert_eq!(fs::read(pond.path("file")).unwrap_err().raw_os_error(), Some(libc::EIO));
+    let status = pond.status();
+    assert!(status["damage"]["reads"].as_u64().unwrap() > 0, "{status}");
+    assert_eq!(status["damage"]["places"][0]["file"], largest.file_name().to_str().unwrap(), "{status}");
+    let told = pond.try_pond(["status", "--check"]).failure(1);
+    assert!(told.contains("readers met damaged content"), "{told}");
+    pond.umount();
+}

@@ -16,6 +16,7 @@ mod promote;
 mod show;
 mod status;
 mod sync;
+mod troubles;
 mod walk;
 
 use crate::cli::Command;

@@ -21,6 +21,7 @@ use pond_tinyfs::{Location, MAX_EXTENT, StorageError};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use crate::damage::{Damage, DamageMet};
 use crate::data_file::{Digests, unpanicked};
 use crate::page::Page;
 use crate::page_index::{self, Column, PageIndex};
@@ -37,6 +38,7 @@ pub(crate) struct DataFiles {
     open: Cache<u32, Arc<File>>,
     indexes: Cache<u32, Arc<PageIndex>, IndexWeight>,
     pages: Cache<PageKey, Arc<Page>, PageWeight>,
+    damage: Damage,
 }
 
 /// The files that were taken in and are not forgotten. Numbers are never given out again, as pages of a file that is gone may
@@ -65,6 +67,7 @@ impl DataFiles {
             open: Cache::new(open_files.max(1)),
             indexes: Cache::with_weighter(4096, INDEXES, IndexWeight),
             pages: Cache::with_weighter((cache_bytes / 16384) as usize, cache_bytes, PageWeight),
+            damage: Damage::default(),
         }
     }
 
@@ -147,7 +150,12 @@ impl DataFiles {
     pub(crate) fn read(&self, location: Location, skip: u32, length: u32) -> Result<Bytes, StorageError> {
         let Location { file, row } = location;
         let failed = |error: ReadError| match self.path(file) {
-            Some(path) => error.on(&path, row),
+            Some(path) => {
+                if let (ReadError::Corrupt(_), Some(name)) = (&error, path.file_name()) {
+                    self.damage.met(&name.to_string_lossy(), row);
+                }
+                error.on(&path, row)
+            }
             None => storage_error(format!("there is no data file number {file}"), libc::EIO),
         };
         if let Some(bytes) = self.pieces(location, skip, length) {
@@ -167,6 +175,11 @@ impl DataFiles {
         })?;
         self.let_go(key, &page, row, &bytes);
         Ok(bytes)
+    }
+
+    /// Damaged content that was met so far.
+    pub(crate) fn damage_met(&self) -> DamageMet {
+        self.damage.so_far()
     }
 
     /// Budget of decoded pages.

@@ -33,12 +33,14 @@ impl OpLog {
         let versions: Vec<u64> = (position.version.0 + 1..=to.0).collect();
         let mut sources = Vec::new();
         let mut ahead = self.ahead().lock();
+        self.followed().begin();
         for (&version, entry) in versions.iter().zip(snapshot::read_entries(self.log(), &versions)?) {
             let version = Version(version);
             let info = commit_info(self.log(), version, &entry)?;
             position = position_of(self.log(), version, &entry.digest, info)?;
             for action in entry.actions {
                 check_readable(self.log(), action.meta_data.as_ref(), action.protocol.as_ref())?;
+                self.followed().note(&action);
                 // Files that only hold old rows anew say nothing new. The rows' old places stay readable: a file
                 // that a version removes stays on disk, and nobody here forgets its number.
                 let Some(add) = action.add.filter(|add| !is_rewritten(add)) else { continue };
@@ -64,6 +66,7 @@ impl OpLog {
         // Under the lock that guards reading ahead, so that no file keeps a number of a range that is over.
         let mut ahead = self.ahead().lock();
         ahead.clear();
+        self.followed().advance(self.live(), self.identity().pond_id);
         self.set_position(position);
     }
 }

@@ -7,6 +7,7 @@ mod clean;
 mod clock;
 mod content;
 mod content_column;
+mod damage;
 mod data_file;
 mod decode;
 mod delta;
@@ -21,6 +22,7 @@ mod export;
 mod facts;
 mod floor;
 mod follow;
+mod followed;
 mod format;
 mod frame;
 pub mod fsck;
@@ -63,6 +65,7 @@ mod txns;
 
 pub use clean::{CleanOptions, CleanReport};
 pub use clock::{Clock, Doubt, Now, Reading};
+pub use damage::{DamageMet, DamagedPlace};
 pub use delta::{checkpoint_name, entry_name};
 pub use drain::Drained;
 pub use durable::{Existing, is_temporary, write_durably};
@@ -74,6 +77,7 @@ pub use export::{
 };
 pub use floor::Floor;
 pub use follow::Ahead;
+pub use followed::HistoryFigures;
 pub use format::may_write;
 #[cfg(debug_assertions)]
 pub use format::{Pretended, pretend_to_know};

@@ -12,7 +12,7 @@ use crate::data_file::{self, Digests};
 use crate::live::LiveFile;
 use crate::load::{Opened, Source};
 use crate::rewrite::{Collected, Kind, Output, Rewrite, level_of};
-use crate::{OpLog, OpLogError, TxnSeq, schema};
+use crate::{HistoryFigures, OpLog, OpLogError, TxnSeq, schema};
 
 /// How much is merged at a time.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,12 @@ impl OpLog {
         (files.len() as u64, files.iter().map(|file| file.add.size).sum())
     }
 
-    /// Number of live data files, and their bytes.
+    /// How much history the version shown has: on a replica, too, while it follows.
+    pub fn history_figures(&self) -> HistoryFigures {
+        self.followed().figures(self.live())
+    }
+
+    /// Number of live data files, and their bytes; of a replica, when it was opened.
     pub fn live_size(&self) -> (u64, u64) {
         self.live().size()
     }

@@ -21,6 +21,7 @@ use crate::content::DataFiles;
 use crate::data_file::{self, Digests, Effort, Written};
 use crate::delta::{self, Log, Put};
 use crate::drain::Drained;
+use crate::followed::Followed;
 use crate::format::{self, FORMAT, MIN_READER, MIN_WRITER, POND_ID, identity};
 use crate::journal::base_of;
 use crate::live::Live;
@@ -31,8 +32,8 @@ use crate::snapshot::{self, Snapshot};
 use crate::space::SpaceGauge;
 use crate::spill::Spills;
 use crate::{
-    At, Clock, Identity, Journal, Layout, OpLogError, Origin, PondId, Position, TxnSeq, Version, checkpoint,
-    durable, pin, reading, schema,
+    At, Clock, DamageMet, Identity, Journal, Layout, OpLogError, Origin, PondId, Position, TxnSeq, Version,
+    checkpoint, durable, pin, reading, schema,
 };
 
 /// How to open.
@@ -105,6 +106,7 @@ pub struct OpLog {
     replaced: Replaced,
     /// Numbers of files that were read ahead of the position.
     ahead: Mutex<BTreeMap<String, u32>>,
+    followed: Followed,
     /// Held while a commit is under way; says why there can be no more.
     commit: Mutex<Result<(), String>>,
     pause: OnceLock<Pause>,
@@ -282,6 +284,7 @@ impl OpLog {
             live,
             replaced: Replaced::since(version),
             ahead: Mutex::default(),
+            followed: Followed::default(),
             commit: Mutex::new(writable),
             pause: OnceLock::new(),
             layout,
@@ -483,6 +486,16 @@ impl OpLog {
 
     pub(crate) fn set_position(&self, position: Position) {
         *self.position.write() = position;
+    }
+
+    /// What came by following, for figures.
+    pub(crate) fn followed(&self) -> &Followed {
+        &self.followed
+    }
+
+    /// Damaged content that readers met since the log was opened.
+    pub fn damage_met(&self) -> DamageMet {
+        self.files.damage_met()
     }
 
     /// Numbers of files that were read ahead of the position, by name.

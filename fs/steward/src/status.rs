@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pond_oplog::{Position, Version};
+use pond_oplog::{DamageMet, Position, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::ReplicaStatus;
@@ -73,6 +73,8 @@ pub struct Status {
     pub sizes: Sizes,
     /// The data files of the newest version, and how far back history reaches.
     pub history: HistoryStatus,
+    /// Damaged content that readers have met since the pond was opened.
+    pub damage: DamageMet,
     /// The nodes under `/etc/system.d/`, in the order in which they run.
     pub factories: Vec<FactoryStatus>,
     /// How a replica that is open to follow fares.
@@ -129,7 +131,7 @@ pub struct Sizes {
     pub reserve: u64,
 }
 
-/// The data files of the newest version, and how far back history reaches. On a replica as of when it was opened.
+/// The data files of the newest version, and how far back history reaches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct HistoryStatus {
     /// Data files of the newest version, which hold all rows that are kept.

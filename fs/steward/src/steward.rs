@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use pond_oplog::{CommitInfo, Layout, OpLog, Pin, Position, Version, changes, history};
+use pond_oplog::{CommitInfo, HistoryFigures, Layout, OpLog, Pin, Position, Version, changes, history};
 use pond_tinyfs::{Error, RESERVED_NAME, Row, StorageError, TinyFs};
 use serde::Serialize;
 
@@ -425,10 +425,14 @@ impl Steward {
             budgets: self.budgets,
             sizes: self.housekeeper.sizes(&self.pond),
             history: {
-                let (live_files, live_bytes) = self.oplog.live_size();
-                let floor = self.oplog.floor().map(|floor| floor.version);
-                HistoryStatus { live_files, live_bytes, floor }
+                let HistoryFigures { files, bytes, floor } = self.oplog.history_figures();
+                HistoryStatus {
+                    live_files: files,
+                    live_bytes: bytes,
+                    floor: floor.map(|floor| floor.version),
+                }
             },
+            damage: self.oplog.damage_met(),
             factories,
             replica: self.following().map(|follower| follower.replica.status()),
             notes,

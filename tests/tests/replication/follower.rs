@@ -253,3 +253,24 @@ impl Drop for Kept {
         unsafe { libc::munmap(self.map.cast_mut().cast(), self.content.len()) };
     }
 }
+
+#[test]
+fn a_replica_that_follows_tells_how_much_history_it_has_now() {
+    let pair = Pair::local();
+    pair.begin();
+    pair.restore();
+    pair.replica.mount();
+    for name in ["a", "b", "c", "d"] {
+        pair.commit(name);
+    }
+    pair.source.pond(["control", "set", "retention", "2 versions"]);
+    pair.source.pond(["maintain"]);
+    pair.source.sync();
+    pair.wait();
+    let history = |pond: &TestPond| pond.status()["history"].clone();
+    assert!(history(&pair.source)["floor"].as_u64().unwrap() > 0);
+    assert_eq!(history(&pair.replica), history(&pair.source));
+    pair.replica.umount();
+    assert_eq!(history(&pair.replica), history(&pair.source));
+    pair.source.umount();
+}

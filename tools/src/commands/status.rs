@@ -8,7 +8,7 @@ use pond_steward::{ReplicaStatus, Role};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, troubles};
 use crate::cli::StatusArgs;
 use crate::error::{During, Failure, Result, without_numbers};
 use crate::output::{Column, count, size};
@@ -22,7 +22,7 @@ const WATCH: Duration = Duration::from_secs(1);
 const WAIT: Duration = Duration::from_millis(100);
 
 /// The state of a replica that is still being made.
-const UNFINISHED: &str = "unfinished";
+pub const UNFINISHED: &str = "unfinished";
 
 /// Shows the pond's status: once, or whenever something changed.
 pub fn status(args: &StatusArgs, context: &mut Context) -> Result {
@@ -32,7 +32,7 @@ pub fn status(args: &StatusArgs, context: &mut Context) -> Result {
     let mut last = read(context)?;
     show(&last, context)?;
     if args.check {
-        return match troubles(&last).as_slice() {
+        return match troubles::all(&last).as_slice() {
             [] => Ok(()),
             troubles => Err(Failure::new("not all is well", troubles.join("; "))),
         };
@@ -306,37 +306,6 @@ struct Factory {
     running_ms: Option<u64>,
 }
 
-/// What is not well, a few words each: what `--check` exits with 1 for.
-fn troubles(status: &Value) -> Vec<String> {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let mut troubles: Vec<String> = text(&status["unanswered"]).into_iter().collect();
-    if let Some(mountpoint) = text(&status["dead_mount"]) {
-        troubles.push(format!("the mount on {mountpoint} is dead"));
-    }
-    if let Some(why) = text(&status["read_only_because"]).filter(|_| status["mode"] != "replica") {
-        troubles.push(format!("no writes are taken: {why}"));
-    }
-    if let Some(why) = text(&status["commit_error"]) {
-        troubles.push(format!("the last commit failed: {why}"));
-    }
-    if status["state"] == UNFINISHED {
-        troubles.push("the replica is not whole yet".to_owned());
-    }
-    let replica = &status["replica"];
-    if let Some(state @ ("failed" | "diverged")) = replica["state"].as_str() {
-        let why = text(&replica["error"]).map_or(String::new(), |why| format!(": {why}"));
-        troubles.push(format!("the replica has {state}{why}"));
-    }
-    for factory in status["factories"].as_array().into_iter().flatten().filter(|node| node["failed"] == true)
-    {
-        let path = text(&factory["path"]).unwrap_or_default();
-        let why = text(&factory["last_message"]).unwrap_or_default();
-        troubles.push(format!("{path} failed: {why}"));
-    }
-    troubles.extend(status["notes"].as_array().into_iter().flatten().filter_map(text));
-    troubles
-}
-
 fn show(status: &Value, context: &mut Context) -> Result {
     context.out.json(status)?;
     if context.out.is_json() {
@@ -348,6 +317,9 @@ fn show(status: &Value, context: &mut Context) -> Result {
     let view: View = serde_json::from_value(status.clone())
         .map_err(|error| Failure::because("cannot understand the pond's status", &error))?;
     context.out.facts(&facts(&view))?;
+    if let Some(damage) = troubles::damage(status) {
+        context.out.facts(&[("DAMAGE", damage)])?;
+    }
     if !view.factories.is_empty() {
         context.out.line("")?;
         const COLUMNS: [Column; 6] = [
