@@ -180,6 +180,8 @@ mod tests {
 
         let content = vec![7; 64 << 20];
         let waits = || {
+            // Else it would wait for room.
+            steward.commit_now().unwrap();
             let done = AtomicBool::new(false);
             std::thread::scope(|scope| {
                 let waiter = scope.spawn(|| {
@@ -200,9 +202,9 @@ mod tests {
             })
         };
         // On a busy machine a thread may wait for a processor as long.
-        let waited: Vec<_> = (0..5).map(|_| waits()).collect();
+        let waited: Vec<_> = (0..6).map(|_| waits()).collect();
         println!("{waited:?}");
-        assert!(waited.iter().any(|(longest, took)| *longest * 3 < *took), "{waited:?}");
+        assert!(waited.iter().filter(|(longest, took)| *longest * 3 < *took).count() >= 2, "{waited:?}");
 
         let after = fs.resolve(b"/reports/large").unwrap();
         assert_eq!((after.id, after.nlink, after.size), (before, 2, content.len() as u64));
