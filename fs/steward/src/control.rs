@@ -44,6 +44,8 @@ pub(crate) struct Control {
     settings: Mutex<BTreeMap<String, String>>,
     /// How far each node's post-commit work had got when the table was opened.
     watermarks: BTreeMap<NodeId, Version>,
+    /// How each node's last run went when the table was opened: whether it failed, and what it said.
+    outcomes: BTreeMap<NodeId, (bool, Option<String>)>,
     /// See [`newest_version`](Self::newest_version).
     newest: Option<Version>,
     /// Outcomes not yet written.
@@ -118,10 +120,14 @@ impl Control {
         };
         let mut settings = BTreeMap::new();
         let mut watermarks = BTreeMap::new();
+        let mut outcomes = BTreeMap::new();
         let mut newest = None;
         for row in read(&path, &table)? {
             if row.event.is_of_a_durable_version() {
                 newest = newest.max(row.version);
+            }
+            if let (Some(node), true) = (row.node, row.is_outcome()) {
+                outcomes.insert(node, (row.event.is_failure(), row.value.clone()));
             }
             match (row.event, row.key, row.value, row.node, row.version) {
                 (Event::Setting, Some(key), Some(value), _, _) => {
@@ -141,6 +147,7 @@ impl Control {
             path,
             settings: Mutex::new(settings),
             watermarks,
+            outcomes,
             newest,
             pending: Mutex::default(),
             table: Mutex::new(writable.then_some(Table { table, doubtful: false })),
@@ -154,6 +161,7 @@ impl Control {
             path: Layout::new(pond).control(),
             settings: Mutex::default(),
             watermarks: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
             newest: None,
             pending: Mutex::default(),
             table: Mutex::new(None),
@@ -262,6 +270,11 @@ impl Control {
     /// How far a node's post-commit work had got when the table was opened.
     pub(crate) fn watermark(&self, node: NodeId) -> Option<Version> {
         self.watermarks.get(&node).copied()
+    }
+
+    /// How a node's last run had gone when the table was opened: whether it failed, and what it said.
+    pub(crate) fn outcome(&self, node: NodeId) -> Option<(bool, Option<String>)> {
+        self.outcomes.get(&node).cloned()
     }
 
     /// The newest version of which the table said, when it was opened, that it is durable: the log holds it, unless it lost it.

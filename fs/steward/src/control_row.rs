@@ -87,6 +87,11 @@ pub(crate) struct ControlRow {
 }
 
 impl ControlRow {
+    /// Whether it says how a run after commits went.
+    pub(crate) fn is_outcome(&self) -> bool {
+        self.version.is_some() && matches!(self.event, Event::PostCommitCompleted | Event::PostCommitFailed)
+    }
+
     /// A row about a transaction.
     pub(crate) fn transaction(
         event: Event,

@@ -200,14 +200,17 @@ impl PostCommit {
         let status = |node: FactoryNode| {
             let work = self.progress.work(node.id, || self.control.watermark(node.id));
             let behind = work.owed(self.goal(&node)).map_or(0, |owed| owed.end().0 - owed.start().0 + 1);
+            // What nobody has run since the pond was opened fares as the last one left it.
+            let before = work.message.is_none().then(|| self.control.outcome(node.id)).flatten();
+            let (failed, message) = before.unwrap_or_default();
             FactoryStatus {
                 mode: self.mode(&node.factory),
                 path: node.path,
                 factory: node.factory,
                 watermark: work.watermark,
                 behind,
-                last_message: work.message,
-                failed: work.failures > 0,
+                last_message: work.message.or(message),
+                failed: work.failures > 0 || (failed && behind > 0),
                 running_ms: work.running.map(|since| since.elapsed().as_millis() as u64),
             }
         };

@@ -2,12 +2,13 @@
 
 use serde_json::Value;
 
+use crate::error::without_numbers;
 use crate::output::count;
 use crate::time;
 
 /// What is not well, a few words each: what `--check` exits with 1 for.
 pub fn all(status: &Value) -> Vec<String> {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let text = |value: &Value| value.as_str().map(without_numbers);
     let mut troubles: Vec<String> = text(&status["unanswered"]).into_iter().collect();
     if let Some(mountpoint) = text(&status["dead_mount"]) {
         troubles.push(format!("the mount on {mountpoint} is dead"));
