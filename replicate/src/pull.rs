@@ -118,7 +118,8 @@ impl<'a> Pull<'a> {
                 {
                     let (head, end) = (head, self.end_before(&known, at, version)?);
                     let last = self.end.as_ref().map_or(Version(head.version), |end| end.last);
-                    self.end = Some(End { promised: head, head: end, first: version, last });
+                    let first = Version(end.version + 1);
+                    self.end = Some(End { promised: head, head: end, first, last });
                 }
                 Err(error) => return Err(error),
             }
@@ -404,7 +405,8 @@ impl<'a> Pull<'a> {
                 self.sweep()?;
                 let stop = match at {
                     // What follows has surely moved on when it took long.
-                    At::Tip => count < WORTH_PACKS && position.version.0 == head.version,
+                    // Whoever restores looks once more, for what HEAD does not tell of.
+                    At::Tip => !self.restoring && count < WORTH_PACKS && position.version.0 == head.version,
                     At::Version(_) | At::Timestamp(_) => true,
                 };
                 if !stop {

@@ -209,8 +209,39 @@ fn at(head: &Head) -> Chain {
     }
 }
 
-/// The same history up to a version before the one that HEAD names; none if that one is not there either.
-pub(crate) async fn cut(
+/// The same history up to the last version before one that is missing; none if there is none.
+pub(crate) async fn before(
+    store: &Store,
+    lineage: &Lineage,
+    head: &Head,
+    missing: Version,
+) -> Result<Option<Head>, ReplicateError> {
+    if missing.0 <= head.root {
+        return Ok(None);
+    }
+    if let Some(found) = cut(store, lineage, head, Version(missing.0 - 1)).await? {
+        return Ok(Some(found));
+    }
+    // HEAD may name any number: it is not counted down to what is there.
+    for timeline in lineage.timelines(Version(head.root), missing) {
+        let folders = store.list_folders(&timeline.to_string()).await?;
+        let deltas = folders.iter().filter_map(|name| parse_folder(name)).filter_map(|(kind, version)| {
+            let fits = kind == Kind::Delta && version < missing && lineage.timeline_of(version) == timeline;
+            fits.then_some(version)
+        });
+        let mut deltas: Vec<Version> = deltas.collect();
+        deltas.sort_unstable();
+        while let Some(version) = deltas.pop() {
+            if let Some(found) = cut(store, lineage, head, version).await? {
+                return Ok(Some(found));
+            }
+        }
+    }
+    cut(store, lineage, head, Version(head.root)).await
+}
+
+/// The same history up to a version; none if that one is not there.
+async fn cut(
     store: &Store,
     lineage: &Lineage,
     head: &Head,

@@ -217,6 +217,14 @@ fn a_replica_that_follows_waits_for_a_version_that_is_not_there_yet() {
     assert_eq!(replica_status(&replica).unwrap().unwrap().state, ReplicaState::Synchronized);
     assert_identical(&replica, &place.source);
 
+    // A number that cannot be reached is not counted down from.
+    let head = place.object(&["HEAD.json"]);
+    let good = fs::read_to_string(&head).unwrap();
+    fs::write(&head, good.replace("\"version\":7", "\"version\":900000042")).unwrap();
+    follower.sync().unwrap();
+    assert_eq!(follower.position().version, Version(7));
+    fs::write(&head, good).unwrap();
+
     // Also one that was made of a store without the newest, once it is there.
     let kept = lose(&place, 7);
     place.init(&place.replica("new")).unwrap();

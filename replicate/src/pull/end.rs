@@ -35,7 +35,10 @@ impl Pull<'_> {
     pub(super) fn tip(&mut self, at: At) -> Result<Tip, ReplicateError> {
         let hint = self.wait(tip::hint(self.store))?;
         let beyond = match at {
-            At::Tip => true,
+            // Once it has what HEAD names.
+            At::Tip => {
+                self.replica.position().is_some_and(|position| position.version.0 >= hint.head.version)
+            }
             At::Version(version) => version.0 > hint.head.version,
             At::Timestamp(time) => time > hint.head.timestamp,
         };
@@ -80,16 +83,8 @@ impl Pull<'_> {
         let lineage = self.wait(Lineage::load(store, head.pond_id, head.timeline))?;
         let last = Version(head.version);
         let later = self.wait(tip::whole_after(store, &lineage, missing, last))?;
-        let mut version = missing;
-        let end = loop {
-            if version.0 <= head.root {
-                return Err(ReplicateError::missing(missing, store.place()));
-            }
-            version = Version(version.0 - 1);
-            if let Some(end) = self.wait(tip::cut(store, &lineage, head, version))? {
-                break end;
-            }
-        };
+        let end = self.wait(tip::before(store, &lineage, head, missing))?;
+        let end = end.ok_or_else(|| ReplicateError::missing(missing, store.place()))?;
         match (later, at) {
             (None, At::Tip | At::Timestamp(_)) => Ok(end),
             (later, _) => {
