@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 /// What a store did not do.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {operation} {key} in {place}: {source}; {advice}")]
+#[error("cannot {operation} {key} in {place}: {cause}; {advice}")]
 pub struct StoreError {
     /// The store: a directory, or `s3://bucket` and endpoint.
     pub place: String,
@@ -18,8 +18,8 @@ pub struct StoreError {
     pub kind: StoreErrorKind,
     /// What to check.
     pub advice: &'static str,
-    /// What the store said.
-    pub source: Box<dyn std::error::Error + Send + Sync>,
+    /// Why not, in plain words: what the server answered, or the operating system said.
+    pub cause: String,
 }
 
 /// Sorts of failures of a store.
@@ -106,7 +106,7 @@ pub enum ReplicateError {
     },
     /// A version that should be in the store is neither there by itself, nor in a pack, nor in a base.
     #[error(
-        "version {version} is missing from {place}{later}; a replica stays at what it has{instead}",
+        "version {version} is missing from {place}{later}; {instead}a replica keeps what it has",
         later = later_text(*.later), instead = instead_text(*.instead)
     )]
     MissingVersion {
@@ -321,7 +321,7 @@ fn later_text(later: Option<Version>) -> String {
 fn instead_text(instead: Option<Version>) -> String {
     instead.map_or_else(String::new, |version| {
         format!(
-            ". The newest version that can be restored is {version}: `pond init --from-backup FILE --version {version}`"
+            "the newest version that can be restored is {version} (`pond init --from-backup FILE --version {version}`), and "
         )
     })
 }

@@ -11,6 +11,7 @@ mod retry;
 mod stream;
 mod sweep;
 mod upload;
+mod words;
 
 use std::ops::Range;
 use std::path::Path;
@@ -267,7 +268,7 @@ async fn in_time<T>(
 ) -> Result<T, object_store::Error> {
     match tokio::time::timeout(patience(bytes), request).await {
         Ok(result) => result,
-        Err(elapsed) => Err(object_store::Error::Generic { store: "store", source: elapsed.into() }),
+        Err(_) => Err(object_store::Error::Generic { store: "store", source: late(bytes).into() }),
     }
 }
 
@@ -278,6 +279,11 @@ fn optional<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
         Err(error) if error.kind == StoreErrorKind::Missing => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// What is said of a request that took too long.
+fn late(bytes: u64) -> String {
+    format!("no answer within {} s", patience(bytes).as_secs())
 }
 
 /// How long a request may take: its answer, and its bytes at a rate that any usable line has.

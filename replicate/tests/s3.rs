@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::PutPayload;
 use object_store::aws::AmazonS3Builder;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
+use object_store::{PutPayload, RetryConfig};
 use pond_replicate::Remote;
 use pond_replicate::config::RemoteConfig;
 use pond_replicate::format::{self, Head, Manifest};
@@ -118,6 +118,12 @@ fn a_pond_is_pushed_also_in_parts_and_in_packs_and_a_reader_finds_all_of_it() {
     let report = steward.sync().unwrap();
     let factory = &report.factories[0];
     assert!(!factory.failed, "{:?}", factory.last_message);
+    let place = format!("s3://{BUCKET}/one/two at http");
+    assert!(
+        factory.last_message.as_ref().is_some_and(|told| told.contains(&place)),
+        "{:?}",
+        factory.last_message
+    );
     assert_eq!(factory.watermark, Some(report.position.version));
     write(&steward, "one more", b"x");
     let report = steward.sync().unwrap();
@@ -173,7 +179,14 @@ fn what_is_wrong_is_told_when_the_node_is_made() {
         let error =
             steward.mknod("remote", "/etc/system.d/10-remote", yaml.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(word), "{word}: {error}");
+        assert!(error.contains("s3://") && error.contains("backups/"), "{error}");
+        for raw in ["Generic", "<", "Error performing", "os error"] {
+            assert!(!error.contains(raw), "{raw}: {error}");
+        }
     }
+    let error =
+        steward.mknod("remote", "/etc/system.d/10-remote", b"storage_type: tape\n").unwrap_err().to_string();
+    assert_eq!(error.matches("is not valid").count(), 1, "{error}");
     steward.mknod("remote", "/etc/system.d/10-remote", good.as_bytes()).unwrap();
     steward.close().unwrap();
 }
@@ -225,6 +238,8 @@ fn uploads_that_a_killed_push_left_are_ended_by_the_next_and_nobody_elses_are() 
         .with_bucket_name(BUCKET)
         .with_access_key_id(text(&server.facts["writer"]["key"]))
         .with_secret_access_key(text(&server.facts["writer"]["secret"]))
+        // Of an upload that is not there this server says that it is broken.
+        .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
         .build()
         .unwrap();
     let (ours, theirs) = (Path::from("one/two/backups/1/left"), Path::from("one/other/backups/1/left"));

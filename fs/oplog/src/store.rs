@@ -163,7 +163,7 @@ impl ObjectStore for DurableStore {
         let range = match &options.range {
             Some(range) => range
                 .as_range(meta.size)
-                .map_err(|source| Error::Generic { store: "DurableStore", source: Box::new(source) })?,
+                .map_err(|source| Error::Generic { store: "local disk", source: Box::new(source) })?,
             None => 0..meta.size,
         };
         let bytes = if options.head {
@@ -320,8 +320,16 @@ fn store_error(path: &Path, error: io::Error) -> Error {
         io::ErrorKind::AlreadyExists => Error::AlreadyExists { path, source: Box::new(error) },
         io::ErrorKind::Unsupported => Error::NotSupported { source: Box::new(error) },
         io::ErrorKind::PermissionDenied => Error::PermissionDenied { path, source: Box::new(error) },
-        _ => Error::Generic { store: "DurableStore", source: Box::new(error) },
+        _ => Error::Generic { store: "local disk", source: Box::new(AtPath { path, source: error }) },
     }
+}
+
+/// What the system said, and of what: `object_store` keeps a path only with some of its errors.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+struct AtPath {
+    path: String,
+    source: io::Error,
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub enum StewardError {
     },
     /// Another process writes to the pond.
     #[error(
-        "{pond} is in use by {holder}; unmount it there with `pond umount`, or read it with `--version` or `--timestamp`",
+        "{pond} is in use by {holder}; unmount it there with `pond umount`, or wait until it is done",
         pond = pond.display()
     )]
     LockHeld {

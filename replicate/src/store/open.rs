@@ -10,6 +10,7 @@ use pond_steward::FactoryError;
 
 use super::Store;
 use super::abandoned::Bucket;
+use super::words::plain;
 use crate::config::{RemoteConfig, S3Config, Storage};
 use crate::error::StoreErrorKind;
 use crate::{ReplicateError, StoreError};
@@ -47,7 +48,7 @@ impl Store {
         if let Err(error) = pond_oplog::exclusive_names::probe(path) {
             let store = Store::new(Arc::new(DurableStore::new(path)), path.display().to_string(), "");
             let store = Store { directory: Some(path.as_path().into()), ..store };
-            return Err(store.failure("put", "", StoreErrorKind::Unsuitable, Box::new(error)).into());
+            return Err(store.failure("put", "", StoreErrorKind::Unsuitable, plain(&error)).into());
         }
         match std::fs::create_dir(path) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -64,15 +65,18 @@ impl Store {
             std::io::ErrorKind::PermissionDenied => StoreErrorKind::Denied,
             _ => StoreErrorKind::NoSuchPlace,
         };
-        self.failure("open", "", kind, Box::new(error))
+        self.failure("open", "", kind, plain(&error))
     }
 }
 
 fn open_s3(config: &S3Config) -> Result<Store, ReplicateError> {
-    let place = match &config.endpoint {
-        Some(endpoint) => format!("s3://{} at {endpoint}", config.bucket),
-        None => format!("s3://{}", config.bucket),
-    };
+    let mut place = format!("s3://{}", config.bucket);
+    if !config.prefix.is_empty() {
+        place = format!("{place}/{}", config.prefix);
+    }
+    if let Some(endpoint) = &config.endpoint {
+        place = format!("{place} at {endpoint}");
+    }
     // Retries are the wrapper's, so that there is one place for them; the time that a request may take as well.
     let retry = RetryConfig { max_retries: 0, retry_timeout: CONNECT, backoff: BackoffConfig::default() };
     let client = ClientOptions::new()
@@ -98,13 +102,13 @@ fn open_s3(config: &S3Config) -> Result<Store, ReplicateError> {
     if let Some(endpoint) = &config.endpoint {
         builder = builder.with_endpoint(endpoint);
     }
-    let failed = |source| StoreError {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| StoreError {
         place: place.clone(),
-        key: config.prefix.clone(),
+        key: String::new(),
         operation: "open",
         kind: StoreErrorKind::Refused,
         advice: "check endpoint, region and credentials",
-        source,
+        cause: source.to_string(),
     };
     // The environment may name one as well.
     let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);

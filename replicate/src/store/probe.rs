@@ -20,7 +20,7 @@ impl Store {
 
     async fn try_out(&self, key: &str) -> Result<(), StoreError> {
         let (first, second) = (Bytes::from_static(b"first"), Bytes::from_static(b"second"));
-        let unfit = |why: String| self.failure("put", key, StoreErrorKind::Unsuitable, why.into());
+        let unfit = |why: String| self.failure("put", key, StoreErrorKind::Unsuitable, why);
         match self.put_if_absent(key, first.clone()).await? {
             PutIfAbsent::Created => {}
             // An answer was lost and the put tried again.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 
-use super::{Store, patience};
+use super::words::plain;
+use super::{FOLDER, Store, late, patience};
 use crate::StoreError;
 use crate::error::StoreErrorKind;
 
@@ -47,9 +48,7 @@ impl Store {
         let once = || async {
             match tokio::time::timeout(patience(bytes), request()).await {
                 Ok(result) => result.map_err(|error| self.error(operation, key, error)),
-                Err(elapsed) => {
-                    Err(self.failure(operation, key, StoreErrorKind::Unavailable, elapsed.into()))
-                }
+                Err(_) => Err(self.failure(operation, key, StoreErrorKind::Unavailable, late(bytes))),
             }
         };
         once.retry(backoff)
@@ -61,7 +60,8 @@ impl Store {
     /// What a failure of the store means.
     pub(super) fn error(&self, operation: &'static str, key: &str, error: object_store::Error) -> StoreError {
         let kind = classify(&error);
-        self.failure(operation, key, kind, Box::new(error))
+        tracing::debug!(%error, operation, key, "a request to the backup store failed");
+        self.failure(operation, key, kind, plain(&error))
     }
 
     pub(super) fn failure(
@@ -69,11 +69,12 @@ impl Store {
         operation: &'static str,
         key: &str,
         kind: StoreErrorKind,
-        source: Box<dyn std::error::Error + Send + Sync>,
+        cause: String,
     ) -> StoreError {
+        // The place has the prefix that is before it.
         let key = match key {
-            "" => self.prefix.to_string(),
-            key => format!("{}/{key}", self.prefix),
+            "" => FOLDER.to_owned(),
+            key => format!("{FOLDER}/{key}"),
         };
         StoreError {
             place: self.place.to_string(),
@@ -81,7 +82,7 @@ impl Store {
             operation,
             kind,
             advice: advice(kind, self.is_local()),
-            source,
+            cause,
         }
     }
 }
@@ -175,7 +176,7 @@ mod tests {
             (104, StoreErrorKind::Unavailable),
         ] {
             let source = io::Error::from_raw_os_error(errno).into();
-            let error = object_store::Error::Generic { store: "DurableStore", source };
+            let error = object_store::Error::Generic { store: "local disk", source };
             assert_eq!(classify(&error), kind, "{error}");
         }
         assert_eq!(classify(&missing("no such key")), StoreErrorKind::Missing);

@@ -72,7 +72,7 @@ impl ObjectStream {
                 }
                 Ok(None) => self.broken("the body ended early".into())?,
                 Ok(Some(Err(error))) => self.broken(Box::new(error))?,
-                Err(elapsed) => self.broken(elapsed.into())?,
+                Err(_) => self.broken(super::late(0).into())?,
             }
         }
         Ok(None)
@@ -83,7 +83,12 @@ impl ObjectStream {
         self.body = None;
         self.failures += 1;
         if self.failures > self.store.retries.times {
-            return Err(self.store.failure("get", &self.key, StoreErrorKind::Unavailable, source));
+            return Err(self.store.failure(
+                "get",
+                &self.key,
+                StoreErrorKind::Unavailable,
+                super::words::plain(&*source),
+            ));
         }
         tracing::debug!(key = &*self.key, at = self.position, error = %source, "a download broke off, taking it up again");
         Ok(())
