@@ -423,7 +423,10 @@ pub struct MountArgs {
     #[arg(long)]
     pub no_create: bool,
 
-    /// Options as in fstab: ro, rw, nosuid, nodev, noexec, commit=SECONDS, nonempty, …
+    /// Options as in fstab: ro, nosuid, nodev, noexec, commit=SECONDS, …
+    ///
+    /// ro, rw, nosuid, nodev, noexec, sync, allow_other, private, create, nonempty, commit=SECONDS, remount, and what mount(8) has
+    /// for every filesystem.
     #[arg(short = 'o', value_name = "OPTS", action = ArgAction::Append)]
     pub options: Vec<String>,
 }
