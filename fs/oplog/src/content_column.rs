@@ -1,9 +1,10 @@
-//! The `content` column of extents that are stored as they are: written from the extents' own memory.
+//! The `content` column of extents, whose pages are made here.
 //!
 //! Parquet's writer would copy each value into Arrow's form, then into a page, then into the page with its levels. Stored
 //! as it is, a page is a header, levels and, for each value, its length and its bytes; so only those few bytes in between are
-//! made here, and whoever writes the column chunk reads them and the extents in turn. What comes out is what Parquet's writer
-//! would have written: data pages of version 1, `PLAIN`, definition levels in RLE, all values there.
+//! made here, and whoever writes the column chunk reads them and the extents in turn. A compressed page is made from the extents with one
+//! copy. What comes out is what Parquet's writer would have written: data pages of version 1, `PLAIN`, definition levels in RLE, all
+//! values there.
 //!
 //! Source: the Parquet format, `README.md` ("Data Pages"), `Encodings.md` (PLAIN, RLE) and `parquet.thrift` (`PageHeader`), the
 //! latter in Thrift's compact protocol.
@@ -20,6 +21,11 @@ use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder, PageEncod
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::schema::types::ColumnDescPtr;
 use pond_tinyfs::{ExtentContent, Record, Row};
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::compress_bound;
+
+/// Small extents share a page, which is closed once it holds as much, so it ends below twice this. A larger one has its own.
+pub(crate) const PAGE: usize = 8 << 10;
 
 /// Bytes of an extent with those that stand before them.
 struct Value<'a> {
@@ -30,10 +36,14 @@ struct Value<'a> {
 
 /// A column chunk, which begins at position 0.
 pub(crate) struct ContentColumn<'a> {
-    /// Page headers, levels and lengths, one after the other.
+    /// Page headers, levels and lengths, one after the other; of compressed pages all.
     heads: Arc<[u8]>,
     values: Arc<[Value<'a>]>,
+    compression: Compression,
+    rows: usize,
+    /// Bytes of the chunk, and what they would be uncompressed.
     length: u64,
+    uncompressed: u64,
     pages: Vec<Page>,
 }
 
@@ -47,29 +57,63 @@ struct Page {
 }
 
 impl<'a> ContentColumn<'a> {
-    /// That of extent rows, all in memory, in pages of these ranges of rows. None where one is not an extent or not in memory.
-    pub(crate) fn new(rows: &[&'a Row], pages: impl Iterator<Item = Range<usize>>) -> Option<Self> {
-        let (mut heads, mut values, mut infos) = (Vec::new(), Vec::with_capacity(rows.len()), Vec::new());
-        let mut length = 0;
-        for range in pages {
-            let contents: Vec<&'a [u8]> =
-                rows[range].iter().map(|row| bytes_of(row)).collect::<Option<_>>()?;
+    /// That of extent rows, all in memory, stored as it is or compressed with zstd. `pause` is called between pieces of work.
+    pub(crate) fn new(
+        rows: &[&'a Row],
+        compression: Compression,
+        pause: &(dyn Fn() + Sync),
+    ) -> Result<Self, ParquetError> {
+        let contents: Vec<&'a [u8]> =
+            rows.iter().map(|row| bytes_of(row)).collect::<Option<_>>().ok_or_else(|| {
+                ParquetError::General("a row is no extent, or its bytes are not in memory".into())
+            })?;
+        let mut compressor = match compression {
+            Compression::UNCOMPRESSED => None,
+            Compression::ZSTD(level) => Some(Compressor::new(level.compression_level())?),
+            other => return Err(ParquetError::General(format!("content is not compressed with {other}"))),
+        };
+        let (mut heads, mut values, mut pages) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut length, mut uncompressed) = (0, 0);
+        let (mut body, mut compressed) = (Vec::new(), Vec::new());
+        for range in page_ranges(&contents) {
+            let contents = &contents[range];
+            let content: usize = contents.iter().map(|bytes| bytes.len()).sum();
             let levels = levels(contents.len());
-            let content = contents.iter().map(|bytes| bytes.len()).sum();
-            let body = levels.len() + 4 * contents.len() + content;
+            let plain = levels.len() + 4 * contents.len() + content;
             let mut from = heads.len();
-            header(body, contents.len(), &mut heads);
-            let page = heads.len() - from + body;
-            heads.extend_from_slice(&levels);
-            infos.push(Page { offset: length, length: page, rows: contents.len(), content });
-            for bytes in contents {
-                heads.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-                values.push(Value { head: from..heads.len(), bytes });
-                from = heads.len();
-            }
+            let page = if let Some(compressor) = &mut compressor {
+                body.clear();
+                body.extend_from_slice(&levels);
+                for bytes in contents {
+                    body.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+                    body.extend_from_slice(bytes);
+                }
+                compressed.clear();
+                compressed.reserve(compress_bound(plain));
+                compressor.compress_to_buffer(&body, &mut compressed)?;
+                header(plain, compressed.len(), contents.len(), &mut heads);
+                uncompressed += (heads.len() - from + plain) as u64;
+                heads.extend_from_slice(&compressed);
+                values.push(Value { head: from..heads.len(), bytes: &[] });
+                pause();
+                heads.len() - from
+            } else {
+                header(plain, plain, contents.len(), &mut heads);
+                let page = heads.len() - from + plain;
+                uncompressed += page as u64;
+                heads.extend_from_slice(&levels);
+                for bytes in contents {
+                    heads.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+                    values.push(Value { head: from..heads.len(), bytes });
+                    from = heads.len();
+                }
+                page
+            };
+            pages.push(Page { offset: length, length: page, rows: contents.len(), content });
             length += page as u64;
         }
-        Some(ContentColumn { heads: heads.into(), values: values.into(), length, pages: infos })
+        let (heads, values) = (heads.into(), values.into());
+        Ok(ContentColumn { heads, values, compression, rows: rows.len(), length, uncompressed, pages })
     }
 
     /// What Parquet's writer is told of the chunk.
@@ -86,23 +130,39 @@ impl<'a> ContentColumn<'a> {
             count: self.pages.len() as i32,
         };
         let metadata = ColumnChunkMetaData::builder(column)
-            .set_compression(Compression::UNCOMPRESSED)
+            .set_compression(self.compression)
             .set_encodings_mask(EncodingMask::new_from_encodings([Encoding::PLAIN, Encoding::RLE].iter()))
             .set_page_encoding_stats(vec![stats])
             .set_total_compressed_size(self.length as i64)
-            .set_total_uncompressed_size(self.length as i64)
-            .set_num_values(self.values.len() as i64)
+            .set_total_uncompressed_size(self.uncompressed as i64)
+            .set_num_values(self.rows as i64)
             .set_data_page_offset(0)
             .build()?;
         Ok(ColumnCloseResult {
             bytes_written: self.length,
-            rows_written: self.values.len() as u64,
+            rows_written: self.rows as u64,
             metadata,
             bloom_filter: None,
             column_index: None,
             offset_index: Some(index.build()),
         })
     }
+}
+
+/// Pages: small values up to a page and one more, or a single one that is larger than a page.
+fn page_ranges(contents: &[&[u8]]) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let mut bytes = contents.get(start)?.len();
+        let mut end = start + 1;
+        while bytes < PAGE && contents.get(end).is_some_and(|next| next.len() <= PAGE) {
+            bytes += contents[end].len();
+            end += 1;
+        }
+        let range = start..end;
+        start = end;
+        Some(range)
+    })
 }
 
 fn bytes_of(row: &Row) -> Option<&[u8]> {
@@ -123,8 +183,8 @@ fn levels(values: usize) -> Vec<u8> {
     [&(run.len() as u32).to_le_bytes(), run.as_slice()].concat()
 }
 
-/// The header of a data page whose levels and values take so many bytes.
-fn header(body: usize, values: usize, out: &mut Vec<u8>) {
+/// The header of a data page whose levels and values take so many bytes, and so many as they are stored.
+fn header(plain: usize, stored: usize, values: usize, out: &mut Vec<u8>) {
     /// A field of type i32, one number after the last.
     const I32: u8 = 0x15;
     /// A field that is a struct, two numbers after the last.
@@ -140,7 +200,7 @@ fn header(body: usize, values: usize, out: &mut Vec<u8>) {
             varint((value as u64) << 1, out);
         }
     };
-    fields(&[DATA_PAGE, body, body], out);
+    fields(&[DATA_PAGE, plain, stored], out);
     out.push(STRUCT);
     fields(&[values, PLAIN, RLE, RLE], out);
     out.extend_from_slice(&[STOP, STOP]);

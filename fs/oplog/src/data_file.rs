@@ -31,10 +31,11 @@ use pond_tinyfs::{ExtentContent, Record, Row};
 use uuid::Uuid;
 
 use crate::action::Add;
+use crate::content_column::PAGE;
 use crate::durable::{self, DurableFile};
 use crate::parallel::parallel;
 use crate::pieces::{self, PIECE, Slots};
-use crate::row_group::{Kind, PAGE, RowGroup, runs};
+use crate::row_group::{Kind, RowGroup, runs};
 use crate::schema::{self, col, record};
 use crate::sink::Sink;
 use crate::txns::Txns;
@@ -256,16 +257,15 @@ fn encode_file(
     let descriptor = ArrowSchemaConverter::new().with_coerce_types(false).convert(&schema)?;
     let codec = content_codec(plan)?;
     let properties = properties(plan, codec)?;
-    let is_plain = codec == Compression::UNCOMPRESSED;
     // Compressed, a page is read and decoded as a whole.
-    let with_pieces = is_plain && is_coarse(&plan.extents);
+    let with_pieces = codec == Compression::UNCOMPRESSED && is_coarse(&plan.extents);
     let mut slots = Vec::new();
     let mut writer = SerializedFileWriter::new(sink, descriptor.root_schema_ptr(), properties.into())?;
     let factory = ArrowRowGroupWriterFactory::new(&writer, schema);
     let row_group = content_length(&plan.extents).div_ceil(threads).clamp(ROW_GROUP.start, ROW_GROUP.end);
     let metadata = runs(&plan.metadata, ROW_GROUP.end, ROW_GROUP_ROWS)
         .map(|range| RowGroup { rows: &plan.metadata[range], kind: Kind::Metadata });
-    let kind = Kind::Extents { is_plain, with_pieces };
+    let kind = Kind::Extents { compression: codec, with_pieces };
     let extents = runs(&plan.extents, row_group, ROW_GROUP_ROWS)
         .map(|range| RowGroup { rows: &plan.extents[range], kind });
     let groups: Vec<(usize, RowGroup)> = metadata.chain(extents).enumerate().collect();

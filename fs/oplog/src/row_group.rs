@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::ArrayRef;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, compute_leaves};
+use parquet::basic::Compression;
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::file::writer::SerializedRowGroupWriter;
@@ -11,15 +12,13 @@ use parquet::schema::types::SchemaDescriptor;
 use pond_tinyfs::Row;
 
 use crate::content_column::ContentColumn;
-use crate::schema::{self, col};
+use crate::schema;
 use crate::sink::Sink;
 use crate::txns::Txns;
 use crate::{encode, pieces};
 
 /// Content that is turned into Arrow, or digested, at a time.
 const BATCH: usize = 8 << 20;
-/// Small extents go to a page in runs of this; a page is closed once it holds as much, so it ends below twice this.
-pub(crate) const PAGE: usize = 8 << 10;
 
 /// The rows of one row group.
 pub(crate) struct RowGroup<'a> {
@@ -32,8 +31,8 @@ pub(crate) struct RowGroup<'a> {
 pub(crate) enum Kind {
     Metadata,
     Extents {
-        /// Their content is stored as it is, not compressed.
-        is_plain: bool,
+        /// Of their content.
+        compression: Compression,
         /// Digests of their parts are kept.
         with_pieces: bool,
     },
@@ -42,7 +41,7 @@ pub(crate) enum Kind {
 /// A row group in Parquet's form.
 pub(crate) struct EncodedGroup<'a> {
     chunks: Vec<ArrowColumnChunk>,
-    /// The last column, where it is not among the chunks.
+    /// The last column of extents.
     content: Option<(ContentColumn<'a>, ColumnCloseResult)>,
     slots: Vec<u8>,
     footprint: u64,
@@ -57,23 +56,21 @@ impl<'a> RowGroup<'a> {
         txns: Txns<'_>,
         pause: &(dyn Fn() + Sync),
     ) -> Result<EncodedGroup<'a>, ParquetError> {
-        let (is_extents, is_plain, with_pieces) = match self.kind {
-            Kind::Metadata => (false, false, false),
-            Kind::Extents { is_plain, with_pieces } => (true, is_plain, with_pieces),
-        };
-        let content = if is_plain {
-            writers.pop();
-            let column = ContentColumn::new(self.rows, runs(self.rows, PAGE, usize::MAX))
-                .ok_or_else(|| ParquetError::General("an extent is not in memory".into()))?;
-            let description = column.describe(schema.column(schema.num_columns() - 1))?;
-            Some((column, description))
-        } else {
-            None
-        };
         let mut slots = Vec::new();
+        let mut content = None;
+        let with_pieces = match self.kind {
+            Kind::Metadata => false,
+            Kind::Extents { compression, with_pieces } => {
+                writers.pop();
+                let column = ContentColumn::new(self.rows, compression, pause)?;
+                let description = column.describe(schema.column(schema.num_columns() - 1))?;
+                content = Some((column, description));
+                with_pieces
+            }
+        };
         for range in runs(self.rows, BATCH, usize::MAX) {
             let rows = &self.rows[range];
-            let batch = match (is_plain, with_pieces) {
+            let batch = match (content.is_some(), with_pieces) {
                 (false, _) => encode::batch(rows, txns)?,
                 (true, false) => encode::batch_without_content(rows, txns, blake3::hash)?,
                 (true, true) => encode::batch_without_content(rows, txns, |extent| {
@@ -85,10 +82,8 @@ impl<'a> RowGroup<'a> {
         }
         let chunks: Vec<ArrowColumnChunk> =
             writers.into_iter().map(ArrowColumnWriter::close).collect::<Result<_, _>>()?;
-        // All but the content of extents.
-        let small = chunks.len() - usize::from(is_extents && !is_plain);
         let length = |chunk: &ArrowColumnChunk| chunk.close().metadata.compressed_size().max(0) as u64;
-        let footprint = chunks[..small].iter().map(length).sum();
+        let footprint = chunks.iter().map(length).sum();
         Ok(EncodedGroup { chunks, content, slots, footprint })
     }
 }
@@ -131,28 +126,14 @@ fn write_columns(
         if leaf == writers.len() {
             break;
         }
-        // Slices decide where pages of content may end.
-        let page = if field.name() == col::CONTENT { PAGE } else { usize::MAX };
-        let mut leaves = 0;
-        for slice in page_slices(array, page) {
-            let values = compute_leaves(field, &array.slice(slice.start, slice.len()))?;
-            leaves = values.len();
-            for (writer, values) in writers[leaf..].iter_mut().zip(&values) {
-                writer.write(values)?;
-            }
-            pause();
+        let leaves = compute_leaves(field, array)?;
+        for (writer, values) in writers[leaf..].iter_mut().zip(&leaves) {
+            writer.write(values)?;
         }
-        leaf += leaves;
+        pause();
+        leaf += leaves.len();
     }
     Ok(())
-}
-
-/// Runs of consecutive values that make at most a page, or single ones that are larger; the whole of other columns.
-fn page_slices(array: &ArrayRef, page: usize) -> impl Iterator<Item = Range<usize>> {
-    let content = array.as_binary_opt::<i32>();
-    ranges(array.len(), page, usize::MAX, move |i| {
-        content.map_or(0, |content| content.value_length(i) as usize)
-    })
 }
 
 /// Runs of consecutive rows that hold at most so much content, or single ones that hold more, and are at most so many.
@@ -189,18 +170,23 @@ fn ranges(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use parquet::arrow::ArrowSchemaConverter;
     use parquet::arrow::arrow_writer::ArrowRowGroupWriterFactory;
+    use parquet::basic::ZstdLevel;
     use parquet::file::properties::{EnabledStatistics, WriterProperties};
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::types::ColumnPath;
 
     use super::*;
     use crate::durable::DurableFile;
+    use crate::schema::col;
     use crate::{TxnSeq, samples};
 
-    /// The bytes of a file of one group of extents of these lengths, each a page of its own.
-    fn file(lengths: &[usize], is_plain: bool) -> Vec<u8> {
+    /// The bytes of a file of one group of extents of these lengths, each a page of its own: as they are written, or as Parquet's
+    /// writer would.
+    fn file(lengths: &[usize], compression: Compression, as_parquet: bool) -> Vec<u8> {
         let rows: Vec<Row> = lengths
             .iter()
             .zip(1..)
@@ -211,6 +197,7 @@ mod tests {
         let properties = WriterProperties::builder()
             .set_dictionary_enabled(false)
             .set_statistics_enabled(EnabledStatistics::None)
+            .set_column_compression(ColumnPath::from(col::CONTENT), compression)
             .set_column_data_page_size_limit(ColumnPath::from(col::CONTENT), 1)
             .build();
         let directory = tempfile::tempdir().unwrap();
@@ -219,17 +206,35 @@ mod tests {
         let root = schema.root_schema_ptr();
         let mut writer = SerializedFileWriter::new(&mut sink, root, properties.into()).unwrap();
         let factory = ArrowRowGroupWriterFactory::new(&writer, schema::ROWS.clone());
-        let group = RowGroup { rows: &rows, kind: Kind::Extents { is_plain, with_pieces: false } };
-        let columns = factory.create_column_writers(0).unwrap();
-        let encoded = group.encode(columns, &schema, Txns::One(TxnSeq(1)), &|| {}).unwrap();
-        encoded.append_to(writer.next_row_group().unwrap()).unwrap();
+        let mut columns = factory.create_column_writers(0).unwrap();
+        let txns = Txns::One(TxnSeq(1));
+        let group = if as_parquet {
+            let content = columns.len() - 1;
+            let batch = encode::batch(&rows, txns).unwrap();
+            write_columns(batch.columns(), &mut columns[..content], &|| {}).unwrap();
+            let field = schema::ROWS.field_with_name(col::CONTENT).unwrap();
+            for n in 0..rows.len() {
+                let value = batch.column_by_name(col::CONTENT).unwrap().slice(n, 1);
+                columns[content]
+                    .write(&compute_leaves(&Arc::new(field.clone()), &value).unwrap()[0])
+                    .unwrap();
+            }
+            let chunks = columns.into_iter().map(|column| column.close().unwrap()).collect();
+            EncodedGroup { chunks, content: None, slots: Vec::new(), footprint: 0 }
+        } else {
+            let group = RowGroup { rows: &rows, kind: Kind::Extents { compression, with_pieces: false } };
+            group.encode(columns, &schema, txns, &|| {}).unwrap()
+        };
+        group.append_to(writer.next_row_group().unwrap()).unwrap();
         writer.close().unwrap();
         std::fs::read(path).unwrap()
     }
 
     #[test]
-    fn content_that_is_stored_as_it_is_looks_as_parquets_writer_makes_it() {
-        let lengths = [16 << 10, 9000, PAGE + 1, 100_000];
-        assert!(file(&lengths, true) == file(&lengths, false));
+    fn content_looks_as_parquets_writer_makes_it() {
+        let lengths = [16 << 10, 9000, 8193, 100_000];
+        for compression in [Compression::UNCOMPRESSED, Compression::ZSTD(ZstdLevel::try_new(1).unwrap())] {
+            assert!(file(&lengths, compression, false) == file(&lengths, compression, true), "{compression}");
+        }
     }
 }
