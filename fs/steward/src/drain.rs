@@ -69,7 +69,8 @@ impl Committer {
 
     fn next_to_drain(&self, ledger: &mut Ledger) -> Option<Batch> {
         let can_commit = ledger.refusal.as_ref().is_none_or(|refusal| refusal.may_commit);
-        if self.fs.uncut_bytes() < self.room.drain || ledger.failure.is_some() || !can_commit {
+        let enough = self.room.drain_at(ledger.draining(u64::MAX));
+        if self.fs.uncut_bytes() < enough || ledger.failure.is_some() || !can_commit {
             return None;
         }
         // The next fsync would have to commit it, instead of journaling what is left.

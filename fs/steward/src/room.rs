@@ -18,6 +18,9 @@ use crate::drain::DRAINERS;
 /// So much content not yet in any cut is drained.
 const DRAIN: u64 = 48 << 20;
 
+/// Where a drain is under way much more is to come, and this part of it is enough for another one: both drainers are always at work then.
+const DRAIN_ON: u64 = 2;
+
 /// So much content of unlinked files that are still open leaves memory.
 const SPILL: u64 = 16 << 20;
 
@@ -57,6 +60,11 @@ impl Room {
         let full = budget.saturating_sub((DRAINERS as u64 * ENCODER).min(budget / 4)).max(1);
         let drain = DRAIN.min(full / 4).max(1);
         Room { drain, spill: SPILL.min(drain), hurry: full / 3, slow: full / 2, full }
+    }
+
+    /// So much uncut content is drained while so many drains are under way.
+    pub(crate) fn drain_at(&self, draining: usize) -> u64 {
+        if draining > 0 { self.drain / DRAIN_ON } else { self.drain }
     }
 
     /// How long a write of so many bytes waits while so much is taken.
@@ -185,11 +193,13 @@ impl Committer {
     }
 
     fn wake_drainers(&self) {
-        let (drain, spill) = (self.fs.uncut_bytes() >= self.room.drain, self.must_spill());
-        if drain || spill {
+        let (uncut, spill) = (self.fs.uncut_bytes(), self.must_spill());
+        if uncut >= self.room.drain_at(1) || spill {
             let ledger = self.ledger.lock();
+            let draining = ledger.draining(u64::MAX);
             // Not while the disk is full: nothing could be stored.
-            let drain = drain && ledger.failure.is_none() && ledger.draining(u64::MAX) < DRAINERS;
+            let drain =
+                uncut >= self.room.drain_at(draining) && ledger.failure.is_none() && draining < DRAINERS;
             if drain || spill && ledger.spill_failure.is_none() {
                 self.drain_wanted.notify_one();
             }
