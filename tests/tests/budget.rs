@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -222,4 +223,61 @@ fn limit_descriptors(command: &mut Command, most: libc::rlim_t) {
     };
     // SAFETY: see above; nothing is allocated there.
     unsafe { command.pre_exec(limit) };
+}
+
+#[test]
+fn small_writes_cuts_and_holes_leave_little_more_in_memory_than_small_budgets() {
+    let pond = TestPond::new();
+    pond.pond(["init"]);
+    for budget in ["dirty_budget", "cache_budget"] {
+        pond.pond(["control", "set", budget, "32MiB"]);
+    }
+    pond.mount();
+    let end = Instant::now() + Duration::from_secs(scaled("POND_MEMORY_SECONDS", 15));
+    std::thread::scope(|scope| {
+        for seed in 0..3 {
+            let pond = &pond;
+            scope.spawn(move || {
+                let mut random = Random::new(seed);
+                let mut block = vec![0; 20_000];
+                while Instant::now() < end {
+                    let path = pond.path(format!("file-{}", random.below(500)));
+                    let file = File::options()
+                        .create(true)
+                        .truncate(false)
+                        .read(true)
+                        .write(true)
+                        .open(path)
+                        .unwrap();
+                    let (offset, length) = (random.below(4 << 20), 1 + random.below(20_000) as usize);
+                    match random.below(10) {
+                        0 => file.set_len(offset).unwrap(),
+                        1 => punch(&file, offset, 10 * length),
+                        2 | 3 => drop(file.read_at(&mut block[..length], offset).unwrap()),
+                        _ => {
+                            let content = random.bytes(length);
+                            file.write_all_at(&content, offset).unwrap();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    pond.sync();
+    let status = pond.status();
+    let figure = |name: &str| status["memory"][name].as_u64().unwrap();
+    println!("{} after version {}", status["memory"], status["version"]);
+    assert_eq!(figure("content"), 0, "{status}");
+    assert!(figure("pages") + figure("indexes") <= 32 << 20, "{status}");
+    // The tree of 500 files in many pieces, threads and what the allocator keeps for each of them have their share.
+    assert!(figure("resident") <= (2 * 32 + 192) << 20, "{status}");
+    pond.umount();
+}
+
+/// Makes a hole.
+fn punch(file: &File, offset: u64, length: usize) {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: takes numbers only, and the descriptor is open.
+    let made = unsafe { libc::fallocate(file.as_raw_fd(), mode, offset as i64, length as i64) };
+    assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
 }

@@ -140,6 +140,11 @@ fn status_is_of_this_moment_and_says_by_its_exit_code_whether_all_is_well() {
     assert!(data(&after) > data(&before) && data(&after) >= after["history"]["live_bytes"].as_u64().unwrap());
     assert!(after["sizes"]["reserve"].as_u64().unwrap() > 0);
     assert!(after["budgets"]["dirty"].as_u64().unwrap() >= 16 << 20);
+    assert_eq!(fs::read(mounted.at("a")).unwrap().len(), 100_000);
+    let memory = bed.json(["status"])[0]["memory"].clone();
+    assert!(memory["resident"].as_u64().unwrap() > 1 << 20, "{memory}");
+    assert_eq!(memory["content"], 0, "{memory}");
+    assert!(bed.ok(["status"]).contains("of cached pages"));
     // SAFETY: the daemon is this test's.
     unsafe { libc::kill(after["pid"].as_i64().unwrap() as i32, libc::SIGKILL) };
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);

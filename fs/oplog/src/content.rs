@@ -26,7 +26,7 @@ use crate::data_file::{Digests, unpanicked};
 use crate::page::Page;
 use crate::page_index::{self, Column, PageIndex};
 
-/// Budget of cached page indexes in bytes.
+/// Most of the cache's budget that page indexes take, bytes; of small budgets it is an eighth.
 const INDEXES: u64 = 32 << 20;
 /// What a cached page costs besides its own memory.
 const OVERHEAD: u64 = 96;
@@ -39,6 +39,15 @@ pub(crate) struct DataFiles {
     indexes: Cache<u32, Arc<PageIndex>, IndexWeight>,
     pages: Cache<PageKey, Arc<Page>, PageWeight>,
     damage: Damage,
+}
+
+/// Memory that is taken by what is kept for readers, bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CacheUse {
+    /// Decoded pages.
+    pub pages: u64,
+    /// Where in their files pages lie.
+    pub indexes: u64,
 }
 
 /// The files that were taken in and are not forgotten. Numbers are never given out again, as pages of a file that is gone may
@@ -59,14 +68,16 @@ struct KnownFile {
 type PageKey = (u32, Column, u32);
 
 impl DataFiles {
-    /// No files yet. At most `cache_bytes` of decoded pages and `open_files` descriptors are kept.
+    /// No files yet. At most `cache_bytes` of decoded pages and indexes and `open_files` descriptors are kept.
     pub(crate) fn new(table: &Path, cache_bytes: u64, open_files: usize) -> Self {
+        let indexes = INDEXES.min(cache_bytes / 8);
+        let pages = cache_bytes - indexes;
         DataFiles {
             table: table.to_path_buf(),
             known: RwLock::default(),
             open: Cache::new(open_files.max(1)),
-            indexes: Cache::with_weighter(4096, INDEXES, IndexWeight),
-            pages: Cache::with_weighter((cache_bytes / 16384) as usize, cache_bytes, PageWeight),
+            indexes: Cache::with_weighter(4096, indexes, IndexWeight),
+            pages: Cache::with_weighter((pages / 16384) as usize, pages, PageWeight),
             damage: Damage::default(),
         }
     }
@@ -185,6 +196,11 @@ impl DataFiles {
     /// Budget of decoded pages.
     pub(crate) fn cache_bytes(&self) -> u64 {
         self.pages.capacity()
+    }
+
+    /// What is in the caches.
+    pub(crate) fn cache_use(&self) -> CacheUse {
+        CacheUse { pages: self.pages.weight(), indexes: self.indexes.weight() }
     }
 
     /// Decodes the page of an extent that will soon be read.

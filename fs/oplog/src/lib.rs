@@ -65,6 +65,7 @@ mod txns;
 
 pub use clean::{CleanOptions, CleanReport};
 pub use clock::{Clock, Doubt, Now, Reading};
+pub use content::CacheUse;
 pub use damage::{DamageMet, DamagedPlace};
 pub use delta::{checkpoint_name, entry_name};
 pub use drain::Drained;

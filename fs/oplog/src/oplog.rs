@@ -17,7 +17,7 @@ use pond_tinyfs::{Fold, Location, Lsn, PersistenceLayer, Placed, Record, Row, Sp
 
 use crate::action::{Action, Add, CommitInfo, Metadata, Protocol, Txn, metric};
 use crate::clean::Replaced;
-use crate::content::DataFiles;
+use crate::content::{CacheUse, DataFiles};
 use crate::data_file::{self, Digests, Effort, Written};
 use crate::delta::{self, Log, Put};
 use crate::drain::Drained;
@@ -299,6 +299,11 @@ impl OpLog {
     /// Sets what commits and drains call in between; the first one stays.
     pub fn set_pause(&self, pause: Pause) {
         self.pause.get_or_init(|| pause);
+    }
+
+    /// Memory that is taken by what is kept for readers.
+    pub fn cache_use(&self) -> CacheUse {
+        self.files.cache_use()
     }
 
     pub(crate) fn effort(&self) -> Effort<'_> {

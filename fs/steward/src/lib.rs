@@ -64,7 +64,7 @@ pub use priority::Priority;
 pub use replica::Replica;
 pub use replica_status::{ManifestMark, ReplicaProgress, ReplicaState, ReplicaStatus, replica_status};
 pub use status::{
-    Budgets, FactoryStatus, HistoryStatus, JournalStatus, Role, Sizes, State, Status, Uncommitted,
+    Budgets, FactoryStatus, HistoryStatus, JournalStatus, MemoryUse, Role, Sizes, State, Status, Uncommitted,
 };
 pub use steward::{RunReport, Steward, SyncReport};
 pub use words::count;

@@ -11,6 +11,21 @@ pub fn limit() -> u64 {
     groups.limit().unwrap_or(u64::MAX).min(of_machine())
 }
 
+/// Bytes of memory that this process has taken from the system, without files that are mapped (`RssAnon` of proc(5)).
+pub(crate) fn resident() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Has the kernel give this process no huge pages from now on. The allocator asks for them, which makes large writes faster by a fifth, and
+/// takes 2 MiB where a few KiB are used: more than small budgets bound.
+pub(crate) fn without_huge_pages() {
+    // SAFETY: takes numbers only. Where the kernel refuses, all is as it was.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
 fn of_machine() -> u64 {
     // SAFETY: sysconf only reads figures of the system.
     let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };

@@ -23,6 +23,7 @@ use crate::housekeeper::Housekeeper;
 use crate::init;
 use crate::lock::WriterLock;
 use crate::maintenance::Maintenance;
+use crate::memory;
 use crate::merges::Merges;
 use crate::post_commit::PostCommit;
 use crate::progress::Progress;
@@ -38,6 +39,9 @@ const CHECKPOINT_EVERY: u64 = 64;
 
 /// Whether data files are to be merged is looked at every so many versions.
 const MAINTAIN_EVERY: u64 = 16;
+
+/// Who has less than this for all budgets, bytes, has no huge pages.
+const HUGE_PAGES: u64 = 256 << 20;
 
 /// How to open a pond.
 #[derive(Clone, Debug)]
@@ -258,6 +262,9 @@ impl Steward {
         let control = Arc::new(control);
         let dirty_budget = options.dirty_budget.unwrap_or_else(|| settings::size(&control, DIRTY_BUDGET_KEY));
         let budgets = Budgets { dirty: dirty_budget, cache: options.cache_bytes(&control) };
+        if budgets.dirty.saturating_add(budgets.cache) < HUGE_PAGES {
+            memory::without_huge_pages();
+        }
         let (maintained, factories_run) = (options.maintenance, options.factories);
         let housekeeper = Arc::new(Housekeeper::default());
         let merges = Arc::new(Merges::default());

@@ -69,6 +69,8 @@ pub struct Status {
     pub journal: JournalStatus,
     /// The budgets of memory that it was opened with.
     pub budgets: Budgets,
+    /// What memory is taken now.
+    pub memory: MemoryUse,
     /// Disk space used, bytes.
     pub sizes: Sizes,
     /// The data files of the newest version, and how far back history reaches.
@@ -114,6 +116,20 @@ pub struct Budgets {
     pub dirty: u64,
     /// Decoded content kept for readers.
     pub cache: u64,
+}
+
+/// Memory that this process has taken from the system, and what is known to be in it, bytes. The rest are the tree, threads, and what
+/// was given back and is kept for use again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct MemoryUse {
+    /// All of it, without files that are mapped: `RssAnon` of proc(5).
+    pub resident: Option<u64>,
+    /// Content accepted and not yet stored.
+    pub content: u64,
+    /// Decoded pages kept for readers.
+    pub pages: u64,
+    /// Where in their files pages lie.
+    pub indexes: u64,
 }
 
 /// Disk space used, bytes: now, or, where there are very many files, some moments ago.

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use pond_oplog::{CommitInfo, HistoryFigures, Layout, OpLog, Pin, Position, Version, changes, history};
+use pond_oplog::{
+    CacheUse, CommitInfo, HistoryFigures, Layout, OpLog, Pin, Position, Version, changes, history,
+};
 use pond_tinyfs::{Error, RESERVED_NAME, Row, StorageError, TinyFs};
 use serde::Serialize;
 
@@ -19,12 +21,13 @@ use crate::housekeeper::Housekeeper;
 use crate::init::{self, Found};
 use crate::lock::WriterLock;
 use crate::maintenance::{MaintainEvent, MaintainOptions, MaintainReport, Maintenance};
+use crate::memory;
 use crate::paths::{self, ChangeWatcher, made, make, make_parents, owner};
 use crate::post_commit::{PostCommit, caught, factory_node};
 use crate::threads::Threads;
 use crate::{
-    Budgets, FactoryStatus, HistoryStatus, JournalStatus, Registry, Role, State, Status, StewardError,
-    Uncommitted,
+    Budgets, FactoryStatus, HistoryStatus, JournalStatus, MemoryUse, Registry, Role, State, Status,
+    StewardError, Uncommitted,
 };
 
 /// What [`Steward::sync`] did.
@@ -423,6 +426,10 @@ impl Steward {
                 bytes: journal.bytes,
             },
             budgets: self.budgets,
+            memory: {
+                let CacheUse { pages, indexes } = self.oplog.cache_use();
+                MemoryUse { resident: memory::resident(), content: self.fs().dirty_bytes(), pages, indexes }
+            },
             sizes: self.housekeeper.sizes(&self.pond),
             history: {
                 let HistoryFigures { files, bytes, floor } = self.oplog.history_figures();

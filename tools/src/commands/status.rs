@@ -238,6 +238,8 @@ struct View {
     journal: Option<Journal>,
     #[serde(default)]
     budgets: Option<Budgets>,
+    #[serde(default)]
+    memory: Option<Memory>,
     sizes: Sizes,
     history: History,
     factories: Vec<Factory>,
@@ -269,6 +271,14 @@ struct Uncommitted {
 struct Budgets {
     dirty: u64,
     cache: u64,
+}
+
+#[derive(Deserialize)]
+struct Memory {
+    resident: Option<u64>,
+    content: u64,
+    pages: u64,
+    indexes: u64,
 }
 
 #[derive(Deserialize)]
@@ -388,6 +398,22 @@ fn facts(view: &View) -> Vec<(&'static str, String)> {
         facts.push((
             "budgets",
             format!("{} of content to be stored, {} of cache", size(*dirty), size(*cache)),
+        ));
+    }
+    if let (true, Some(Memory { resident: Some(resident), content, pages, indexes })) =
+        (view.mounted, &view.memory)
+    {
+        let rest = resident.saturating_sub(content + pages + indexes);
+        facts.push((
+            "memory",
+            format!(
+                "{}: {} of content to be stored, {} of cached pages, {} of their indexes, {} of all else",
+                size(*resident),
+                size(*content),
+                size(*pages),
+                size(*indexes),
+                size(rest)
+            ),
         ));
     }
     let Sizes { data, journal, control, mirror, reserve } = view.sizes;
