@@ -28,6 +28,8 @@ use crate::page_index::{self, Column, PageIndex};
 
 /// Most of the cache's budget that page indexes take, bytes; of small budgets it is an eighth.
 const INDEXES: u64 = 32 << 20;
+/// Few enough items for the cache to be one shard: of several each takes no item that is larger than itself.
+const INDEX_ITEMS: usize = 32;
 /// What a cached page costs besides its own memory.
 const OVERHEAD: u64 = 96;
 
@@ -76,7 +78,7 @@ impl DataFiles {
             table: table.to_path_buf(),
             known: RwLock::default(),
             open: Cache::new(open_files.max(1)),
-            indexes: Cache::with_weighter(4096, indexes, IndexWeight),
+            indexes: Cache::with_weighter(INDEX_ITEMS, indexes, IndexWeight),
             pages: Cache::with_weighter((pages / 16384) as usize, pages, PageWeight),
             damage: Damage::default(),
         }

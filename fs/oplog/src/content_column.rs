@@ -37,8 +37,8 @@ struct Value<'a> {
 /// A column chunk, which begins at position 0.
 pub(crate) struct ContentColumn<'a> {
     /// Page headers, levels and lengths, one after the other; of compressed pages all.
-    heads: Arc<[u8]>,
-    values: Arc<[Value<'a>]>,
+    heads: Arc<Vec<u8>>,
+    values: Arc<Vec<Value<'a>>>,
     compression: Compression,
     rows: usize,
     /// Bytes of the chunk, and what they would be uncompressed.
@@ -112,7 +112,7 @@ impl<'a> ContentColumn<'a> {
             pages.push(Page { offset: length, length: page, rows: contents.len(), content });
             length += page as u64;
         }
-        let (heads, values) = (heads.into(), values.into());
+        let (heads, values) = (Arc::new(heads), Arc::new(values));
         Ok(ContentColumn { heads, values, compression, rows: rows.len(), length, uncompressed, pages })
     }
 
@@ -238,8 +238,8 @@ impl<'a> ChunkReader for ContentColumn<'a> {
 
 /// Reads a column chunk from its beginning to its end.
 pub(crate) struct Reader<'a> {
-    heads: Arc<[u8]>,
-    values: Arc<[Value<'a>]>,
+    heads: Arc<Vec<u8>>,
+    values: Arc<Vec<Value<'a>>>,
     /// The value that comes next, and how many bytes of its head and of itself were read.
     value: usize,
     position: usize,

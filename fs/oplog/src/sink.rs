@@ -26,7 +26,7 @@ pub(crate) struct Sink<'a> {
     file: DurableFile,
     /// Called between pieces of work; may sleep.
     pause: &'a (dyn Fn() + Sync),
-    /// Of direct writes.
+    /// Of large files.
     buffer: Option<Buffer>,
     /// Bytes that were digested.
     digested: u64,
@@ -83,7 +83,11 @@ impl Buffer {
 impl<'a> Sink<'a> {
     /// Into a new, empty file. `is_large` tells that direct writes are worth it.
     pub(crate) fn new(file: DurableFile, is_large: bool, pause: &'a (dyn Fn() + Sync)) -> Self {
-        let buffer = (is_large && file.set_direct(true).is_ok()).then(Buffer::new);
+        // Without `O_DIRECT` a buffer still makes few system calls of many.
+        let buffer = is_large.then(Buffer::new);
+        if is_large && let Err(error) = file.set_direct(true) {
+            tracing::debug!(%error, "content goes through the page cache");
+        }
         Sink {
             file,
             pause,

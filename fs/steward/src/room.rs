@@ -64,7 +64,7 @@ impl Room {
 
     /// So much uncut content is drained while so many drains are under way.
     pub(crate) fn drain_at(&self, draining: usize) -> u64 {
-        if draining > 0 { self.drain / DRAIN_ON } else { self.drain }
+        if draining > 0 { (self.drain / DRAIN_ON).max(1) } else { self.drain }
     }
 
     /// How long a write of so many bytes waits while so much is taken.
