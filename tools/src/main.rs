@@ -71,8 +71,7 @@ fn main() -> ExitCode {
 /// So many files may be open, where the system allows it. Not more: helpers such as fusermount3 may close all that could be.
 const OPEN_FILES: libc::rlim_t = 1 << 16;
 
-/// Takes enough descriptors: a restore fetches several files at a time, and in a mount each large unlinked file that is still
-/// open has one.
+/// Takes enough descriptors: a restore fetches several files at a time, and a mount keeps data files open.
 fn raise_open_files() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls are given a pointer to a live value.

@@ -117,7 +117,6 @@ impl<'a> Sink<'a> {
             self.digest(buffer.filled());
             let size = self.digested;
             write_direct(&mut self.file, buffer.padded())?;
-            self.file.set_direct(false)?;
             self.file.truncate(size)?;
         }
         self.file.sync()?;

@@ -15,9 +15,6 @@ use crate::control::{Control, SUPERSEDED_KEY};
 use crate::paths::{self, ChangeWatcher, look_up, made, make, make_parents, owner};
 use crate::progress::Progress;
 
-/// A factory's content is copied so many bytes at a time.
-const WRITE: usize = 1 << 20;
-
 /// The pond as a factory sees it.
 pub struct FactoryPond {
     pub(crate) path: PathBuf,
@@ -105,7 +102,7 @@ impl FactoryPond {
         }
         // Copied before, since no commit begins while the file changes.
         let mut draft = Draft::new();
-        content.chunks(WRITE).for_each(|piece| draft.append(piece));
+        draft.append(content);
         let mut stale = Vec::new();
         let result = self.committer.change_by_factory(|fs, nodes| {
             let result = write_file(fs, &parts, draft, nodes, &mut stale);

@@ -22,8 +22,9 @@ pub(crate) fn resident() -> Option<u64> {
 /// Has the kernel give this process no huge pages from now on. The allocator asks for them, which makes large writes faster by a fifth, and
 /// takes 2 MiB where a few KiB are used: more than small budgets bound.
 pub(crate) fn without_huge_pages() {
+    let (on, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
     // SAFETY: takes numbers only. Where the kernel refuses, all is as it was.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, none, none, none) };
 }
 
 fn of_machine() -> u64 {

@@ -18,7 +18,8 @@ use crate::drain::DRAINERS;
 /// So much content not yet in any cut is drained.
 const DRAIN: u64 = 48 << 20;
 
-/// Where a drain is under way much more is to come, and this part of it is enough for another one: both drainers are always at work then.
+/// Where a drain is under way much more is to come, and of that one part in so many is enough for another one: both drainers are always
+/// at work then.
 const DRAIN_ON: u64 = 2;
 
 /// So much content of unlinked files that are still open leaves memory.

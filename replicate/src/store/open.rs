@@ -1,5 +1,6 @@
 //! From a configuration to a store.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,32 +30,32 @@ impl Store {
     pub fn open(config: &RemoteConfig) -> Result<Store, ReplicateError> {
         match &config.storage {
             Storage::Local { path } => {
-                let place = path.display().to_string();
-                let store = Store::new(Arc::new(DurableStore::new(path)), place, "");
-                let directory: Option<Arc<std::path::Path>> = Some(path.as_path().into());
-                let store = Store { directory, ..store };
+                let store = Store::of_directory(path);
                 if !path.is_dir() {
                     return Err(store.no_such_place(std::io::Error::from_raw_os_error(NO_ENTRY)).into());
                 }
-                Ok(Store { piece: LOCAL_PIECE, directory: Some(path.as_path().into()), ..store })
+                Ok(store)
             }
             Storage::S3(config) => open_s3(config),
         }
+    }
+
+    /// The store in a directory, whether that is there or not.
+    fn of_directory(path: &Path) -> Self {
+        let store = Store::new(Arc::new(DurableStore::new(path)), path.display().to_string(), "");
+        Store { piece: LOCAL_PIECE, directory: Some(path.into()), ..store }
     }
 
     /// Makes the directory of a configuration where only its last component is missing. A store elsewhere has no such thing.
     pub fn create_place(config: &RemoteConfig) -> Result<(), ReplicateError> {
         let Storage::Local { path } = &config.storage else { return Ok(()) };
         if let Err(error) = pond_oplog::exclusive_names::probe(path) {
-            let store = Store::new(Arc::new(DurableStore::new(path)), path.display().to_string(), "");
-            let store = Store { directory: Some(path.as_path().into()), ..store };
+            let store = Store::of_directory(path);
             return Err(store.failure("put", "", StoreErrorKind::Unsuitable, plain(&error)).into());
         }
         match std::fs::create_dir(path) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                let store = Store::new(Arc::new(DurableStore::new(path)), path.display().to_string(), "");
-                let store = Store { directory: Some(path.as_path().into()), ..store };
-                Err(store.no_such_place(error).into())
+                Err(Store::of_directory(path).no_such_place(error).into())
             }
             _ => Ok(()),
         }
