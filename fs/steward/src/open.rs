@@ -12,26 +12,26 @@ use pond_oplog::{
 };
 use pond_tinyfs::{PersistenceLayer, Row, StorageError, TinyFs, Tree};
 
-use crate::commit::{CommitObserver, Committer, FACTORY_ORIGIN, Parts};
-use crate::control::{Control, SUPERSEDED_KEY};
-use crate::control_row::{ControlRow, Event};
-use crate::factory_pond::FactoryPond;
-use crate::follow::Follower;
-use crate::fsck;
-use crate::fsync::Fsync;
-use crate::housekeeper::Housekeeper;
+use crate::commit::committer::{CommitObserver, Committer, FACTORY_ORIGIN, Parts};
+use crate::commit::fsync::Fsync;
+use crate::commit::merges::Merges;
+use crate::control::row::{ControlRow, Event};
+use crate::control::settings::{self, CACHE_BUDGET_KEY, DIRTY_BUDGET_KEY};
+use crate::control::table::{Control, SUPERSEDED_KEY};
+use crate::factories::pond::FactoryPond;
+use crate::factories::post_commit::PostCommit;
+use crate::factories::progress::Progress;
+use crate::host::lock::WriterLock;
+use crate::host::memory;
+use crate::host::reserve::Reserve;
 use crate::init;
-use crate::lock::WriterLock;
-use crate::maintenance::Maintenance;
-use crate::memory;
-use crate::merges::Merges;
-use crate::post_commit::PostCommit;
-use crate::progress::Progress;
-use crate::replica::Shown;
-use crate::reserve::Reserve;
-use crate::settings::{self, CACHE_BUDGET_KEY, DIRTY_BUDGET_KEY};
+use crate::replica::follow::Follower;
+use crate::replica::incoming::Shown;
 use crate::steward::Running;
 use crate::threads;
+use crate::upkeep::fsck;
+use crate::upkeep::housekeeper::Housekeeper;
+use crate::upkeep::maintenance::Maintenance;
 use crate::{Budgets, Registry, Replica, Role, Steward, StewardError, count};
 
 /// A checkpoint every so many versions.

@@ -10,21 +10,21 @@ use pond_oplog::{
 use pond_tinyfs::{Error, RESERVED_NAME, Row, StorageError, TinyFs};
 use serde::Serialize;
 
-use crate::commit::Committer;
-use crate::control::{Control, ROLE_KEY, SUPERSEDED_KEY};
-use crate::end_process::EndProcessOnPanic;
-use crate::factory::REMOTE;
-use crate::follow::Follower;
-use crate::fsync::{Done, Effort, Fsync};
-use crate::host_path::refuse_own;
-use crate::housekeeper::Housekeeper;
+use crate::commit::committer::Committer;
+use crate::commit::fsync::{Done, Effort, Fsync};
+use crate::control::table::{Control, ROLE_KEY, SUPERSEDED_KEY};
+use crate::factories::factory::REMOTE;
+use crate::factories::host_path::refuse_own;
+use crate::factories::post_commit::{PostCommit, caught, factory_node};
+use crate::host::end_process::EndProcessOnPanic;
+use crate::host::lock::WriterLock;
+use crate::host::memory;
 use crate::init::{self, Found};
-use crate::lock::WriterLock;
-use crate::maintenance::{MaintainEvent, MaintainOptions, MaintainReport, Maintenance};
-use crate::memory;
 use crate::paths::{self, ChangeWatcher, made, make, make_parents, owner};
-use crate::post_commit::{PostCommit, caught, factory_node};
+use crate::replica::follow::Follower;
 use crate::threads::Threads;
+use crate::upkeep::housekeeper::Housekeeper;
+use crate::upkeep::maintenance::{MaintainEvent, MaintainOptions, MaintainReport, Maintenance};
 use crate::{
     Budgets, FactoryStatus, HistoryStatus, JournalStatus, MemoryUse, Registry, Role, State, Status,
     StewardError, Uncommitted,
@@ -346,8 +346,9 @@ impl Steward {
         if self.running.lock().is_none() {
             return Err(self.not_writable());
         }
-        if let Some(name) =
-            key.strip_prefix(crate::settings::FACTORY_MODE).filter(|name| !name.is_empty() && key != ROLE_KEY)
+        if let Some(name) = key
+            .strip_prefix(crate::control::settings::FACTORY_MODE)
+            .filter(|name| !name.is_empty() && key != ROLE_KEY)
         {
             self.registry().get(name)?;
         }

@@ -4,8 +4,8 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::drain::DRAINERS;
-use crate::priority::Priority;
+use crate::commit::drain::DRAINERS;
+use crate::host::priority::Priority;
 use crate::{Steward, StewardError};
 
 /// How long closing waits for post-commit work that is under way, and for a pull.
@@ -175,8 +175,8 @@ fn join(thread: Option<JoinHandle<()>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::Control;
-    use crate::lock::WriterLock;
+    use crate::control::table::Control;
+    use crate::host::lock::WriterLock;
     use crate::{OpenOptions, init};
     use parking_lot::Mutex;
     use std::sync::Arc;

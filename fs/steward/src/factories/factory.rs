@@ -1,0 +1,139 @@
+//! Factories: named kinds of nodes with a configuration, that do something when they are run.
+//!
+//! A factory says what it is called, whether a configuration is valid, and what to do. The Steward keeps the
+//! nodes, decides when they run, and remembers how it went.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pond_oplog::{PondId, Version};
+
+use crate::{ExecLog, FactoryError, FactoryPond, Replica, StewardError};
+
+/// The factory that ships versions to a backup store, and brings them in on a replica.
+pub const REMOTE: &str = "remote";
+
+/// A kind of dynamic node.
+pub trait Factory: Send + Sync + 'static {
+    /// The name by which `mknod` knows it.
+    fn name(&self) -> &str;
+
+    /// One line for `pond factories`.
+    fn description(&self) -> &str;
+
+    /// Whether a configuration is one. Secrets are still `${env:NAME}`, and need not be set.
+    fn validate(&self, configuration: &[u8]) -> Result<(), FactoryError>;
+
+    /// Files and directories of the host that a run with a valid configuration writes to. They are looked at before a node is made
+    /// and before each run: none may be in the pond's own directory or mount.
+    fn writes_to(&self, _configuration: &[u8]) -> Result<Vec<PathBuf>, FactoryError> {
+        Ok(Vec::new())
+    }
+
+    /// Tries out what a valid configuration leads to (a store, say), before a node is made with it in this pond.
+    fn probe(&self, _configuration: &[u8], _pond_id: PondId) -> Result<(), FactoryError> {
+        Ok(())
+    }
+
+    /// Does its work; the result is a line for the user.
+    ///
+    /// A run may be repeated: after a failure, and after a crash also for versions that it has handled.
+    fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError>;
+
+    /// Whether a run may change the pond. Such a factory is not started again by commits that hold only
+    /// what factories wrote.
+    fn writes(&self) -> bool {
+        false
+    }
+
+    /// How often a replica runs it to bring versions in; `None` if only when it is asked to.
+    fn interval(&self, _configuration: &[u8]) -> Result<Option<Duration>, FactoryError> {
+        Ok(None)
+    }
+}
+
+/// What a run is told.
+pub struct FactoryContext<'a> {
+    /// The factory that runs.
+    pub factory: &'a str,
+    /// The factory's mode (`factory_mode:NAME`), which is its first argument.
+    pub mode: &'a str,
+    /// Further arguments of `pond run`; none after a commit.
+    pub args: &'a [String],
+    /// The node's configuration; [`configuration::parse`](crate::factories::configuration::parse) reads it.
+    pub configuration: &'a [u8],
+    /// The node's path.
+    pub path: &'a str,
+    /// The versions since its last success; `None` if there are none.
+    pub commits: Option<RangeInclusive<Version>>,
+    /// The pond.
+    pub pond: &'a FactoryPond,
+    /// Where versions come in: in mode `pull` on a replica, where a run of the factory `remote` brings them in, shows
+    /// them and reports how that goes.
+    pub replica: Option<&'a Replica>,
+}
+
+impl FactoryContext<'_> {
+    /// Sets one of the factory's own settings, whose names begin with the factory's and a colon; it is durable when
+    /// this returns. Those of other factories are not its to set.
+    pub fn control_set(&self, key: &str, value: &str) -> Result<(), StewardError> {
+        match key.split_once(':') {
+            Some((factory, _)) if factory == self.factory && factory != "factory_mode" => {
+                self.pond.control.set_all(&[(key, value)])
+            }
+            _ => Err(StewardError::BadSetting {
+                key: key.to_owned(),
+                value: value.to_owned(),
+                why: "a factory's own settings begin with its name and a colon",
+            }),
+        }
+    }
+}
+
+/// The factories that a program knows.
+#[derive(Clone)]
+pub struct Registry(BTreeMap<String, Arc<dyn Factory>>);
+
+impl Registry {
+    /// No factories at all.
+    pub fn empty() -> Self {
+        Registry(BTreeMap::new())
+    }
+
+    /// Adds a factory, in place of any of the same name.
+    pub fn register(&mut self, factory: Arc<dyn Factory>) {
+        self.0.insert(factory.name().to_owned(), factory);
+    }
+
+    /// The factory of that name.
+    pub fn get(&self, name: &str) -> Result<&Arc<dyn Factory>, StewardError> {
+        self.0.get(name).ok_or_else(|| StewardError::UnknownFactory {
+            name: name.to_owned(),
+            known: self.0.keys().cloned().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// All factories, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Factory>> {
+        self.0.values()
+    }
+}
+
+impl Default for Registry {
+    /// The built-in factories.
+    fn default() -> Self {
+        let mut registry = Registry::empty();
+        registry.register(Arc::new(ExecLog));
+        registry
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}

@@ -1,0 +1,9 @@
+//! Factories: what one is, what it may do, and running those that are due after commits.
+
+pub mod configuration;
+pub(crate) mod exec_log;
+pub(crate) mod factory;
+pub(crate) mod host_path;
+pub(crate) mod pond;
+pub(crate) mod post_commit;
+pub(crate) mod progress;

@@ -1,0 +1,7 @@
+//! A replica: made from a backup, following its source version by version, and becoming a source.
+
+pub(crate) mod follow;
+pub(crate) mod incoming;
+pub(crate) mod init;
+pub(crate) mod promote;
+pub(crate) mod status;

@@ -1,0 +1,6 @@
+//! What keeps a pond small, sound and readable by later programs, off the path of commits.
+
+pub(crate) mod evolve;
+pub mod fsck;
+pub(crate) mod housekeeper;
+pub(crate) mod maintenance;
