@@ -11,6 +11,10 @@
 //! `FUSE_DONT_MASK` is not asked for. Every change of the tree comes through this mount or is made known to the
 //! kernel, so entries and attributes are cached for long, and so is, but on a replica, that a name does not exist.
 
+pub(crate) mod convert;
+mod reply;
+pub(crate) mod session;
+
 use std::ffi::OsStr;
 use std::io;
 use std::ops::Range;
@@ -30,16 +34,14 @@ use pond_tinyfs::{
     WriteFlags,
 };
 
-use crate::abort::guarded;
-use crate::backing::Backing;
+use crate::adapter::reply::{GENERATION, NO_TTL, TTL};
 use crate::coherence::Coherence;
-use crate::convert;
-use crate::mount_point::MAX_REQUEST;
-use crate::readahead::Readahead;
-use crate::readers::Readers;
-use crate::reply::{self, GENERATION, NO_TTL, TTL};
-use crate::session;
-use crate::virtual_files::{self, Content, VirtualFiles};
+use crate::mounting::mount_point::MAX_REQUEST;
+use crate::service::abort::guarded;
+use crate::service::backing::Backing;
+use crate::service::readahead::Readahead;
+use crate::service::readers::Readers;
+use crate::service::virtual_files::{self, Content, VirtualFiles};
 
 /// Reads, readaheads and other requests in the background at a time.
 const MAX_BACKGROUND: u16 = 64;

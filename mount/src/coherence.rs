@@ -11,6 +11,8 @@
 //! **Bytes.** Pages that a program changed through a mapping are in the kernel until it writes them back. What is
 //! a hole can be answered only once it has.
 
+pub(crate) mod stale;
+
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
@@ -20,7 +22,7 @@ use std::time::Instant;
 
 use fuser::{INodeNo, Notifier};
 
-use crate::stale::Note;
+use crate::coherence::stale::Note;
 
 /// Slots of the table of attributes that left: one node a slot, the latest wins.
 const SLOTS: usize = 4096;

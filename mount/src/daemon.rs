@@ -6,6 +6,9 @@
 //! socket gone → Steward closes: everything committed, lock given up → those who wait are told → end
 //! ```
 
+pub(crate) mod log_file;
+pub(crate) mod ready;
+
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -21,11 +24,17 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adapter::Adapter;
-use crate::ready::{Progress, ReadyPipe};
-use crate::server::Server;
-use crate::session::{Mounted, Session};
-use crate::virtual_files::VirtualFiles;
-use crate::{MountError, MountOptions, Ready, client, log_file, mount_info, mount_point, stale};
+use crate::adapter::session::{Mounted, Session};
+use crate::coherence::stale;
+use crate::control::client;
+use crate::control::server::Server;
+use crate::daemon::ready::Ready;
+use crate::daemon::ready::{Progress, ReadyPipe};
+use crate::error::MountError;
+use crate::mounting::mount_info;
+use crate::mounting::mount_point;
+use crate::mounting::options::MountOptions;
+use crate::service::virtual_files::VirtualFiles;
 
 /// How long a mount waits for a daemon that is still committing after its unmount.
 const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(60);

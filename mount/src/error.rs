@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use pond_steward::StewardError;
 
-use crate::{BusyProcess, RequestError};
+use crate::control::protocol::RequestError;
+use crate::mounting::busy::BusyProcess;
 
 /// Why mounting, unmounting or talking to a daemon failed.
 #[derive(Debug, thiserror::Error)]

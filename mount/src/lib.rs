@@ -5,43 +5,23 @@
 //! The adapter itself is thin: what a file is and may do is TinyFS's, what is durable is the Steward's.
 #![warn(missing_docs)]
 
-mod abort;
 mod adapter;
-mod backing;
-mod busy;
 mod coherence;
-mod convert;
+mod control;
 mod daemon;
 mod error;
 #[cfg(test)]
-mod follow_tests;
-mod fusermount;
-mod log_file;
-mod mount_info;
-mod mount_point;
-#[cfg(test)]
-mod mount_tests;
-mod options;
-mod protocol;
-mod readahead;
-mod readers;
-mod ready;
-mod remount;
-mod reply;
-mod server;
-mod session;
-mod stale;
-mod unmount;
-mod virtual_files;
+mod kernel_tests;
+mod mounting;
+mod service;
 
-pub mod client;
-
-pub use busy::BusyProcess;
+pub use control::client;
+pub use control::protocol::{Request, RequestError};
 pub use daemon::mount_foreground;
+pub use daemon::ready::{Progress, Ready, mount_daemon};
 pub use error::MountError;
-pub use mount_info::{Mount, mounts, mounts_of, pond_of_current_directory};
-pub use options::MountOptions;
-pub use protocol::{Request, RequestError};
-pub use ready::{Progress, Ready, mount_daemon};
-pub use remount::{Remounted, remount};
-pub use unmount::{UnmountReport, unmount};
+pub use mounting::busy::BusyProcess;
+pub use mounting::mount_info::{Mount, mounts, mounts_of, pond_of_current_directory};
+pub use mounting::options::MountOptions;
+pub use mounting::remount::{Remounted, remount};
+pub use mounting::unmount::{UnmountReport, unmount};

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use fuser::{FileAttr, FileType, INodeNo};
 use parking_lot::Mutex;
 
-use crate::convert::BLOCK_SIZE;
+use crate::adapter::convert::BLOCK_SIZE;
 
 /// The top bit: not a node's.
 const VIRTUAL: u64 = 1 << 63;

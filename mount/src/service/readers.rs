@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::abort::guarded;
+use crate::service::abort::guarded;
 
 /// So many reads wait for the disk at once.
 const THREADS: usize = 16;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pond_oplog::At;
 
-use crate::MountError;
+use crate::error::MountError;
 
 /// How to mount a pond.
 #[derive(Clone, Debug, Default, PartialEq)]

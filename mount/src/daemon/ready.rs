@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use crate::MountError;
+use crate::error::MountError;
 
 /// Names the descriptor on which the starter waits.
 const READY_FD: &str = "POND_READY_FD";

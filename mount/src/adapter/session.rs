@@ -11,9 +11,12 @@ use pond_tinyfs::{Error, TinyFs};
 use std::os::fd::OwnedFd;
 
 use crate::adapter::Adapter;
-use crate::backing::{Backing, Done};
-use crate::virtual_files::Content;
-use crate::{MountError, log_file, mount_info, mount_point};
+use crate::daemon::log_file;
+use crate::error::MountError;
+use crate::mounting::mount_info;
+use crate::mounting::mount_point;
+use crate::service::backing::{Backing, Done};
+use crate::service::virtual_files::Content;
 
 /// Threads that take requests. Two keep each other's replies out of the way; four were slower. On a single processor
 /// a second one only costs switches: it is woken for what the first takes anyway.

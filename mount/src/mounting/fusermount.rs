@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::MountError;
+use crate::error::MountError;
 
 /// Mounts with these options and returns the session's descriptor.
 pub(crate) fn mount(mountpoint: &Path, options: &OsStr) -> Result<OwnedFd, MountError> {

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use pond_oplog::Layout;
 use serde_json::Value;
 
-use crate::protocol::Response;
-use crate::{MountError, Request};
+use crate::control::protocol::Request;
+use crate::control::protocol::Response;
+use crate::error::MountError;
 
 /// How long a daemon may take to say how it fares.
 const PATIENCE: Duration = Duration::from_secs(10);

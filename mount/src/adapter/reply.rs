@@ -8,7 +8,7 @@ use fuser::{
 };
 use pond_tinyfs::{Attributes, Error};
 
-use crate::convert;
+use crate::adapter::convert;
 
 /// How long the kernel may rely on what it was told: as good as for ever.
 pub(crate) const TTL: Duration = Duration::from_secs(365 * 86_400);

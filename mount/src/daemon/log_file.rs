@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use pond_oplog::Layout;
 
-use crate::MountError;
+use crate::error::MountError;
 
 /// A log beyond this many bytes is set aside as `….old` when a daemon starts.
 const KEEP: u64 = 8 << 20;

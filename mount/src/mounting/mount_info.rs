@@ -12,7 +12,7 @@ use pond_steward::mount_table;
 pub(crate) use mount_table::FSTYPE;
 pub use mount_table::Mount;
 
-use crate::MountError;
+use crate::error::MountError;
 
 /// Everything that is mounted, in the order in which the kernel lists it: what covers comes later.
 pub fn mounts() -> Result<Vec<Mount>, MountError> {

@@ -9,9 +9,14 @@ use pond_steward::FactoryStatus;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::client::Client;
-use crate::protocol::Farewell;
-use crate::{MountError, Request, busy, client, mount_info, mount_point};
+use crate::control::client;
+use crate::control::client::Client;
+use crate::control::protocol::Farewell;
+use crate::control::protocol::Request;
+use crate::error::MountError;
+use crate::mounting::busy;
+use crate::mounting::mount_info;
+use crate::mounting::mount_point;
 
 /// What an unmount did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

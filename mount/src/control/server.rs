@@ -18,9 +18,12 @@ use pond_oplog::{Layout, Position};
 use pond_steward::StewardError;
 use serde_json::{Value, json};
 
-use crate::protocol::{Farewell, Response};
-use crate::session::Mounted;
-use crate::{MountError, Request, RequestError, client};
+use crate::adapter::session::Mounted;
+use crate::control::client;
+use crate::control::protocol::Request;
+use crate::control::protocol::RequestError;
+use crate::control::protocol::{Farewell, Response};
+use crate::error::MountError;
 
 /// Listens until it is stopped.
 pub(crate) struct Server {

@@ -7,7 +7,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{MountError, MountOptions, Request, mount_info, mount_point, unmount};
+use crate::control::protocol::Request;
+use crate::error::MountError;
+use crate::mounting::mount_info;
+use crate::mounting::mount_point;
+use crate::mounting::options::MountOptions;
+use crate::mounting::unmount;
 
 /// What a remount did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,7 +59,7 @@ pub fn remount(mountpoint: &Path, options: &MountOptions) -> Result<Remounted, M
     if !mount_point::remount(&mountpoint, options)? {
         let pid = daemon.as_ref().and_then(|daemon| daemon.daemon_pid().ok());
         return Err(MountError::OpenForWriting {
-            users: crate::busy::users_of(&mountpoint, pid),
+            users: crate::mounting::busy::users_of(&mountpoint, pid),
             mountpoint,
         });
     }

@@ -20,13 +20,13 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use pond_tinyfs::{Error, Fold, MemoryPersistence, Timestamp, TinyFs, root_row};
 
-use crate::MountOptions;
 use crate::adapter::Adapter;
-use crate::backing::{Backing, Done};
+use crate::adapter::session::Session;
 use crate::coherence::Coherence;
-use crate::mount_point;
-use crate::session::Session;
-use crate::virtual_files::{Content, VirtualFiles};
+use crate::mounting::mount_point;
+use crate::mounting::options::MountOptions;
+use crate::service::backing::{Backing, Done};
+use crate::service::virtual_files::{Content, VirtualFiles};
 
 /// A pond without a disk.
 pub(crate) struct Memory {

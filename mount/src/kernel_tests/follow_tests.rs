@@ -19,8 +19,8 @@ use pond_tinyfs::{
     TinyFs, WriteFlags, root_row,
 };
 
-use crate::mount_tests::{TestMount, names};
-use crate::stale;
+use crate::coherence::stale;
+use crate::kernel_tests::mount_tests::{TestMount, names};
 
 /// A tree that changes, and the mount of one that follows it.
 struct Followed {

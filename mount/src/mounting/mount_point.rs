@@ -11,8 +11,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::mount_info::{self, FSTYPE};
-use crate::{MountError, MountOptions, fusermount};
+use crate::error::MountError;
+use crate::mounting::fusermount;
+use crate::mounting::mount_info::{self, FSTYPE};
+use crate::mounting::options::MountOptions;
 
 /// Largest read and write request, bytes: what Linux allows by default (256 pages).
 pub(crate) const MAX_REQUEST: u32 = 1 << 20;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::mount_info::{self, Mount};
+use crate::mounting::mount_info::{self, Mount};
 
 /// A process that uses a mount, and one path by which it does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

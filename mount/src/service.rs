@@ -1,0 +1,7 @@
+//! What decides about a request: what is shown, what may be changed, who waits for what.
+
+pub(crate) mod abort;
+pub(crate) mod backing;
+pub(crate) mod readahead;
+pub(crate) mod readers;
+pub(crate) mod virtual_files;
