@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use crate::extent::Extent;
 use crate::node::{Body, Node};
+use crate::shared::SharedNode;
 use crate::tree::NodeMap;
 use crate::{EntryChange, ExtentContent, ExtentRecord, FileType, Lsn, NodeId, Record, Row, Tree};
 
@@ -69,7 +70,7 @@ impl Fold {
                     Some(node) => node.update(row.lsn, row.version, *record),
                     None => {
                         let node = Node::from_record(row.node, row.part, row.lsn, row.version, *record);
-                        self.tree.nodes.insert(row.node, Box::new(node));
+                        self.tree.nodes.insert(row.node, SharedNode::new(node));
                     }
                 }
             }

@@ -129,6 +129,13 @@ pub(crate) struct Node {
     pub(crate) body: Body,
 }
 
+impl Clone for Node {
+    /// Nobody refers to the copy.
+    fn clone(&self) -> Self {
+        self.copy(self.body.clone())
+    }
+}
+
 impl Node {
     /// A node as its row tells it; its body is still empty.
     pub(crate) fn from_record(id: NodeId, part: NodeId, lsn: Lsn, version: u64, record: NodeRecord) -> Self {

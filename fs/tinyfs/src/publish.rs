@@ -5,11 +5,13 @@
 //! nobody sees anything, so whatever is wrong with the rows leaves the tree as it was.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
 use crate::directory::Dentry;
 use crate::fold::{Fold, FoldError, wrong};
 use crate::node::{Body, Node};
 use crate::publish_names::{NameChange, check};
+use crate::shared::SharedNode;
 use crate::shown::Found;
 use crate::tree::NodeMap;
 use crate::{EntryOp, Lsn, NodeId, Record, Row, Stale, TinyFs, Tree};
@@ -35,6 +37,15 @@ pub(crate) struct Step {
     unstored_bytes: u64,
 }
 
+/// What rows change, copied to replay them on.
+pub(crate) struct Copies {
+    nodes: NodeMap,
+    touched: HashMap<NodeId, Touched>,
+    content: HashSet<NodeId>,
+    /// The last operation before.
+    base: Lsn,
+}
+
 /// Stale names with the depth of their directory, and all else that is stale.
 #[derive(Default)]
 struct Telling {
@@ -56,7 +67,8 @@ impl TinyFs {
         let Some(found) = &self.found else {
             return Err(wrong(NodeId::ROOT, "is in a tree that does not follow another".into()));
         };
-        let mut step = Step::prepare(self, rows, cut_lsn)?;
+        let copies = Copies::of(&self.tree(), &rows)?;
+        let mut step = copies.replay(rows, cut_lsn)?;
         let names = check(&self.tree(), &step)?;
         let mut tree = self.changing();
         if tree.last_lsn != step.base || tree.is_dirty() {
@@ -64,7 +76,7 @@ impl TinyFs {
         }
         let frozen = step.freeze(&tree)?;
         let stale = step.stale(&tree, found, &names, &frozen);
-        let replaced = step.put(&mut tree, &names, &frozen);
+        let replaced = step.put(&mut tree, &names, &frozen, references);
         drop(tree);
         // Without the lock: there may be much to free.
         drop(replaced);
@@ -72,47 +84,49 @@ impl TinyFs {
     }
 }
 
-impl Step {
-    /// Copies what the rows change and replays them on the copies.
-    fn prepare(fs: &TinyFs, rows: Vec<Row>, cut_lsn: Lsn) -> Result<Step, FoldError> {
+impl Copies {
+    /// Copies what the rows change.
+    pub(crate) fn of(tree: &Tree, rows: &[Row]) -> Result<Self, FoldError> {
         let mut nodes = NodeMap::default();
         let mut content = HashSet::new();
         let mut touched: HashMap<NodeId, Touched> = HashMap::new();
-        let base;
-        {
-            let tree = fs.tree();
-            base = tree.last_lsn;
-            for row in &rows {
-                if row.lsn <= base {
-                    let message = format!("has a row of operation {}, which was published before", row.lsn);
-                    return Err(wrong(row.node, message));
-                }
-                match &row.record {
-                    Record::Entries(changes) => {
-                        let names = touched.entry(row.node).or_insert_with(|| Touched::Names(HashSet::new()));
-                        for change in changes {
-                            match names {
-                                _ if change.op == EntryOp::Reset => *names = Touched::All,
-                                Touched::Names(names) => drop(names.insert(change.name.clone())),
-                                Touched::All => {}
-                            }
+        let base = tree.last_lsn;
+        for row in rows {
+            if row.lsn <= base {
+                let message = format!("has a row of operation {}, which was published before", row.lsn);
+                return Err(wrong(row.node, message));
+            }
+            match &row.record {
+                Record::Entries(changes) => {
+                    let names = touched.entry(row.node).or_insert_with(|| Touched::Names(HashSet::new()));
+                    for change in changes {
+                        match names {
+                            _ if change.op == EntryOp::Reset => *names = Touched::All,
+                            Touched::Names(names) => drop(names.insert(change.name.clone())),
+                            Touched::All => {}
                         }
                     }
-                    Record::Extent(_) | Record::Cut { .. } => drop(content.insert(row.node)),
-                    Record::Node(_) => {}
                 }
-            }
-            for row in &rows {
-                if let Some(node) = tree.nodes.get(&row.node)
-                    && !nodes.contains_key(&row.node)
-                {
-                    if node.nlink == 0 {
-                        return Err(wrong(row.node, "has rows after its end".into()));
-                    }
-                    nodes.insert(row.node, Box::new(copy(node, touched.get(&row.node))));
-                }
+                Record::Extent(_) | Record::Cut { .. } => drop(content.insert(row.node)),
+                Record::Node(_) => {}
             }
         }
+        for row in rows {
+            if let Some(node) = tree.nodes.get(&row.node)
+                && !nodes.contains_key(&row.node)
+            {
+                if node.nlink == 0 {
+                    return Err(wrong(row.node, "has rows after its end".into()));
+                }
+                nodes.insert(row.node, SharedNode::new(copy(node, touched.get(&row.node))));
+            }
+        }
+        Ok(Copies { nodes, touched, content, base })
+    }
+
+    /// Replays the rows on the copies.
+    pub(crate) fn replay(self, rows: Vec<Row>, cut_lsn: Lsn) -> Result<Step, FoldError> {
+        let Copies { nodes, touched, content, base } = self;
         let mut fold = Fold::onto(nodes, base.max(cut_lsn));
         for row in rows {
             fold.push(row);
@@ -120,7 +134,9 @@ impl Step {
         let Tree { nodes, last_lsn, unstored_bytes, .. } = fold.replay()?;
         Ok(Step { nodes, touched, content, base, last_lsn, unstored_bytes })
     }
+}
 
+impl Step {
     /// The files whose old version must be kept, and the ids under which they are shown from now on.
     fn freeze(&self, tree: &Tree) -> Result<HashMap<NodeId, NodeId>, FoldError> {
         let mut frozen = HashMap::new();
@@ -193,7 +209,14 @@ impl Step {
     }
 
     /// Puts everything in its place. What it replaces is returned, to be freed.
-    fn put(&mut self, tree: &mut Tree, names: &[NameChange], frozen: &HashMap<NodeId, NodeId>) -> NodeMap {
+    /// `references` says how many somebody has on a node of the tree.
+    pub(crate) fn put(
+        &mut self,
+        tree: &mut Tree,
+        names: &[NameChange],
+        frozen: &HashMap<NodeId, NodeId>,
+        references: fn(&Node) -> u64,
+    ) -> NodeMap {
         let mut replaced = NodeMap::default();
         let mut listed: HashMap<NodeId, Vec<&NameChange>> = HashMap::new();
         for change in names {
@@ -206,7 +229,7 @@ impl Step {
                 }
                 continue;
             };
-            let references = *old.references.get_mut();
+            let references = references(&old);
             if new.nlink == 0 && references > 0 {
                 // Its bytes are those that it had in the last version that had it, and a directory is empty.
                 old.nlink = 0;
@@ -310,8 +333,12 @@ fn same_attributes(old: &Node, new: &Node) -> bool {
     before == after && old.xattrs == new.xattrs
 }
 
+fn references(node: &Node) -> u64 {
+    node.references.load(Ordering::Acquire)
+}
+
 fn is_referenced(node: &Node) -> bool {
-    node.references.load(std::sync::atomic::Ordering::Acquire) > 0
+    references(node) > 0
 }
 
 /// Whether what a reader sees is the same, as far as attributes tell.

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 use crate::node::{Body, Node};
+use crate::shared::SharedNode;
 use crate::tree::{IdHasher, NodeMap};
 use crate::{Errno, NodeId, TinyFs, Tree};
 
@@ -59,7 +60,7 @@ impl Tree {
     }
 
     /// Takes a node out of the tree.
-    pub(crate) fn remove(&mut self, id: NodeId) -> Option<Box<Node>> {
+    pub(crate) fn remove(&mut self, id: NodeId) -> Option<SharedNode> {
         let node = self.nodes.remove(&id)?;
         if let Some(versions) = &mut self.versions {
             versions.current.remove(&node.shown);

@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use crate::directory::Directory;
 use crate::extent::{ExtentMap, Source};
 use crate::node::{Body, Content, Node, PendingContent, PendingCut};
+use crate::shared::SharedNode;
 use crate::shown::Versions;
 use crate::{
     Errno, ExtentContent, ExtentRecord, FileType, Lsn, NodeId, NodeRecord, Placed, Record, Row, Timestamp,
@@ -36,7 +37,7 @@ impl Hasher for IdHasher {
     }
 }
 
-pub(crate) type NodeMap = HashMap<NodeId, Box<Node>, BuildHasherDefault<IdHasher>>;
+pub(crate) type NodeMap = HashMap<NodeId, SharedNode, BuildHasherDefault<IdHasher>>;
 
 /// All nodes, in memory.
 #[derive(Debug, Default)]
@@ -93,6 +94,11 @@ pub struct Cut {
 }
 
 impl Tree {
+    /// A tree of the same nodes, of which nothing waits to be stored.
+    pub(crate) fn share(&self) -> Tree {
+        Tree { nodes: self.nodes.clone(), last_lsn: self.last_lsn, ..Tree::default() }
+    }
+
     /// The last operation's number.
     pub fn last_lsn(&self) -> Lsn {
         self.last_lsn
@@ -131,7 +137,7 @@ impl Tree {
 
     pub(crate) fn add(&mut self, node: Node) {
         let id = node.id;
-        self.nodes.insert(id, Box::new(node));
+        self.nodes.insert(id, SharedNode::new(node));
         if let Some(node) = self.nodes.get_mut(&id) {
             node.dirty = true;
             self.dirty.push(id);
@@ -153,7 +159,7 @@ impl Tree {
     /// Takes a link from a node; the last one ends it, for the table at least: in memory it
     /// lives on while it is referred to.
     pub(crate) fn drop_link(&mut self, id: NodeId, lsn: Lsn, now: Timestamp) {
-        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let Some(node) = self.nodes.get_mut(&id).map(|node| &mut **node) else { return };
         node.ctime = now;
         node.nlink = if node.is_directory() { 0 } else { node.nlink.saturating_sub(1) };
         if node.nlink > 0 {

@@ -1,6 +1,7 @@
 //! A follower that publishes version by version shows at each version the tree that a fresh fold of its rows makes, and
 //! tells all that a kernel which cached the version before has to be told.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ struct Pond {
     store: Arc<MemoryPersistence>,
     source: TinyFs,
     follower: TinyFs,
+    /// Each version as a tree of its own, made from the one before, with what it showed then.
+    versions: RefCell<Vec<(TinyFs, BTreeMap<Vec<u8>, String>)>>,
     caller: Caller,
 }
 
@@ -21,7 +24,10 @@ impl Pond {
         store.store(&[root_row(Timestamp::now(), 0, 0)]);
         let source = TinyFs::new(store.load().unwrap(), store.clone());
         let follower = TinyFs::following(store.load().unwrap(), store.clone());
-        Pond { store, source, follower, caller: Caller::root() }
+        let first = TinyFs::read_only(store.load().unwrap(), store.clone());
+        let then = dump(&first);
+        let versions = RefCell::new(vec![(first, then)]);
+        Pond { store, source, follower, versions, caller: Caller::root() }
     }
 
     /// The rows of the next version, as the table has them.
@@ -36,7 +42,21 @@ impl Pond {
                 extent.content = ExtentContent::Stored(place.unwrap().location);
             }
         }
+        self.keep(rows.clone(), cut.cut_lsn);
         (rows, cut.cut_lsn)
+    }
+
+    /// Makes the tree of a version from that of the one before, which a tree that is loaded by itself must equal.
+    fn keep(&self, rows: Vec<Row>, lsn: Lsn) {
+        let mut versions = self.versions.borrow_mut();
+        let (before, shown) = versions.last().unwrap();
+        let version = TinyFs::read_only(before.later(rows, lsn).unwrap(), self.store.clone());
+        let then = dump(&version);
+        let mut loaded = self.store.load().unwrap();
+        assert_eq!(version.share_with(&mut loaded) as u64, version.node_count());
+        assert_eq!(dump(&TinyFs::read_only(loaded, self.store.clone())), then);
+        assert_eq!(dump(before), *shown);
+        versions.push((version, then));
     }
 
     fn publish(&self) -> Vec<Stale> {
@@ -108,6 +128,9 @@ impl Pond {
     fn check(&self) {
         let fresh = TinyFs::following(self.store.load().unwrap(), self.store.clone());
         assert_eq!(dump(&self.follower), dump(&fresh));
+        for (version, then) in self.versions.borrow().iter() {
+            assert_eq!(dump(version), *then);
+        }
     }
 }
 

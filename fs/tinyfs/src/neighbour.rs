@@ -1,0 +1,49 @@
+//! The tree of another version, made from that of one near it.
+//!
+//! What rows between the two do not speak of is the same in both, and is kept once for both: a version costs a table of its
+//! nodes' numbers, and what changed.
+
+use std::collections::HashMap;
+
+use crate::fold::FoldError;
+use crate::node::Node;
+use crate::publish::Copies;
+use crate::publish_names::check;
+use crate::shared::SharedNode;
+use crate::{Lsn, Row, TinyFs, Tree};
+
+impl TinyFs {
+    /// The tree of a later version than that of this read-only filesystem: `rows` are those of the versions between, and
+    /// `cut_lsn` is the last operation of the later one. This one stays as it is.
+    pub fn later(&self, rows: Vec<Row>, cut_lsn: Lsn) -> Result<Tree, FoldError> {
+        let copies = Copies::of(&self.tree(), &rows)?;
+        let mut step = copies.replay(rows, cut_lsn)?;
+        let tree = self.tree();
+        let names = check(&tree, &step)?;
+        let mut later = tree.share();
+        drop(tree);
+        // Who refers to a node does so in this tree, not in the one that is made.
+        step.put(&mut later, &names, &HashMap::new(), |_| 0);
+        Ok(later)
+    }
+
+    /// Lets `other`, the tree of another version that was loaded by itself, share the nodes that are the same in both.
+    /// How many that are.
+    pub fn share_with(&self, other: &mut Tree) -> usize {
+        let tree = self.tree();
+        let mut shared = 0;
+        for (id, node) in &mut other.nodes {
+            if let Some(same) = tree.nodes.get(id).filter(|same| is_same(same, node)) {
+                *node = SharedNode::clone(same);
+                shared += 1;
+            }
+        }
+        shared
+    }
+}
+
+/// Whether a node is the same in two versions: each operation on one changes its number.
+fn is_same(one: &Node, other: &Node) -> bool {
+    let parents = |node: &Node| node.directory().map(|directory| directory.parent).ok();
+    one.lsn == other.lsn && one.version == other.version && parents(one) == parents(other)
+}

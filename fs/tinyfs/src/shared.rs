@@ -1,0 +1,30 @@
+//! A node that the trees of several versions may share.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use crate::node::Node;
+
+/// A node on the heap. Whoever changes one that others share gets a copy of its own first, to which nobody refers yet.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedNode(Arc<Node>);
+
+impl SharedNode {
+    pub(crate) fn new(node: Node) -> Self {
+        SharedNode(Arc::new(node))
+    }
+}
+
+impl Deref for SharedNode {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.0
+    }
+}
+
+impl DerefMut for SharedNode {
+    fn deref_mut(&mut self) -> &mut Node {
+        Arc::make_mut(&mut self.0)
+    }
+}
