@@ -26,7 +26,7 @@ use bytes::Bytes;
 use pond_tinyfs::NodeId;
 use serde::Serialize;
 
-use crate::delta::Log;
+use crate::log::delta::Log;
 use crate::{Layout, OpLogError, Position, Version};
 
 pub use repair::{Repaired, Restore, repair};

@@ -15,25 +15,28 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use pond_tinyfs::{Fold, Location, Lsn, PersistenceLayer, Placed, Record, Row, Space, StorageError, Tree};
 
-use crate::action::{Action, Add, CommitInfo, Metadata, Protocol, Txn, metric};
-use crate::clean::Replaced;
-use crate::content::{CacheUse, DataFiles};
-use crate::data_file::{self, Digests, Effort, Written};
-use crate::delta::{self, Log, Put};
-use crate::drain::Drained;
-use crate::followed::Followed;
-use crate::format::{self, FORMAT, MIN_READER, MIN_WRITER, POND_ID, identity};
-use crate::journal::base_of;
-use crate::live::Live;
-use crate::load::{self, Source};
+use crate::disk::durable;
+use crate::disk::space::SpaceGauge;
+use crate::disk::spill::Spills;
+use crate::exchange::followed::Followed;
+use crate::files::content::{CacheUse, DataFiles};
+use crate::files::data_file::{self, Digests, Effort, Written};
+use crate::files::drain::Drained;
+use crate::files::load::{self, Source};
+use crate::journal::recovery::{self, Recovered};
+use crate::journal::writer::base_of;
+use crate::log::action::{Action, Add, CommitInfo, Metadata, Protocol, Txn, metric};
+use crate::log::delta::{self, Log, Put};
+use crate::log::format::{self, FORMAT, MIN_READER, MIN_WRITER, POND_ID, identity};
+use crate::log::snapshot::{self, Snapshot};
+use crate::log::{checkpoint, reading};
 use crate::parallel::threads;
-use crate::recovery::{self, Recovered};
-use crate::snapshot::{self, Snapshot};
-use crate::space::SpaceGauge;
-use crate::spill::Spills;
+use crate::rows::schema;
+use crate::upkeep::clean::Replaced;
+use crate::upkeep::live::Live;
+use crate::upkeep::pin;
 use crate::{
     At, Clock, DamageMet, Identity, Journal, Layout, OpLogError, Origin, PondId, Position, TxnSeq, Version,
-    checkpoint, durable, pin, reading, schema,
 };
 
 /// How to open.

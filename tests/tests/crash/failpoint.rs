@@ -1,4 +1,4 @@
-//! The daemon dies instead of taking its n-th step to the disk (`POND_FAILPOINT`, see `fs/oplog/src/recorder.rs`), n
+//! The daemon dies instead of taking its n-th step to the disk (`POND_FAILPOINT`, see `fs/oplog/src/disk/recorder.rs`), n
 //! as it comes: while it opens and recovers, under load, in the background, while it unmounts. What
 //! must hold is the same as where it is killed at a random moment.
 //!

@@ -13,13 +13,15 @@ use pond_tinyfs::{ExtentContent, ExtentRecord, NodeId, Record, Row};
 use super::log::{Table, what};
 use super::paths::Names;
 use super::{Finding, Part, Report, Watch};
-use crate::content::DataFiles;
-use crate::data_file::{self, Digests};
-use crate::delta::Log;
-use crate::load::{self, Source};
+use crate::disk::durable;
+use crate::exchange::staging;
+use crate::files::content::DataFiles;
+use crate::files::data_file::{self, Digests};
+use crate::files::load::{self, Source};
+use crate::log::delta::Log;
 use crate::parallel::{parallel, threads};
-use crate::schema::col;
-use crate::{Layout, OpLogError, Version, durable, staging};
+use crate::rows::schema::col;
+use crate::{Layout, OpLogError, Version};
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;

@@ -7,11 +7,15 @@ use pond_tinyfs::Lsn;
 use serde_json::Value;
 
 use super::{Begins, Finding, Part, Report};
-use crate::action::Add;
-use crate::delta::{self, Entry, Listing, Log};
+use crate::disk::durable;
+use crate::exchange::staging;
+use crate::log::action::Add;
+use crate::log::checkpoint;
+use crate::log::delta::{self, Entry, Listing, Log};
+use crate::log::snapshot::{self, State, commit_info};
 use crate::oplog::position_of;
-use crate::snapshot::{self, State, commit_info};
-use crate::{OpLogError, PondId, Position, Version, checkpoint, durable, floor, staging};
+use crate::upkeep::floor;
+use crate::{OpLogError, PondId, Position, Version};
 
 /// Tag of files that hold rows of earlier versions anew.
 const REWRITTEN: &str = "pond.rewritten";

@@ -8,11 +8,13 @@ use serde::Serialize;
 
 use super::log::{self, Kind};
 use super::{Finding, Part, Report, Severity, Watch};
-use crate::data_file::{self, file_digest};
-use crate::delta::Log;
-use crate::durable::{self, Existing};
-use crate::snapshot::{self, commit_info};
-use crate::{Layout, OpLogError, Version, checkpoint, delta, staging};
+use crate::disk::durable::{self, Existing};
+use crate::exchange::staging;
+use crate::files::data_file::{self, file_digest};
+use crate::log::delta::Log;
+use crate::log::snapshot::{self, commit_info};
+use crate::log::{checkpoint, delta};
+use crate::{Layout, OpLogError, Version};
 
 /// Where lost files are had from: a backup. Errors are sentences for the user.
 pub trait Restore {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pond_tinyfs::{NodeId, Row, TinyFs};
 
 use super::*;
-use crate::samples::{self, extent, fast_directory, file, id};
+use crate::rows::samples::{self, extent, fast_directory, file, id};
 use crate::{At, OpLog, Options, Origin};
 
 struct Pond {
@@ -238,7 +238,7 @@ fn a_missing_entry_and_a_missing_segment_are_found() {
     }
     drop(opened);
     assert!(pond.check().is_clean());
-    let segments = crate::journal::list(&pond.file("journal")).unwrap();
+    let segments = crate::journal::writer::list(&pond.file("journal")).unwrap();
     assert_eq!(segments.len(), 3);
     fs::remove_file(&segments[1].1).unwrap();
     assert!(only(&pond.check()).problem.contains("is missing"));

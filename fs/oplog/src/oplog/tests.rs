@@ -3,8 +3,9 @@ use std::os::unix::fs::FileExt;
 use pond_tinyfs::{ExtentContent, TinyFs};
 
 use super::*;
-use crate::samples::{self, extent, file, id};
-use crate::{changes, history, history_of};
+use crate::history;
+use crate::rows::samples::{self, extent, file, id};
+use crate::{changes, history_of};
 
 struct Pond {
     _dir: tempfile::TempDir,

@@ -1,0 +1,9 @@
+//! What reaches the disk, and how: durable writes, the names of everything under a pond, space and spilled bytes.
+
+pub mod durable;
+pub mod exclusive_names;
+pub(crate) mod layout;
+pub(crate) mod recorder;
+pub(crate) mod space;
+pub(crate) mod spill;
+pub(crate) mod store;

@@ -1,0 +1,12 @@
+//! The Delta log: entries, checkpoints, the state at a version, and what a version tells about itself.
+
+pub(crate) mod action;
+pub(crate) mod checkpoint;
+pub(crate) mod delta;
+pub(crate) mod evolve;
+pub(crate) mod format;
+pub(crate) mod history;
+pub(crate) mod position;
+pub(crate) mod reading;
+pub(crate) mod snapshot;
+pub(crate) mod table;

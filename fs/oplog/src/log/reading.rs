@@ -1,0 +1,68 @@
+//! Which data files a version is read from.
+//!
+//! Merging replaces data files and keeps every row, so a version whose own files were cleaned away is read from those
+//! of the newest one: its rows are those up to its cut.
+
+use std::collections::BTreeMap;
+
+use pond_tinyfs::{Lsn, NodeId};
+use serde::Deserialize;
+
+use crate::log::action::Add;
+use crate::log::delta::Log;
+use crate::log::format;
+use crate::log::snapshot::{self, Snapshot};
+use crate::rows::schema::col;
+use crate::{At, OpLogError};
+
+/// The files to read a version from, which hold all its rows, and possibly later ones.
+pub(crate) fn files_of(log: &Log, snapshot: &Snapshot) -> Result<BTreeMap<String, Add>, OpLogError> {
+    if are_there(log, &snapshot.files) {
+        return Ok(snapshot.files.clone());
+    }
+    let tip = snapshot::load(log, At::Tip)?;
+    match tip.version > snapshot.version {
+        true => {
+            // The files may hold what the version itself did not have.
+            format::check_readable(log, Some(&tip.metadata), Some(&tip.protocol))?;
+            Ok(tip.files)
+        }
+        // Its own files are all there can be: loading says which is missing.
+        false => Ok(snapshot.files.clone()),
+    }
+}
+
+/// Whether none of these files is missing.
+pub(crate) fn are_there(log: &Log, files: &BTreeMap<String, Add>) -> bool {
+    files.keys().all(|name| log.table().join(name).exists())
+}
+
+#[derive(Deserialize)]
+struct Statistics {
+    #[serde(rename = "minValues", default)]
+    min: BTreeMap<String, serde_json::Value>,
+    #[serde(rename = "maxValues", default)]
+    max: BTreeMap<String, serde_json::Value>,
+}
+
+fn statistics(add: &Add) -> Option<Statistics> {
+    serde_json::from_str(add.stats.as_deref()?).ok()
+}
+
+/// The first operation that a file has rows of, as its statistics say.
+pub(crate) fn first_lsn(add: &Add) -> Option<Lsn> {
+    statistics(add)?.min.get(col::LSN)?.as_u64().map(Lsn)
+}
+
+/// The last operation that a file has rows of, as its statistics say.
+pub(crate) fn last_lsn(add: &Add) -> Option<Lsn> {
+    statistics(add)?.max.get(col::LSN)?.as_u64().map(Lsn)
+}
+
+/// The least and the greatest number of a node that a file has rows of, as its statistics say.
+pub(crate) fn nodes(add: &Add) -> Option<(NodeId, NodeId)> {
+    let statistics = statistics(add)?;
+    let node =
+        |values: &BTreeMap<String, serde_json::Value>| NodeId::from_hex(values.get(col::NODE_ID)?.as_str()?);
+    Some((node(&statistics.min)?, node(&statistics.max)?))
+}

@@ -1,0 +1,339 @@
+//! What a Delta table is at a version: its files, its identity, its last commit.
+//!
+//! From the newest checkpoint at or below the version and the entries after it, parsed on all
+//! cores. A checkpoint is derived: one that cannot be read, or that does not match the digest beside it, is passed
+//! over, and noted, as long as the entries that it stands for are still there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+
+use arrow::json::LineDelimitedWriter;
+use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
+
+use crate::files::data_file;
+use crate::log::action::{Action, Add, CommitInfo, Metadata, Protocol};
+use crate::log::delta::{Entry, Listing, Log};
+use crate::log::format::POND_ID;
+use crate::parallel::{parallel, threads};
+use crate::upkeep::floor;
+use crate::{At, Floor, OpLogError, Version};
+
+/// A table at a version.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) version: Version,
+    /// Digest of the version's own log entry.
+    pub(crate) digest: String,
+    /// What that entry says of itself.
+    pub(crate) commit_info: CommitInfo,
+    pub(crate) protocol: Protocol,
+    pub(crate) metadata: Metadata,
+    /// Live files by path.
+    pub(crate) files: BTreeMap<String, Add>,
+    /// How far applications' own numberings have got.
+    pub(crate) txns: BTreeMap<String, i64>,
+    /// What was passed over.
+    pub(crate) notes: Vec<String>,
+    /// Checkpoints that were because their bytes are not what was written.
+    pub(crate) damaged: Vec<Version>,
+}
+
+impl Snapshot {
+    /// The oldest version that is kept, if there are older ones that are not.
+    pub(crate) fn floor(&self) -> Option<Floor> {
+        Floor::of(&self.txns, self.metadata.configuration.get(POND_ID)?.parse().ok()?)
+    }
+}
+
+/// Loads the table as of `at`.
+pub(crate) fn load(log: &Log, at: At) -> Result<Snapshot, OpLogError> {
+    let listing = log.list()?;
+    let version = resolve(log, &listing, at)?;
+    load_with(log, version, listing.checkpoints.into_iter().filter(|&checkpoint| checkpoint <= version.0))
+}
+
+/// Loads a version without checkpoints above `newest`.
+pub(crate) fn load_from(log: &Log, version: Version, newest: Version) -> Result<Snapshot, OpLogError> {
+    let usable = newest.min(version);
+    load_with(log, version, log.list()?.checkpoints.into_iter().filter(|&checkpoint| checkpoint <= usable.0))
+}
+
+/// Loads a version, if possible from the last of these checkpoints.
+fn load_with(
+    log: &Log,
+    version: Version,
+    checkpoints: impl DoubleEndedIterator<Item = u64>,
+) -> Result<Snapshot, OpLogError> {
+    let (mut notes, mut damaged) = (Vec::new(), Vec::new());
+    let mut failure = None;
+    let mut base = None;
+    for checkpoint in checkpoints.rev().map(Version) {
+        match read_checkpoint(log, checkpoint) {
+            Ok(actions) => {
+                base = Some((checkpoint, actions));
+                break;
+            }
+            Err(error) => {
+                notes.push(error.to_string());
+                // What could not be read now may be whole: a lack of descriptors passes, and a disk may recover.
+                if let OpLogError::CorruptCheckpoint { .. } = error {
+                    damaged.push(checkpoint);
+                }
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    match (replay(log, base, version, notes), failure) {
+        // The entries that would do instead are gone: it is the checkpoint that is missed.
+        (Err(OpLogError::MissingEntry { .. }), Some(failure)) => Err(failure),
+        (result, _) => result.map(|snapshot| Snapshot { damaged, ..snapshot }),
+    }
+}
+
+/// The version that is meant.
+pub(crate) fn resolve(log: &Log, listing: &Listing, at: At) -> Result<Version, OpLogError> {
+    let (Some(&oldest), Some(&last)) = (listing.entries.first(), listing.entries.last()) else {
+        return Err(OpLogError::MissingEntry { version: Version(0), path: log.entry_path(Version(0)) });
+    };
+    // A version can be had from the first entry or from a checkpoint on, and its own entry must be there.
+    let first = match listing.checkpoints.iter().find(|&&checkpoint| checkpoint >= oldest) {
+        _ if oldest == 0 => 0,
+        Some(&checkpoint) => checkpoint,
+        None => oldest,
+    };
+    // The newest version says which is the oldest that is kept.
+    let floor = match at {
+        At::Tip => return Ok(Version(last)),
+        _ => floor::of_table(log)?.map_or(0, |floor| floor.version.0),
+    };
+    let first = first.max(floor);
+    match at {
+        At::Tip => Ok(Version(last)),
+        At::Version(version) if version.0 < floor => Err(OpLogError::NoLongerKept {
+            version,
+            path: log.table().to_path_buf(),
+            floor: Version(floor),
+            last: Version(last),
+        }),
+        At::Version(version) if (first..=last).contains(&version.0) => Ok(version),
+        At::Version(version) => Err(OpLogError::NoSuchVersion {
+            version,
+            path: log.table().to_path_buf(),
+            first: Version(first),
+            last: Version(last),
+        }),
+        At::Timestamp(timestamp) => {
+            let time = |version: u64| timestamp_of(log, Version(version));
+            // The newest version that is not later; timestamps increase.
+            let (mut low, mut high) = (first, last + 1);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if time(middle)? <= timestamp { low = middle + 1 } else { high = middle }
+            }
+            match low.checked_sub(1).filter(|&version| version >= first) {
+                Some(version) => Ok(Version(version)),
+                None => Err(OpLogError::NothingYet {
+                    path: log.table().to_path_buf(),
+                    first: chrono::DateTime::from_timestamp_micros(time(first)?)
+                        .map_or_else(String::new, |time| time.to_rfc3339()),
+                }),
+            }
+        }
+    }
+}
+
+/// When a version was committed, microseconds since 1970 UTC.
+fn timestamp_of(log: &Log, version: Version) -> Result<i64, OpLogError> {
+    let entry = log.read(version)?;
+    Ok(commit_info(log, version, &entry)?.timestamp.saturating_mul(1000))
+}
+
+/// What an entry of ours says of itself.
+pub(crate) fn commit_info<'a>(
+    log: &Log,
+    version: Version,
+    entry: &'a Entry,
+) -> Result<&'a CommitInfo, OpLogError> {
+    entry.commit_info().ok_or_else(|| OpLogError::CorruptEntry {
+        version,
+        path: log.entry_path(version),
+        why: "it has no commitInfo".into(),
+    })
+}
+
+/// Reads entries on all cores, in their order.
+pub(crate) fn read_entries(log: &Log, versions: &[u64]) -> Result<Vec<Entry>, OpLogError> {
+    let threads = threads();
+    let read = |versions: &[u64]| -> Result<Vec<Entry>, OpLogError> {
+        versions.iter().map(|&version| log.read(Version(version))).collect()
+    };
+    if versions.len() < 4 * threads {
+        return read(versions);
+    }
+    let portions: Vec<&[u64]> = versions.chunks(versions.len().div_ceil(threads)).collect();
+    let parts = parallel(&portions, threads, |versions| read(versions));
+    let mut entries = Vec::with_capacity(versions.len());
+    for part in parts {
+        entries.extend(part?);
+    }
+    Ok(entries)
+}
+
+/// Entries that are read at a time.
+const PORTION: usize = 4096;
+
+fn replay(
+    log: &Log,
+    base: Option<(Version, Vec<Action>)>,
+    version: Version,
+    notes: Vec<String>,
+) -> Result<Snapshot, OpLogError> {
+    let (first, base) = match base {
+        Some((checkpoint, actions)) => (checkpoint.0 + 1, actions),
+        None => (0, Vec::new()),
+    };
+    let mut fold = State::default();
+    base.into_iter().for_each(|action| fold.push(action));
+    // In portions: a name with a wrong digit must not make a list of billions.
+    let mut entries = Vec::new();
+    for portion in (first..=version.0).step_by(PORTION) {
+        let versions: Vec<u64> = (portion..=version.0).take(PORTION).collect();
+        entries.extend(read_entries(log, &versions)?);
+    }
+    // A checkpoint does not hold commitInfo: the last entry is always read itself.
+    let last = match entries.last() {
+        Some(_) => None,
+        None => Some(log.read(version)?),
+    };
+    let head = last
+        .as_ref()
+        .or(entries.last())
+        .ok_or_else(|| OpLogError::MissingEntry { version, path: log.entry_path(version) })?;
+    let digest = head.digest.clone();
+    let commit_info = commit_info(log, version, head)?.clone();
+    for action in entries.drain(..).flat_map(|entry| entry.actions) {
+        fold.push(action);
+    }
+    let (Some(protocol), Some(metadata)) = (fold.protocol, fold.metadata) else {
+        return Err(OpLogError::CorruptEntry {
+            version,
+            path: log.entry_path(version),
+            why: "neither it nor what lies before it has a protocol and metaData".into(),
+        });
+    };
+    let (files, txns, damaged) = (fold.files, fold.txns, Vec::new());
+    Ok(Snapshot { version, digest, commit_info, protocol, metadata, files, txns, notes, damaged })
+}
+
+/// What actions leave behind, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) metadata: Option<Metadata>,
+    pub(crate) files: BTreeMap<String, Add>,
+    pub(crate) txns: BTreeMap<String, i64>,
+}
+
+impl State {
+    pub(crate) fn push(&mut self, action: Action) {
+        if let Some(protocol) = action.protocol {
+            self.protocol = Some(protocol);
+        }
+        if let Some(metadata) = action.meta_data {
+            self.metadata = Some(metadata);
+        }
+        if let Some(txn) = action.txn {
+            self.txns.insert(txn.app_id, txn.version);
+        }
+        if let Some(remove) = action.remove {
+            self.files.remove(&remove.path);
+        }
+        if let Some(add) = action.add {
+            self.files.insert(add.path.clone(), add);
+        }
+    }
+}
+
+/// The actions in a checkpoint that matches its digest.
+pub(crate) fn read_checkpoint(log: &Log, version: Version) -> Result<Vec<Action>, OpLogError> {
+    parse_checkpoint(log, version, read_checkpoint_bytes(log, version)?)
+}
+
+/// Whether a checkpoint can be read and is what was written. An error says only that this cannot be told now.
+pub(crate) fn is_whole(log: &Log, version: Version) -> Result<bool, OpLogError> {
+    match read_checkpoint(log, version) {
+        Ok(_) => Ok(true),
+        Err(OpLogError::CorruptCheckpoint { .. }) => Ok(false),
+        Err(OpLogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The bytes of a checkpoint, which match the digest beside it.
+pub(crate) fn read_checkpoint_bytes(log: &Log, version: Version) -> Result<Bytes, OpLogError> {
+    let path = log.checkpoint_path(version);
+    let bytes = fs::read(&path).map_err(OpLogError::io("read", &path))?;
+    let beside = log.checkpoint_digest_path(version);
+    let corrupt = |why: String| OpLogError::CorruptCheckpoint { version, path: path.clone(), why };
+    let digest = fs::read(&beside).map_err(|error| match error.kind() {
+        // The writer was killed between the two.
+        io::ErrorKind::NotFound => corrupt(format!("{} is missing", beside.display())),
+        _ => OpLogError::io("read", &beside)(error),
+    })?;
+    match digest == checkpoint_digest(&bytes) {
+        true => Ok(bytes.into()),
+        false => Err(corrupt(format!("its bytes do not match the digest in {}", beside.display()))),
+    }
+}
+
+/// What lies beside a checkpoint of these bytes: their BLAKE3-256 as a line of text.
+pub(crate) fn checkpoint_digest(bytes: &[u8]) -> Vec<u8> {
+    format!("{}\n", blake3::hash(bytes).to_hex()).into_bytes()
+}
+
+/// The actions in what is, or is to be, a version's checkpoint.
+pub(crate) fn parse_checkpoint(
+    log: &Log,
+    version: Version,
+    checkpoint: impl ChunkReader + 'static,
+) -> Result<Vec<Action>, OpLogError> {
+    let corrupt =
+        |why: String| OpLogError::CorruptCheckpoint { version, path: log.checkpoint_path(version), why };
+    data_file::unpanicked(|| decode_checkpoint(checkpoint)).and_then(|decoded| decoded).map_err(corrupt)
+}
+
+/// Rows of a checkpoint, as its footer says.
+pub(crate) fn checkpoint_rows(checkpoint: &Bytes) -> Option<u64> {
+    let rows = || {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(checkpoint.clone()).ok()?;
+        u64::try_from(builder.metadata().file_metadata().num_rows()).ok()
+    };
+    data_file::unpanicked(rows).ok().flatten()
+}
+
+fn decode_checkpoint(file: impl ChunkReader + 'static) -> Result<Vec<Action>, String> {
+    let text = |error: &dyn std::error::Error| error.to_string();
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| text(&error))?;
+    let wanted = builder.parquet_schema().root_schema().get_fields().iter().enumerate();
+    let wanted: Vec<usize> = wanted
+        .filter(|(_, field)| matches!(field.name(), "protocol" | "metaData" | "txn" | "add"))
+        .map(|(root, _)| root)
+        .collect();
+    let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
+    let batches = builder.with_projection(mask).build().map_err(|error| text(&error))?;
+    let mut actions = Vec::new();
+    // As JSON a checkpoint's rows look like the lines of log entries, and are read by the same code.
+    for batch in batches {
+        let batch = batch.map_err(|error| text(&error))?;
+        let mut writer = LineDelimitedWriter::new(Vec::new());
+        writer.write(&batch).and_then(|()| writer.finish()).map_err(|error| text(&error))?;
+        for line in writer.into_inner().split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            actions.push(serde_json::from_slice(line).map_err(|error| text(&error))?);
+        }
+    }
+    Ok(actions)
+}

@@ -1,0 +1,12 @@
+//! What keeps a history small: merging, pruning, cleaning, and what readers hold against that.
+
+pub(crate) mod clean;
+pub(crate) mod facts;
+pub(crate) mod floor;
+pub(crate) mod live;
+pub(crate) mod merge;
+pub(crate) mod pin;
+pub(crate) mod prune;
+pub(crate) mod rewrite;
+pub(crate) mod superseded;
+pub(crate) mod sweep;

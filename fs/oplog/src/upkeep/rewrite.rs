@@ -1,0 +1,348 @@
+//! Data files that stand for others: written out of everyone's sight, and put in the others' place by one commit.
+//!
+//! Such a version says nothing new. Its `add` actions carry the tag `pond.rewritten`, by which all who ask what a
+//! version changed pass them over, and its cut is that of the version before.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use pond_tinyfs::{Location, Lsn, Moved, NodeId, Record, Row};
+
+use crate::disk::durable;
+use crate::files::data_file;
+use crate::files::data_file::{Digests, Effort};
+use crate::log::action::{Action, Add, CommitInfo, Remove, Txn, metric};
+use crate::log::delta::{self, Put};
+use crate::oplog::{Next, now_ms};
+use crate::rows::txns::{TxnRanges, Txns};
+use crate::upkeep::live::LiveFile;
+use crate::{Floor, OpLog, OpLogError, Origin, Position, TxnSeq};
+
+/// Tag of an `add` action whose rows earlier versions brought: what wrote the file.
+pub(crate) const REWRITTEN_TAG: &str = "pond.rewritten";
+/// Tag of an `add` action: how many times its rows were joined with those of others.
+pub(crate) const LEVEL_TAG: &str = "pond.level";
+
+/// Whether a file holds rows that earlier versions brought, and none that its own did.
+pub(crate) fn is_rewritten(add: &Add) -> bool {
+    tag(add, REWRITTEN_TAG).is_some()
+}
+
+/// How many times a file's rows were joined with those of others.
+pub(crate) fn level_of(add: &Add) -> u32 {
+    tag(add, LEVEL_TAG).and_then(|level| level.parse().ok()).unwrap_or(0)
+}
+
+fn tag<'a>(add: &'a Add, name: &str) -> Option<&'a str> {
+    add.tags.as_ref()?.get(name)?.as_deref()
+}
+
+/// Why files are written anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// To join them: every row is kept.
+    Merge,
+    /// To drop rows that no version from the floor on shows.
+    Prune,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Merge => "merge",
+            Kind::Prune => "prune",
+        }
+    }
+
+    fn operation(self) -> &'static str {
+        match self {
+            Kind::Merge => "OPTIMIZE",
+            Kind::Prune => "PRUNE",
+        }
+    }
+}
+
+/// Files that were written and wait to be put in the place of others, with [`OpLog::commit_rewrite`]. Dropped
+/// without that, they are removed.
+#[derive(Debug)]
+pub struct Rewrite {
+    kind: Kind,
+    inputs: Vec<LiveFile>,
+    outputs: Vec<Output>,
+}
+
+/// A file that was written, in the directory of files being written.
+#[derive(Debug)]
+pub(crate) struct Output {
+    add: Add,
+    path: PathBuf,
+    extents: Vec<Extent>,
+}
+
+#[derive(Debug)]
+struct Extent {
+    row: u32,
+    node: NodeId,
+    offset: u64,
+    length: u32,
+    from: Location,
+}
+
+/// What putting files in the place of others did.
+#[derive(Clone, Debug)]
+pub struct Rewritten {
+    /// The version that did it.
+    pub position: Position,
+    /// Where extents lie now.
+    pub moved: Vec<Moved>,
+    /// Data files that others stand for now, and their bytes.
+    pub replaced: (u32, u64),
+    /// Data files that stand for them, and their bytes.
+    pub added: (u32, u64),
+}
+
+/// Rows that are to be written anew, with their transactions and the places of extents.
+#[derive(Default)]
+pub(crate) struct Collected {
+    pub(crate) rows: Vec<Row>,
+    txns: Vec<(Lsn, TxnSeq)>,
+    places: HashMap<(Lsn, u32), Location>,
+}
+
+impl Collected {
+    /// Takes the row `row` of file `file`.
+    pub(crate) fn push(&mut self, row: Row, txn_seq: TxnSeq, location: Location) {
+        self.txns.push((row.lsn, txn_seq));
+        if let Record::Extent(_) = &row.record {
+            self.places.insert((row.lsn, row.seq), location);
+        }
+        self.rows.push(row);
+    }
+
+    /// Whether nothing was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Writes and syncs the rows, and makes them files of this level.
+    pub(crate) fn write(
+        self,
+        oplog: &OpLog,
+        kind: Kind,
+        level: u32,
+        threads: usize,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), OpLogError> {
+        let txns = TxnRanges::new(self.txns);
+        let inflight = oplog.layout().inflight();
+        let effort = Effort { threads, pause: &|| {} };
+        for plan in data_file::plan(&[&self.rows]) {
+            // The name gets its transaction once that is known.
+            let written =
+                data_file::write_rows(&inflight, plan, TxnSeq(0), Txns::Several(&txns), now_ms(), effort)?;
+            let extents = written.extents.iter().filter_map(|&(number, row)| match &row.record {
+                Record::Extent(extent) => Some(Extent {
+                    row: number,
+                    node: row.node,
+                    offset: extent.offset,
+                    length: extent.length,
+                    from: *self.places.get(&(row.lsn, row.seq))?,
+                }),
+                _ => None,
+            });
+            let extents = extents.collect();
+            let mut add = written.add;
+            add.data_change = kind == Kind::Prune;
+            add.tags.get_or_insert_default().extend([
+                (REWRITTEN_TAG.to_string(), Some(kind.name().to_string())),
+                (LEVEL_TAG.to_string(), Some(level.to_string())),
+            ]);
+            outputs.push(Output { add, path: written.path, extents });
+        }
+        Ok(())
+    }
+}
+
+impl Rewrite {
+    pub(crate) fn new(kind: Kind, inputs: Vec<LiveFile>, outputs: Vec<Output>) -> Self {
+        Rewrite { kind, inputs, outputs }
+    }
+
+    /// Number of data files that others are to stand for, and their bytes.
+    pub fn replaces(&self) -> (u32, u64) {
+        (self.inputs.len() as u32, self.inputs.iter().map(|file| file.add.size).sum())
+    }
+
+    /// Bytes of the files that were written.
+    pub(crate) fn writes(&self) -> u64 {
+        self.outputs.iter().map(|output| output.add.size).sum()
+    }
+}
+
+impl Drop for Rewrite {
+    fn drop(&mut self) {
+        durable::discard(self.outputs.iter().map(|output| output.path.as_path()));
+    }
+}
+
+impl Output {
+    /// The files are of no use: whoever wrote them has failed.
+    pub(crate) fn discard(outputs: &[Output]) {
+        durable::discard(outputs.iter().map(|output| output.path.as_path()));
+    }
+}
+
+impl OpLog {
+    /// Puts files in the place of others: one version, with the cut of the one before. Commits wait as long as they
+    /// would for another commit. Call [`pond_tinyfs::TinyFs::relocated`] with what it gives, before anything else is
+    /// committed.
+    ///
+    /// # Errors
+    ///
+    /// As [`OpLog::commit`], but that another writer's version is left for the next commit to find, which has rows to set
+    /// aside.
+    pub fn commit_rewrite(&self, mut rewrite: Rewrite) -> Result<Rewritten, OpLogError> {
+        let names: Vec<String> = rewrite.inputs.iter().map(|file| file.add.path.clone()).collect();
+        let (kind, replaced) = (rewrite.kind, rewrite.replaces());
+        let mut open = self.commit_lock().lock();
+        if !self.live().contains_all(&names) {
+            let why = "a file that was to be replaced is not part of the table any more".to_string();
+            return Err(OpLogError::Encode { path: self.log().table().to_path_buf(), why });
+        }
+        let next = self.next_maintenance(&open)?;
+        let data = self.layout().data();
+        for output in &mut rewrite.outputs {
+            let name = data_file::renamed(&output.add.path, next.txn_seq);
+            let target = data.join(&name);
+            durable::rename(&output.path, &target).map_err(OpLogError::io("move", &output.path))?;
+            (output.path, output.add.path) = (target, name);
+        }
+        durable::sync_directory(&data).map_err(OpLogError::io("fsync", &data))?;
+        let mut actions: Vec<Action> =
+            rewrite.inputs.iter().map(|file| removal(&file.add, next.timestamp, kind).into()).collect();
+        actions.extend(rewrite.outputs.iter().map(|output| Action::from(output.add.clone())));
+        let parameters = BTreeMap::from([("mode".to_string(), "Overwrite".to_string())]);
+        let put = self.put_maintenance(&next, kind.operation(), parameters, actions);
+        if let Err(error @ OpLogError::Unconfirmed { .. }) = put {
+            // Perhaps it names them.
+            rewrite.outputs.clear();
+            *open = Err(error.to_string());
+            return Err(error);
+        }
+        let position = put?;
+        let outputs = std::mem::take(&mut rewrite.outputs);
+        let mut moved = Vec::new();
+        let mut come = Vec::new();
+        let added = (outputs.len() as u32, outputs.iter().map(|output| output.add.size).sum());
+        for output in outputs {
+            let number = self.files().add(&output.add.path, Digests::of(&output.add).as_ref());
+            moved.extend(output.extents.into_iter().map(|extent| Moved {
+                node: extent.node,
+                offset: extent.offset,
+                length: extent.length,
+                from: extent.from,
+                to: Location { file: number, row: extent.row },
+            }));
+            come.push((output.add, number));
+        }
+        self.live().replace(&names, come);
+        self.replaced().note(&names, position.version, next.timestamp);
+        self.set_position(position.clone());
+        Ok(Rewritten { position, moved, replaced, added })
+    }
+
+    /// Raises the floor, in a version of its own: below it no version can be read any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`OpLog::commit_rewrite`].
+    pub fn commit_floor(&self, floor: Floor) -> Result<Position, OpLogError> {
+        let mut open = self.commit_lock().lock();
+        let next = self.next_maintenance(&open)?;
+        let parameters = BTreeMap::from([("floor".to_string(), floor.version.to_string())]);
+        let actions = floor.actions(self.identity().pond_id, next.timestamp);
+        match self.put_maintenance(&next, "RAISE FLOOR", parameters, actions) {
+            Ok(position) => {
+                self.live().set_floor(Some(floor));
+                self.set_position(position.clone());
+                Ok(position)
+            }
+            Err(error) => {
+                if let OpLogError::Unconfirmed { .. } = &error {
+                    *open = Err(error.to_string());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn next_maintenance(&self, open: &Result<(), String>) -> Result<Next, OpLogError> {
+        match open {
+            Err(why) => {
+                Err(OpLogError::ReadOnly { path: self.log().table().to_path_buf(), why: why.clone() })
+            }
+            Ok(()) => {
+                let last = self.position();
+                Ok(Next::after(&last, last.cut_lsn, self.timeline(), self.clock().now().time))
+            }
+        }
+    }
+
+    pub(crate) fn put_maintenance(
+        &self,
+        next: &Next,
+        operation: &str,
+        parameters: BTreeMap<String, String>,
+        actions: Vec<Action>,
+    ) -> Result<Position, OpLogError> {
+        let pond_id = self.identity().pond_id;
+        let adds = || actions.iter().filter_map(|action| action.add.as_ref());
+        let metrics = [
+            (metric::FILES, adds().count() as u64),
+            (metric::BYTES, adds().map(|add| add.size).sum()),
+            ("numRemovedFiles", actions.iter().filter(|action| action.remove.is_some()).count() as u64),
+        ];
+        let mut all = vec![
+            Action::from(CommitInfo {
+                timestamp: next.timestamp,
+                operation: operation.into(),
+                operation_parameters: parameters,
+                operation_metrics: metrics.map(|(name, value)| (name.to_string(), value)).into(),
+                engine_info: Some(concat!("pond/", env!("CARGO_PKG_VERSION")).into()),
+                pond_id: Some(pond_id),
+                timeline: Some(next.timeline),
+                txn_seq: Some(next.txn_seq.0),
+                cut_lsn: Some(next.cut_lsn.0),
+                origin: Some(Origin::maintenance()),
+                digest: None,
+            }),
+            Action::from(Txn {
+                app_id: pond_id.to_string(),
+                version: next.cut_lsn.0 as i64,
+                last_updated: Some(next.timestamp),
+            }),
+        ];
+        all.extend(actions);
+        let path = self.log().entry_path(next.version);
+        let bytes = delta::encode(&all)
+            .map_err(|error| OpLogError::Encode { path: path.clone(), why: error.to_string() })?;
+        match self.log().put(next.version, &bytes)? {
+            Put::Done => Ok(next.position(&bytes)),
+            Put::SomeoneElse => {
+                let kept = "memory and the journal; the next commit sets it aside".to_string();
+                Err(OpLogError::SomeoneElse { version: next.version, path, kept })
+            }
+        }
+    }
+}
+
+fn removal(add: &Add, now: i64, kind: Kind) -> Remove {
+    Remove {
+        path: add.path.clone(),
+        deletion_timestamp: Some(now),
+        data_change: kind == Kind::Prune,
+        extended_file_metadata: Some(true),
+        partition_values: Some(BTreeMap::new()),
+        size: Some(add.size),
+    }
+}
