@@ -14,7 +14,7 @@ struct Pond {
     source: TinyFs,
     follower: TinyFs,
     /// Each version as a tree of its own, made from the one before, with what it showed then.
-    versions: RefCell<Vec<(TinyFs, BTreeMap<Vec<u8>, String>)>>,
+    versions: RefCell<Vec<(TinyFs, Shown)>>,
     caller: Caller,
 }
 
@@ -156,8 +156,11 @@ fn list(fs: &TinyFs, id: NodeId) -> Listing {
     list
 }
 
+/// What there is to see under each path.
+type Shown = BTreeMap<Vec<u8>, String>;
+
 /// Everything there is to see by names; ids do not count.
-fn dump(fs: &TinyFs) -> BTreeMap<Vec<u8>, String> {
+fn dump(fs: &TinyFs) -> Shown {
     let mut all = BTreeMap::new();
     let mut stack = vec![(Vec::new(), NodeId::ROOT)];
     while let Some((path, id)) = stack.pop() {
