@@ -13,6 +13,7 @@ mod oplog;
 mod parallel;
 mod rows;
 mod upkeep;
+mod versions;
 
 pub use clock::{Clock, Doubt, Now, Reading};
 pub use disk::durable::{Existing, is_temporary, write_durably};
@@ -51,3 +52,5 @@ pub use upkeep::pin::Pin;
 pub use upkeep::prune::PruneReport;
 pub use upkeep::rewrite::{Rewrite, Rewritten};
 pub use upkeep::sweep::SweepReport;
+pub use versions::view::View;
+pub use versions::views::Views;

@@ -22,7 +22,6 @@ use crate::exchange::followed::Followed;
 use crate::files::content::{CacheUse, DataFiles};
 use crate::files::data_file::{self, Digests, Effort, Written};
 use crate::files::drain::Drained;
-use crate::files::load::{self, Source};
 use crate::journal::recovery::{self, Recovered};
 use crate::journal::writer::base_of;
 use crate::log::action::{Action, Add, CommitInfo, Metadata, Protocol, Txn, metric};
@@ -251,26 +250,14 @@ impl OpLog {
         let cut_lsn = position(&log, snapshot)?.cut_lsn;
         let live = Live::default();
         live.set_floor(snapshot.floor());
-        // Files of a later version may stand for those that are gone: they hold the rows of this one, and later ones.
-        let sources: Vec<Source> = reading::files_of(&log, snapshot)?
-            .into_values()
-            .filter(|add| reading::first_lsn(add).is_none_or(|first| first <= cut_lsn))
-            .map(|add| {
-                let digests = Digests::of(&add);
-                let file = files.add(&add.path, digests.as_ref());
-                let path = log.table().join(&add.path);
-                let source = Source { file, path, size: add.size, digests };
-                live.insert(add, file);
-                source
-            })
-            .collect();
         // Operations on unlinked files leave no rows, so the rows alone do not tell how far the numbers went.
         let mut fold = Fold::starting_at(cut_lsn);
-        load::load(&sources, snapshot.version, threads(), |row| {
-            if row.lsn <= cut_lsn {
-                fold.push(row);
-            }
-        })?;
+        let mut number = |add: Add| {
+            let number = files.add(&add.path, Digests::of(&add).as_ref());
+            live.insert(add, number);
+            number
+        };
+        reading::read(&log, snapshot, Lsn(0), cut_lsn, &mut number, |row| fold.push(row))?;
         recovered.iter().for_each(|row| fold.push(row.clone()));
         let tree = fold
             .finish()
@@ -545,7 +532,7 @@ impl PersistenceLayer for OpLog {
     }
 
     fn prefetch_budget(&self) -> u64 {
-        self.files.cache_bytes() / 4
+        self.files.prefetch_budget()
     }
 
     fn space(&self) -> Space {

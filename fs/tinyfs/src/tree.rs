@@ -104,6 +104,11 @@ impl Tree {
         self.last_lsn
     }
 
+    /// How many nodes there are.
+    pub fn node_count(&self) -> u64 {
+        self.nodes.len() as u64
+    }
+
     pub(crate) fn begin(&mut self) -> Lsn {
         self.last_lsn = self.last_lsn.next();
         self.last_lsn

@@ -195,9 +195,9 @@ impl DataFiles {
         self.damage.so_far()
     }
 
-    /// Budget of decoded pages.
-    pub(crate) fn cache_bytes(&self) -> u64 {
-        self.pages.capacity()
+    /// Bytes that may be made ready ahead of their readers: a part of the budget of decoded pages.
+    pub(crate) fn prefetch_budget(&self) -> u64 {
+        self.pages.capacity() / 4
     }
 
     /// What is in the caches.

@@ -5,13 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use pond_tinyfs::{Lsn, NodeId};
+use pond_tinyfs::{Lsn, NodeId, Row};
 use serde::Deserialize;
 
+use crate::files::data_file::Digests;
+use crate::files::load::{self, Source};
 use crate::log::action::Add;
 use crate::log::delta::Log;
 use crate::log::format;
 use crate::log::snapshot::{self, Snapshot};
+use crate::parallel::threads;
 use crate::rows::schema::col;
 use crate::{At, OpLogError};
 
@@ -30,6 +33,33 @@ pub(crate) fn files_of(log: &Log, snapshot: &Snapshot) -> Result<BTreeMap<String
         // Its own files are all there can be: loading says which is missing.
         false => Ok(snapshot.files.clone()),
     }
+}
+
+/// Reads the rows of a version that belong to operations after `above` up to its `cut`, in no particular order. `number` gives each
+/// file that is read the number that its extents' locations carry.
+pub(crate) fn read(
+    log: &Log,
+    snapshot: &Snapshot,
+    above: Lsn,
+    cut: Lsn,
+    number: &mut dyn FnMut(Add) -> u32,
+    mut each: impl FnMut(Row),
+) -> Result<(), OpLogError> {
+    // Files of a later version may stand for those that are gone: they hold the rows of this one, and later ones.
+    let sources: Vec<Source> = files_of(log, snapshot)?
+        .into_values()
+        .filter(|add| first_lsn(add).is_none_or(|first| first <= cut))
+        .filter(|add| last_lsn(add).is_none_or(|last| last > above))
+        .map(|add| {
+            let (path, size, digests) = (log.table().join(&add.path), add.size, Digests::of(&add));
+            Source { file: number(add), path, size, digests }
+        })
+        .collect();
+    load::load(&sources, snapshot.version, threads(), |row| {
+        if above < row.lsn && row.lsn <= cut {
+            each(row);
+        }
+    })
 }
 
 /// Whether none of these files is missing.

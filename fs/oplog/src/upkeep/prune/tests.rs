@@ -6,7 +6,7 @@ use pond_tinyfs::{Caller, Fallocate, Make, NodeId, RenameFlags, SetAttributes, T
 
 use super::*;
 use crate::rows::samples;
-use crate::{At, CleanOptions, MergeLimits, Options, Origin, Version};
+use crate::{At, CleanOptions, MergeLimits, Options, Origin, Version, View, Views};
 
 /// Pseudo-random numbers (xorshift), so that a failing case can be had again by its seed.
 struct Random(u64);
@@ -129,23 +129,36 @@ impl Pond {
         self.oplog.clean(&options).unwrap();
     }
 
-    /// Every version from the floor on is what it was when it was made, and those below are refused.
+    /// Every version from the floor on is what it was when it was made, and those below are refused: in whatever order they are
+    /// opened, and also while others are that share nodes with it.
     fn check(&self, floor: u64, seed: u64) {
-        for (version, expected) in self.digests.iter().enumerate() {
-            let at = At::Version(Version(version as u64));
-            let opened = OpLog::open_read_only(self.dir.path(), at, &Options::default());
-            if (version as u64) < floor {
+        let views = Views::new(self.dir.path(), &Options::default());
+        let mut random = Random(seed.max(1));
+        let mut order: Vec<u64> = (0..self.digests.len() as u64).collect();
+        for n in (1..order.len()).rev() {
+            order.swap(n, random.below(n as u64 + 1) as usize);
+        }
+        let mut held = Vec::new();
+        for version in order {
+            let opened = views.open(At::Version(Version(version)));
+            if version < floor {
                 assert!(
                     matches!(opened, Err(OpLogError::NoLongerKept { .. })),
                     "seed {seed}: version {version} lies below the floor {floor}"
                 );
                 continue;
             }
-            let opened = opened.unwrap_or_else(|error| panic!("seed {seed}, version {version}: {error}"));
-            let found = digest(&TinyFs::read_only(opened.tree, opened.oplog));
-            assert_eq!(found, *expected, "seed {seed}: version {version} with floor {floor}");
+            let view = opened.unwrap_or_else(|error| panic!("seed {seed}, version {version}: {error}"));
+            self.check_view(&view, seed);
+            held.push(view);
         }
+        held.iter().for_each(|view| self.check_view(view, seed));
         assert_eq!(digest(&self.fs), *self.digests.last().unwrap(), "seed {seed}: the open tree");
+    }
+
+    fn check_view(&self, view: &View, seed: u64) {
+        let version = view.position().version;
+        assert_eq!(digest(view.fs()), self.digests[version.0 as usize], "seed {seed}: version {version}");
     }
 }
 
@@ -230,6 +243,7 @@ fn no_version_from_the_floor_on_ever_changes() {
         let mut random = Random(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15));
         let mut pond = Pond::new();
         let mut floor = 0;
+        let mut read: Vec<Arc<View>> = Vec::new();
         for _round in 0..3 {
             for _ in 0..12 {
                 for _ in 0..random.below(8) + 1 {
@@ -254,6 +268,17 @@ fn no_version_from_the_floor_on_ever_changes() {
                 pond.clean();
             }
             pond.check(floor, seed);
+            // Whoever reads a version goes on, whatever is merged, let go of and cleaned away meanwhile.
+            read.iter().for_each(|view| pond.check_view(view, seed));
+            read.clear();
+            if random.below(2) == 0 {
+                let views = Views::new(pond.dir.path(), &Options::default());
+                let newest = pond.oplog.position().version.0;
+                for _ in 0..3 {
+                    let version = Version(floor + random.below(newest - floor + 1));
+                    read.push(views.open(At::Version(version)).unwrap());
+                }
+            }
             if random.below(2) == 0 {
                 let (oplog, fs) = open(pond.dir.path());
                 (pond.oplog, pond.fs) = (oplog, fs);

@@ -1,0 +1,188 @@
+//! Opening versions: the one way to read a pond's history.
+//!
+//! A version is loaded from its data files, or made from the tree of one before it that is open, onto which only the rows between
+//! the two are folded. Either way its tree shares with that of a neighbour what is the same in both.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use pond_tinyfs::{Fold, Lsn, Row, TinyFs, Tree};
+
+use crate::log::delta::Log;
+use crate::log::format::identity;
+use crate::log::reading;
+use crate::log::snapshot::{self, Snapshot};
+use crate::oplog::position;
+use crate::versions::stored::StoredContent;
+use crate::versions::view::View;
+use crate::{At, HistoryFigures, Layout, OpLogError, Options, Pin, Position, Version};
+
+/// Trees of versions may take one part in so many of the cache's budget, as long as nobody uses them.
+const UNUSED_SHARE: u64 = 4;
+/// A version that nobody has used for so long is let go, and its pin with it.
+const UNUSED: Duration = Duration::from_secs(60);
+
+/// What a node costs each tree that has it, bytes: its place in the table of nodes.
+const SLOT: u64 = 24;
+/// What a row leaves in a tree that shares it with no other, bytes, about.
+const ROW: u64 = 256;
+
+/// The versions of one pond, opened as they are asked for. Those that are open share a cache, and of their trees what is the same.
+/// Reads only: nothing is written but pins.
+pub struct Views {
+    pond: PathBuf,
+    log: Log,
+    content: Arc<StoredContent>,
+    /// Bytes that trees may take which nobody uses.
+    budget: u64,
+    /// Those that are open, and when each was last asked for. The lock is held while one is opened: the next may be made from it.
+    open: Mutex<Vec<(Instant, Arc<View>)>>,
+}
+
+impl Views {
+    /// The versions of the pond at `pond`; none is open yet.
+    pub fn new(pond: &Path, options: &Options) -> Self {
+        let layout = Layout::new(pond);
+        Views {
+            pond: pond.to_path_buf(),
+            log: Log::new(&layout.data()),
+            content: Arc::new(StoredContent::new(&layout, options)),
+            budget: options.cache_bytes / UNUSED_SHARE,
+            open: Mutex::default(),
+        }
+    }
+
+    /// Opens a version, or finds it open.
+    ///
+    /// # Errors
+    ///
+    /// [`OpLogError::NoSuchVersion`], [`OpLogError::NoLongerKept`] and [`OpLogError::NothingYet`] for what there is not;
+    /// [`OpLogError::TooNew`] if this program cannot read it; [`OpLogError::NoPin`]; and damage.
+    pub fn open(&self, at: At) -> Result<Arc<View>, OpLogError> {
+        let mut open = self.open.lock();
+        let version = snapshot::resolve(&self.log, &self.log.list()?, at)?;
+        if let Some((asked, view)) = open.iter_mut().find(|(_, view)| view.position.version == version) {
+            *asked = Instant::now();
+            return Ok(view.clone());
+        }
+        let view = Arc::new(self.read(version, &open)?);
+        open.push((Instant::now(), view.clone()));
+        self.let_go(&mut open);
+        Ok(view)
+    }
+
+    /// Lets go of versions that nobody has used for a while. To be called now and then, so that their pins end.
+    pub fn let_go_of_unused(&self) {
+        self.let_go(&mut self.open.lock());
+    }
+
+    fn let_go(&self, open: &mut Vec<(Instant, Arc<View>)>) {
+        let is_unused = |view: &Arc<View>| Arc::strong_count(view) == 1;
+        open.retain(|(asked, view)| !is_unused(view) || asked.elapsed() < UNUSED);
+        let mut unused: u64 =
+            open.iter().filter(|(_, view)| is_unused(view)).map(|(_, view)| view.memory).sum();
+        // The ones that were asked for least lately go first.
+        open.sort_by_key(|(asked, _)| *asked);
+        open.retain(|(_, view)| {
+            let goes = unused > self.budget && is_unused(view);
+            unused -= if goes { view.memory } else { 0 };
+            !goes
+        });
+    }
+
+    fn read(&self, version: Version, open: &[(Instant, Arc<View>)]) -> Result<View, OpLogError> {
+        // Before the version's files are looked for: cleaning spares what a pinned version needs.
+        let mut pins = vec![Arc::new(Pin::hold(&self.pond, version)?)];
+        let snapshot = snapshot::load(&self.log, At::Version(version))?;
+        let identity = identity(&self.log, &snapshot)?;
+        let position = position(&self.log, &snapshot)?;
+        let distance = |view: &View| view.position.version.0.abs_diff(version.0);
+        let views = || open.iter().map(|(_, view)| view);
+        let before = views().filter(|view| view.position.version < version).min_by_key(|view| distance(view));
+        let made = match before {
+            Some(before) => self.later(before, &snapshot, &position)?.map(|made| (made, Some(before))),
+            None => None,
+        };
+        let ((tree, own), neighbour) = match made {
+            Some(made) => made,
+            None => {
+                let nearest = views().min_by_key(|view| distance(view));
+                (self.load(&snapshot, &position, nearest)?, nearest)
+            }
+        };
+        for pin in neighbour.iter().flat_map(|neighbour| &neighbour.pins) {
+            if !pins.iter().any(|held| Arc::ptr_eq(held, pin)) {
+                pins.push(pin.clone());
+            }
+        }
+        let figures = HistoryFigures {
+            files: snapshot.files.len() as u64,
+            bytes: snapshot.files.values().map(|add| add.size).sum(),
+            floor: snapshot.floor(),
+        };
+        let fs = Arc::new(TinyFs::read_only(tree, self.content.clone()));
+        let memory = fs.node_count() * SLOT + own * ROW;
+        let (content, notes) = (self.content.clone(), snapshot.notes);
+        Ok(View { identity, position, fs, content, figures, notes, pins, memory })
+    }
+
+    /// The tree of a version, made from that of one before it, and how many rows came on top; none if those do not fit, of which
+    /// loading the whole tells more.
+    fn later(
+        &self,
+        before: &View,
+        snapshot: &Snapshot,
+        position: &Position,
+    ) -> Result<Option<(Tree, u64)>, OpLogError> {
+        let mut rows = self.rows(snapshot, before.position.cut_lsn, position.cut_lsn)?;
+        rows.sort_unstable_by_key(|row| (row.lsn, row.seq));
+        let count = rows.len() as u64;
+        match before.fs.later(rows, position.cut_lsn) {
+            Ok(tree) => Ok(Some((tree, count))),
+            Err(error) => {
+                let (version, before) = (position.version, before.position.version);
+                tracing::warn!(%version, %before, %error, "a version cannot be made from one before; it is loaded");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The tree of a version, loaded from its files, and how many rows it does not share with a neighbour.
+    fn load(
+        &self,
+        snapshot: &Snapshot,
+        position: &Position,
+        neighbour: Option<&Arc<View>>,
+    ) -> Result<(Tree, u64), OpLogError> {
+        let mut fold = Fold::starting_at(position.cut_lsn);
+        let mut rows = 0;
+        self.each_row(snapshot, Lsn(0), position.cut_lsn, |row| {
+            rows += 1;
+            fold.push(row);
+        })?;
+        let failed = |why: String| OpLogError::Fold { version: position.version, why };
+        let mut tree = fold.finish().map_err(|error| failed(error.to_string()))?;
+        let shared = neighbour.map_or(0, |view| view.fs.share_with(&mut tree)) as u64;
+        let own = rows * (tree.node_count() - shared) / tree.node_count().max(1);
+        Ok((tree, own))
+    }
+
+    /// The rows of the operations after `above` up to `cut`.
+    fn rows(&self, snapshot: &Snapshot, above: Lsn, cut: Lsn) -> Result<Vec<Row>, OpLogError> {
+        let mut rows = Vec::new();
+        self.each_row(snapshot, above, cut, |row| rows.push(row))?;
+        Ok(rows)
+    }
+
+    fn each_row(
+        &self,
+        snapshot: &Snapshot,
+        above: Lsn,
+        cut: Lsn,
+        each: impl FnMut(Row),
+    ) -> Result<(), OpLogError> {
+        reading::read(&self.log, snapshot, above, cut, &mut |add| self.content.number(&add), each)
+    }
+}
