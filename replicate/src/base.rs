@@ -49,12 +49,21 @@ pub(crate) async fn begin(
     })
 }
 
-/// The oldest version that the pond holds: 0 unless older ones were left out or cleaned away.
+/// The oldest version that the pond holds: 0 unless older ones were left out, let go of or cleaned away.
 pub(crate) fn oldest(pond: &Path) -> Result<Version, ReplicateError> {
-    match pond_oplog::live_files(pond, Version(0)) {
-        Ok(_) => Ok(Version(0)),
-        Err(OpLogError::NoSuchVersion { first, .. }) => Ok(first),
-        Err(error) => Err(error.into()),
+    let mut version = Version(0);
+    loop {
+        // What is kept may have lost its files to a merge and a cleaning, so that a later version is the first with all of them.
+        match pond_oplog::live_files(pond, version) {
+            Ok(_) => return Ok(version),
+            Err(
+                OpLogError::NoSuchVersion { first: later, .. }
+                | OpLogError::NoLongerKept { floor: later, .. },
+            ) if later > version => {
+                version = later;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pond_oplog::Version;
-use pond_replicate::Remote;
 use pond_replicate::config::RemoteConfig;
 use pond_replicate::format::{self, Head};
 use pond_replicate::store::Store;
-use pond_steward::{FactoryStatus, OpenOptions, Registry, Steward};
+use pond_replicate::{InitOptions, NoProgress, Remote, init_from_backup};
+use pond_steward::{FactoryStatus, MaintainOptions, OpenOptions, Registry, Steward};
 use pond_tinyfs::{Caller, Make, NodeId, WriteFlags};
 
 struct Place {
@@ -205,5 +205,31 @@ fn a_configuration_that_makes_no_sense_makes_no_node() {
     let error = steward.mknod("remote", "/x", inside.as_bytes()).unwrap_err().to_string();
     assert!(error.contains("inside the pond"), "{error}");
     assert!(!place.pond.join("backups").exists());
+    steward.close().unwrap();
+}
+
+#[test]
+fn a_remote_that_is_made_once_old_versions_are_let_go_of_begins_with_what_is_kept() {
+    let place = Place::with_pond();
+    let steward = open(&place.pond);
+    for name in ["one", "two", "three", "four"] {
+        write(&steward, name);
+    }
+    steward.control_set("retention", "2 versions").unwrap();
+    steward.maintain(&MaintainOptions { alone: true, ..MaintainOptions::default() }, &|_| {}).unwrap();
+    let floor = steward.oplog().floor().expect("old versions are let go of").version;
+    assert!(floor > Version(0));
+    steward.mknod("remote", "/etc/system.d/10-remote", place.yaml("a").as_bytes()).unwrap();
+    write(&steward, "five");
+    let (tip, factories) = sync(&steward);
+    assert!(!factories[0].failed, "{factories:?}");
+    let head = head(&place.store("a")).unwrap();
+    assert_eq!(head.version, tip.0);
+    assert!(head.root >= floor.0, "{head:?}");
+    let replica = place.dir.path().join("replica");
+    let options = InitOptions::default();
+    init_from_backup(&replica, place.yaml("a").as_bytes(), &options, &NoProgress).unwrap();
+    let same = pond_oplog::version_files(&replica, tip).unwrap().position;
+    assert_eq!(same.digest, steward.position().digest);
     steward.close().unwrap();
 }

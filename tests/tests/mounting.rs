@@ -548,6 +548,33 @@ fn the_status_of_a_pond_whose_daemon_is_stopped_is_told_without_it() {
 }
 
 #[test]
+fn umount_does_not_wait_for_mount_namespaces_that_keep_a_copy_and_names_who_is_in_them() {
+    let pond = TestPond::mounted();
+    fs::write(pond.path("file"), "content").unwrap();
+    let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/mnt")).unwrap();
+    let mut command = pond.marked("unshare");
+    let mut keeper = command.args(["--mount", "--propagation", "private", "sleep", "600"]).spawn().unwrap();
+    let pid = keeper.id().to_string();
+    wait_until("it has a namespace of its own", Duration::from_secs(20), || {
+        (namespace(&pid) != namespace("self")).then_some(())
+    });
+    // From the namespace of the daemon, and from another one, where the daemon itself keeps the mount.
+    let umount = pond.try_pond(["umount", pond.mountpoint().to_str().unwrap()]);
+    assert!(umount.stderr.contains(&format!("{pid} sleep")), "{umount}");
+    umount.success();
+    keeper.kill().unwrap();
+    keeper.wait().unwrap();
+    pond.mount();
+    let mut command = pond.marked("unshare");
+    command.args(["--mount", "--propagation", "private"]).arg(pond_binary()).arg("umount");
+    let umount = run(command.arg(pond.mountpoint()));
+    assert!(umount.stderr.contains(&format!("{} pond", pond.daemon())), "{umount}");
+    umount.success();
+    assert_eq!(fs::read_to_string(pond.path("file")).unwrap(), "content");
+    pond.umount();
+}
+
+#[test]
 fn umount_of_what_is_no_mount_says_so() {
     let pond = TestPond::new();
     fs::create_dir(pond.mountpoint()).unwrap();

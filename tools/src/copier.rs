@@ -22,6 +22,9 @@ use crate::target::{FileTree, Identity, Sink, Source, Stat};
 /// How much is read and written at once.
 const CHUNK: usize = 1 << 20;
 
+/// Why a file does not take the place of a device node, a fifo or a socket.
+const REPLACES_SPECIAL: &str = "it is a device node, a fifo or a socket, which a copy would replace; remove it first, or choose another name";
+
 /// What temporary names begin with; one is left behind only if the process is killed.
 const TEMPORARY_PREFIX: &str = ".pond-copy-";
 
@@ -169,6 +172,10 @@ impl<'a> Copier<'a> {
             }
             Some(existing) if !existing.is_directory() && stat.is_directory() => {
                 Err(io::Error::from_raw_os_error(libc::ENOTDIR).into())
+            }
+            // What is named may be what all programs of the machine use, as /dev/null is.
+            Some(existing) if existing.is_special() && !stat.is_special() => {
+                Err(io::Error::other(REPLACES_SPECIAL).into())
             }
             existing if stat.is_directory() => self.copy_directory(from, to, &stat, existing.is_some()),
             existing => self.copy_leaf(from, to, &stat, existing.as_ref()),
@@ -356,7 +363,7 @@ mod tests {
     use crate::path::GivenPath;
     use crate::target::HostTree;
     use std::fs;
-    use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
     use std::path::Path;
 
     fn copy(from: &Path, to: &Path) -> Copied {
@@ -413,5 +420,21 @@ mod tests {
         assert_eq!(copy(&file, &file).failed, 1);
         assert_eq!(fs::read(&file).unwrap(), b"x");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_file_does_not_replace_what_is_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, socket) = (dir.path().join("f"), dir.path().join("s"));
+        fs::write(&file, b"x").unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let before = fs::symlink_metadata(&socket).unwrap().ino();
+        assert_eq!(copy(&file, &socket).failed, 1);
+        let after = fs::symlink_metadata(&socket).unwrap();
+        assert!(after.file_type().is_socket() && after.ino() == before);
+        // One of its kind does, as where a tree is copied again.
+        let other = dir.path().join("other");
+        assert_eq!(copy(&socket, &other).failed, 0);
+        assert_eq!(copy(&socket, &other).failed, 0);
     }
 }

@@ -150,7 +150,9 @@ impl UmountHelper {
     pub fn run(self, context: &mut Context) -> Result {
         refuse_namespace(self.namespace.as_deref())?;
         match pond_mount::unmount(&self.target) {
-            Ok(report) if report.was_dead => commands::describe_unmount(&report, context),
+            Ok(report) if report.was_dead || !report.kept_by.is_empty() => {
+                commands::describe_unmount(&report, context)
+            }
             Ok(_) => Ok(()),
             Err(MountError::Busy { .. }) if self.lazy => detach(&self.target),
             Err(error) => Err(Failure::because(format!("cannot unmount {}", self.target.display()), &error)),

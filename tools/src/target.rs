@@ -77,6 +77,11 @@ impl Stat {
         matches!(self.kind, FileType::File | FileType::Dynamic)
     }
 
+    /// Whether it is a device node, a fifo or a socket.
+    pub fn is_special(&self) -> bool {
+        !self.is_file() && !self.is_directory() && self.kind != FileType::Symlink
+    }
+
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
         self.kind == FileType::Directory

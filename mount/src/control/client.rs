@@ -19,7 +19,7 @@ use crate::error::MountError;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often it is looked at meanwhile. One that is stopped twice in a row is not waited for.
-const LOOK: Duration = Duration::from_millis(200);
+pub(crate) const LOOK: Duration = Duration::from_millis(200);
 
 /// A connection to a daemon.
 #[derive(Debug)]
@@ -59,6 +59,14 @@ impl Client {
         goes_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Value>, MountError> {
         self.send(request)?;
+        self.answer_while(goes_on)
+    }
+
+    /// Waits for an answer as long as `goes_on` says so, which is asked every moment.
+    pub(crate) fn answer_while(
+        &mut self,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Value>, MountError> {
         while !self.has_answer()? {
             if !goes_on() {
                 return Ok(None);
@@ -94,6 +102,10 @@ impl Client {
 
     /// Whether an answer begins within a moment.
     fn has_answer(&self) -> Result<bool, MountError> {
+        if !self.stream.buffer().is_empty() {
+            // It came together with the one before.
+            return Ok(true);
+        }
         let mut poll =
             libc::pollfd { fd: self.stream.get_ref().as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one initialized pollfd.

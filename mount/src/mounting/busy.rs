@@ -58,6 +58,33 @@ pub(crate) fn users_of(mountpoint: &Path, daemon: Option<u32>) -> Vec<BusyProces
     users
 }
 
+/// Who else has what lies on this device mounted: a process of each other mount namespace that has a copy of the mount, with where
+/// it has it; of that in which `daemon` is, the daemon. Containers and services keep copies of what was mounted when they began,
+/// until they end.
+pub(crate) fn keepers_of(device: &str, daemon: Option<u32>) -> Vec<BusyProcess> {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let mut seen: Vec<PathBuf> = namespace("self").into_iter().collect();
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let mut keepers = Vec::new();
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    // The kernel's own threads have no command line, and nobody can end them.
+    let is_program = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+    for pid in daemon.into_iter().chain(pids).filter(is_program) {
+        // A process may end, or be another user's: then it cannot be asked.
+        let Some(namespace) = namespace(&pid.to_string()).filter(|namespace| !seen.contains(namespace))
+        else {
+            continue;
+        };
+        seen.push(namespace);
+        let copy = mount_info::mounts_seen_by(pid).into_iter().find(|mount| mount.device == device);
+        if let Some(copy) = copy {
+            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            keepers.push(BusyProcess { pid, command: command.trim_end().to_owned(), path: copy.mountpoint });
+        }
+    }
+    keepers
+}
+
 /// The first path under `mountpoint` that the process at `/proc/PID` holds, and that does not lie beneath the mount.
 fn uses(process: &Path, mountpoint: &Path, mount: Option<&Mount>) -> Option<PathBuf> {
     // Mounts have other numbers in other namespaces.

@@ -19,6 +19,11 @@ pub fn mounts() -> Result<Vec<Mount>, MountError> {
     mount_table::mounts().map_err(|error| MountError::io("read", Path::new(mount_table::MOUNTINFO), error))
 }
 
+/// The same as another process sees it; nothing where it cannot be asked.
+pub(crate) fn mounts_seen_by(pid: u32) -> Vec<Mount> {
+    mount_table::mounts_seen_by(pid).unwrap_or_default()
+}
+
 /// Where a pond is mounted; `pond` is its directory's canonical path.
 pub fn mounts_of(pond: &Path) -> Result<Vec<Mount>, MountError> {
     let mut all = mounts()?;

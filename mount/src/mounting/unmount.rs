@@ -14,7 +14,7 @@ use crate::control::client::Client;
 use crate::control::protocol::Farewell;
 use crate::control::protocol::Request;
 use crate::error::MountError;
-use crate::mounting::busy;
+use crate::mounting::busy::{self, BusyProcess};
 use crate::mounting::mount_info;
 use crate::mounting::mount_point;
 
@@ -35,6 +35,9 @@ pub struct UnmountReport {
     pub owed: Vec<FactoryStatus>,
     /// Whether the daemon had died before: its mount was only taken away, and the next mount recovers.
     pub was_dead: bool,
+    /// Processes in other mount namespaces that still have it mounted, one of each: the daemon ends once they have, and
+    /// nobody waits for that.
+    pub kept_by: Vec<BusyProcess>,
 }
 
 /// Commits everything, unmounts, and waits for the daemon to end.
@@ -52,6 +55,7 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
         followed: false,
         owed: Vec::new(),
         was_dead: false,
+        kept_by: Vec::new(),
     };
 
     let status_file = mountpoint.join(".pond/status.json");
@@ -85,18 +89,26 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
     if !mount_point::unmount(&mountpoint, false)? {
         return Err(MountError::Busy { users: busy::users_of(&mountpoint, pid), mountpoint });
     }
+    // The filesystem ends with its last mount, and the daemon with the filesystem.
+    let nobody_keeps_it = |report: &mut UnmountReport| {
+        report.kept_by = busy::keepers_of(&mount.device, pid);
+        report.kept_by.is_empty()
+    };
     if let Some(daemon) = &mut daemon {
-        let farewell: Farewell =
-            serde_json::from_value(daemon.answer()?).map_err(|error| MountError::Protocol {
-                pond: report.pond.clone(),
-                problem: format!("took its leave in a way that this program does not understand: {error}"),
-            })?;
+        let Some(farewell) = daemon.answer_while(&mut || nobody_keeps_it(&mut report))? else {
+            return Ok(report);
+        };
+        let farewell: Farewell = serde_json::from_value(farewell).map_err(|error| MountError::Protocol {
+            pond: report.pond.clone(),
+            problem: format!("took its leave in a way that this program does not understand: {error}"),
+        })?;
         report.version = Some(farewell.version.0);
         report.owed = farewell.owed;
     }
     if let Some(process) = process {
-        wait_for_end(&process)
-            .map_err(|error| MountError::io("wait for the daemon of", &report.pond, error))?;
+        let pond = report.pond.clone();
+        wait_for_end(&process, &mut || nobody_keeps_it(&mut report))
+            .map_err(|error| MountError::io("wait for the daemon of", &pond, error))?;
     }
     Ok(report)
 }
@@ -129,17 +141,19 @@ fn open_process(pid: u32) -> Option<OwnedFd> {
     (descriptor >= 0).then(|| unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
 }
 
-fn wait_for_end(process: &OwnedFd) -> io::Result<()> {
+/// Waits for the end of a process as long as `goes_on` says so, which is asked every moment.
+fn wait_for_end(process: &OwnedFd, goes_on: &mut dyn FnMut() -> bool) -> io::Result<()> {
     let mut poll = libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     loop {
         // SAFETY: one initialized pollfd.
-        match unsafe { libc::poll(&raw mut poll, 1, -1) } {
+        match unsafe { libc::poll(&raw mut poll, 1, client::LOOK.as_millis() as i32) } {
             -1 => {
                 let error = io::Error::last_os_error();
                 if error.kind() != io::ErrorKind::Interrupted {
                     return Err(error);
                 }
             }
+            0 if goes_on() => {}
             _ => return Ok(()),
         }
     }

@@ -203,7 +203,14 @@ pub fn umount(mountpoint: &Path, context: &mut Context) -> Result {
 pub fn describe_unmount(report: &UnmountReport, context: &mut Context) -> Result {
     context.out.json(report)?;
     context.out.line(&describe(report))?;
-    report.owed.iter().try_for_each(|factory| context.out.line(&describe_owed(factory)))
+    report.owed.iter().try_for_each(|factory| context.out.line(&describe_owed(factory)))?;
+    if !report.kept_by.is_empty() {
+        let lines: String = report.kept_by.iter().map(|keeper| format!("\n  {keeper}")).collect();
+        context.notices.warn(&format!(
+            "these processes still have the pond mounted, in mount namespaces of their own, and its daemon ends when they do:{lines}"
+        ));
+    }
+    Ok(())
 }
 
 /// What is left for the next mount.

@@ -61,7 +61,20 @@ impl Mount {
 ///
 /// Where [`MOUNTINFO`] cannot be read.
 pub fn mounts() -> io::Result<Vec<Mount>> {
-    let text = fs::read(MOUNTINFO)?;
+    mounts_in(MOUNTINFO)
+}
+
+/// The same as another process sees it, which may be in a mount namespace of its own.
+///
+/// # Errors
+///
+/// Where it has ended, or is another user's.
+pub fn mounts_seen_by(pid: u32) -> io::Result<Vec<Mount>> {
+    mounts_in(&format!("/proc/{pid}/mountinfo"))
+}
+
+fn mounts_in(table: &str) -> io::Result<Vec<Mount>> {
+    let text = fs::read(table)?;
     Ok(text.split(|&byte| byte == b'\n').filter_map(Mount::parse).collect())
 }
 
