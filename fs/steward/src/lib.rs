@@ -12,6 +12,7 @@ mod factories;
 mod host;
 mod init;
 mod open;
+mod pacing;
 mod paths;
 mod replica;
 mod status;

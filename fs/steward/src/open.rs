@@ -15,6 +15,7 @@ use pond_tinyfs::{PersistenceLayer, Row, StorageError, TinyFs, Tree};
 use crate::commit::committer::{CommitObserver, Committer, FACTORY_ORIGIN, Parts};
 use crate::commit::fsync::Fsync;
 use crate::commit::merges::Merges;
+use crate::commit::writers::Writers;
 use crate::control::row::{ControlRow, Event};
 use crate::control::settings::{self, CACHE_BUDGET_KEY, DIRTY_BUDGET_KEY};
 use crate::control::table::{Control, SUPERSEDED_KEY};
@@ -285,6 +286,7 @@ impl Steward {
             dirty_budget,
             merges: merges.clone(),
         }));
+        let writers = Arc::new(Writers::new(committer.clone()));
         let committing = Arc::downgrade(&committer);
         oplog.set_pause(Box::new(move || {
             if let Some(committer) = committing.upgrade() {
@@ -303,6 +305,7 @@ impl Steward {
                 oplog: oplog.clone(),
                 control: control.clone(),
                 committer: committer.clone(),
+                writers: writers.clone(),
                 progress,
                 watcher: watcher.clone(),
                 stopping: Arc::default(),
@@ -325,6 +328,7 @@ impl Steward {
             pond: pond.to_owned(),
             oplog,
             control,
+            writers,
             fsync: Arc::new(Fsync::new(committer.clone())),
             committer,
             post_commit,

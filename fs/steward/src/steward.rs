@@ -11,7 +11,8 @@ use pond_tinyfs::{Error, RESERVED_NAME, Row, StorageError, TinyFs};
 use serde::Serialize;
 
 use crate::commit::committer::Committer;
-use crate::commit::fsync::{Done, Effort, Fsync};
+use crate::commit::fsync::{Done, Fsync};
+use crate::commit::writers::Writers;
 use crate::control::table::{Control, ROLE_KEY, SUPERSEDED_KEY};
 use crate::factories::factory::REMOTE;
 use crate::factories::host_path::refuse_own;
@@ -20,6 +21,7 @@ use crate::host::end_process::EndProcessOnPanic;
 use crate::host::lock::WriterLock;
 use crate::host::memory;
 use crate::init::{self, Found};
+use crate::pacing::scheduler::Effort;
 use crate::paths::{self, ChangeWatcher, made, make, make_parents, owner};
 use crate::replica::follow::Follower;
 use crate::threads::Threads;
@@ -63,6 +65,7 @@ pub struct Steward {
     pub(crate) oplog: Arc<OpLog>,
     pub(crate) control: Arc<Control>,
     pub(crate) committer: Arc<Committer>,
+    pub(crate) writers: Arc<Writers>,
     pub(crate) fsync: Arc<Fsync>,
     pub(crate) post_commit: Arc<PostCommit>,
     pub(crate) maintenance: Arc<Maintenance>,
@@ -108,7 +111,7 @@ impl Steward {
 
     /// The tree.
     pub fn fs(&self) -> &Arc<TinyFs> {
-        &self.committer.fs
+        self.committer.fs()
     }
 
     /// `$POND`.
@@ -190,18 +193,18 @@ impl Steward {
 
     /// Whether a write may proceed at once; else [`when_room`](Self::when_room). Cheap.
     pub fn has_room(&self) -> bool {
-        self.committer.has_room()
+        self.writers.has_room()
     }
 
     /// Does what brings so many bytes of content, once it may: the more is not yet stored, the later. `ENOSPC` if the disk is
     /// full and commits fail, `EROFS` if no writes are taken.
     pub fn when_room<T>(&self, bytes: u64, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        self.committer.when_room(bytes, work)
+        self.writers.when_room(bytes, work)
     }
 
     /// Waits until anything may be written at all, with the same errors.
     pub fn wait_for_room(&self) -> Result<(), Error> {
-        self.committer.wait_for_room(0)
+        self.writers.wait_for_room(0)
     }
 
     /// Commits everything, gives post-commit work, such as a push, ten seconds, and gives up the writer lock. What
@@ -394,7 +397,7 @@ impl Steward {
         let (rows, dirty, failure, refusal) = {
             let ledger = self.committer.ledger();
             let dirty = self.fs().is_dirty() || !ledger.all_committed();
-            (ledger.rows() as u64, dirty, ledger.failure.clone(), ledger.refusal.clone())
+            (ledger.rows() as u64, dirty, ledger.failure().cloned(), ledger.refusal().cloned())
         };
         let state = match () {
             () if closed => State::Closed,
@@ -416,7 +419,7 @@ impl Steward {
             path: self.pond.clone(),
             mode: self.control.known_role(),
             state,
-            read_only_because: refusal.map(|refusal| refusal.why.to_string()).or_else(|| self.superseded()),
+            read_only_because: refusal.map(|refusal| refusal.why().to_string()).or_else(|| self.superseded()),
             position: self.position(),
             nodes: self.fs().node_count(),
             uncommitted: Uncommitted { rows, bytes: self.fs().dirty_bytes() },
@@ -468,9 +471,9 @@ impl Steward {
     }
 
     pub(crate) fn not_writable(&self) -> StewardError {
-        let refusal = self.committer.ledger().refusal.clone();
+        let refusal = self.committer.ledger().refusal().cloned();
         match refusal {
-            Some(refusal) => StewardError::ReadOnly { why: refusal.why.to_string() },
+            Some(refusal) => StewardError::ReadOnly { why: refusal.why().to_string() },
             None if self.writer => StewardError::Closed,
             None => StewardError::ReadOnly { why: "it was opened to be read".to_owned() },
         }

@@ -4,8 +4,9 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::commit::drain::DRAINERS;
+use crate::commit::drain::Drainer;
 use crate::host::priority::Priority;
+use crate::pacing::backpressure::DRAINERS;
 use crate::{Steward, StewardError};
 
 /// How long closing waits for post-commit work that is under way, and for a pull.
@@ -68,10 +69,8 @@ impl Steward {
                 threads.committer = Some(spawn("pond-commit", Box::new(move || committer.run()))?);
                 threads.fsync = Some(spawn("pond-journal", at(Priority::Prompt, move || fsync.run()))?);
                 for _ in 0..DRAINERS {
-                    let committer = self.committer.clone();
-                    threads
-                        .drainers
-                        .push(spawn("pond-drain", at(Priority::Aside, move || committer.run_drains()))?);
+                    let drainer = Drainer::new(self.committer.clone());
+                    threads.drainers.push(spawn("pond-drain", at(Priority::Aside, move || drainer.run()))?);
                 }
             }
             // Nothing is ever uncommitted there; who asked for a commit all the same must not wait for ever.

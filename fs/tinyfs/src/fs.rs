@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::shown::Found;
-use crate::tree::Spilling;
+use crate::tree::{ContentInMemory, Spilling};
 use crate::{
     Attributes, Cut, Errno, Error, Lsn, MAX_EXTENT, NodeId, PersistenceLayer, Placed, Space, Timestamp, Tree,
 };
@@ -248,15 +248,14 @@ impl TinyFs {
         self.tree().dirty_bytes()
     }
 
+    /// The same, by what becomes of it.
+    pub fn content_in_memory(&self) -> ContentInMemory {
+        self.tree().content_in_memory()
+    }
+
     /// Content bytes that the next cut takes.
     pub fn uncut_bytes(&self) -> u64 {
         self.tree().uncut_bytes
-    }
-
-    /// Content bytes that a commit stores.
-    pub fn committable_bytes(&self) -> u64 {
-        let tree = self.tree();
-        tree.uncut_bytes + tree.unstored_bytes
     }
 
     /// Content bytes of unlinked files that a [`spill`](Self::spill) is writing.

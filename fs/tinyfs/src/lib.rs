@@ -46,7 +46,7 @@ pub use row::{
     EntryChange, EntryOp, ExtentContent, ExtentRecord, Location, Moved, NodeRecord, Placed, Record, Row,
 };
 pub use stale::Stale;
-pub use tree::{Cut, Tree, root_row};
+pub use tree::{ContentInMemory, Cut, Tree, root_row};
 
 /// Extended attributes of a node: names and values are bytes.
 pub type Xattrs = std::collections::BTreeMap<Box<[u8]>, Box<[u8]>>;

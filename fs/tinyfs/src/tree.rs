@@ -82,6 +82,31 @@ impl Spilling {
     }
 }
 
+/// Content that no data file and no spill file holds, bytes, at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContentInMemory {
+    /// What the next cut takes.
+    pub uncut: u64,
+    /// What cuts took and no version holds yet.
+    pub cut: u64,
+    /// What the next spill takes: content of unlinked files that are still open, which no commit stores.
+    pub unspilled: u64,
+    /// What a spill is writing.
+    pub spilling: u64,
+}
+
+impl ContentInMemory {
+    /// All of it, bytes.
+    pub fn total(&self) -> u64 {
+        self.uncut + self.cut + self.unspilled + self.spilling
+    }
+
+    /// What a commit stores, bytes.
+    pub fn committable(&self) -> u64 {
+        self.uncut + self.cut
+    }
+}
+
 /// Rows that make a consistent state: all operations up to `cut_lsn`, nothing of later ones.
 #[derive(Debug)]
 pub struct Cut {
@@ -363,9 +388,19 @@ impl Tree {
         (self.dirty.len() + self.ended.len()) as u64
     }
 
-    /// Content bytes that no data file and no spill file holds.
+    /// Content that no data file and no spill file holds.
+    pub(crate) fn content_in_memory(&self) -> ContentInMemory {
+        ContentInMemory {
+            uncut: self.uncut_bytes,
+            cut: self.unstored_bytes,
+            unspilled: self.unlinked_bytes,
+            spilling: self.spilling_bytes,
+        }
+    }
+
+    /// The same, bytes in all.
     pub(crate) fn dirty_bytes(&self) -> u64 {
-        self.uncut_bytes + self.unstored_bytes + self.unlinked_bytes + self.spilling_bytes
+        self.content_in_memory().total()
     }
 
     /// Takes all that changed since the last cut.

@@ -1,34 +1,27 @@
 //! The committer: every commit interval, and whenever somebody asks, it turns what has changed into one version.
 //!
 //! A commit is a cut, a journal rotation, and one Delta commit of all batches in the ledger, and of the files into which
-//! the content of some was drained ([`drain`](super::drain)). The cut is taken under the ledger's mutex; all I/O happens outside it, while reads, writes and fsyncs go on. A commit that fails leaves
-//! the ledger as it is, tells those who wait, and is tried again, at growing intervals. Nothing else commits.
+//! the content of some was drained ([`drain`](super::drain)). The cut is taken under the ledger's mutex; all I/O happens outside
+//! it, while reads, writes and fsyncs go on. A commit that fails leaves the ledger as it is, tells those who wait, and is tried
+//! again, at growing intervals. Nothing else commits.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use pond_oplog::{CommitInfo, Committed, Drained, OpLogError, Origin, Position, TxnSeq, Version};
-use pond_tinyfs::{Lsn, NodeId, Row, Space, StorageError, TinyFs};
+use pond_oplog::{CommitInfo, Committed, OpLogError, Origin, Position, TxnSeq, Version};
+use pond_tinyfs::{ContentInMemory, Lsn, NodeId, Row, StorageError, TinyFs};
 
 use crate::StewardError;
-use crate::commit::courtesy::patience;
-use crate::commit::ledger::{Batch, Ledger, Refusal, rows_of};
+use crate::commit::disk_room::DiskRoom;
+use crate::commit::ledger::{Batch, Ended, Ledger, Wake, Wanted, files_of, rows_of};
 use crate::commit::log::{CommitLog, for_waiters};
 use crate::commit::merges::Merges;
-use crate::commit::room::Room;
 use crate::host::end_process::EndProcessOnPanic;
+use crate::host::processor;
 use crate::host::reserve::Reserve;
-
-/// The longest time between two attempts of a commit that keeps failing.
-const LONGEST_RETRY: Duration = Duration::from_secs(30);
-
-/// So often somebody looks who waits for what need not be told: that merging has ended, that a file has gone.
-pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// So long a commit that somebody waits for waits for merges.
-const MERGE_WAIT: Duration = Duration::from_millis(500);
+use crate::pacing::backpressure::{Bounds, LastFsync};
+use crate::pacing::scheduler::{Action, Drains};
 
 /// Origin of a commit that holds only what factories wrote.
 pub(crate) const FACTORY_ORIGIN: &str = "factory";
@@ -60,44 +53,39 @@ pub(crate) struct Parts {
 
 /// The committer. One thread [`run`](Self::run)s it; any may ask it.
 pub(crate) struct Committer {
-    pub(crate) fs: Arc<TinyFs>,
-    pub(crate) log: Arc<dyn CommitLog>,
-    pub(crate) reserve: Reserve,
-    pub(crate) observer: Arc<dyn CommitObserver>,
+    fs: Arc<TinyFs>,
+    log: Arc<dyn CommitLog>,
+    disk: DiskRoom,
+    observer: Arc<dyn CommitObserver>,
     /// Held by each commit until the tree knows of it, and by those that maintenance makes.
-    pub(crate) turn: Mutex<()>,
+    turn: Mutex<()>,
     origin: Origin,
     interval: Duration,
-    pub(crate) room: Room,
-    /// Bytes that writers bring who were let in, and that are not in the tree yet.
-    pub(crate) admitted: AtomicU64,
-    /// When the last fsync ended that had something to write; `Some(None)` while one is under way.
-    pub(crate) last_fsync: Mutex<Option<Option<Instant>>>,
-    pub(crate) merges: Arc<Merges>,
-    pub(crate) ledger: Mutex<Ledger>,
+    bounds: Bounds,
+    last_fsync: Mutex<LastFsync>,
+    merges: Arc<Merges>,
+    ledger: Mutex<Ledger>,
     /// Wakes the committer's thread.
-    pub(crate) wanted: Condvar,
+    wanted: Condvar,
     /// Wakes the drainers.
-    pub(crate) drain_wanted: Condvar,
+    drain_wanted: Condvar,
     /// Wakes those who wait for a commit or a drain to end.
-    pub(crate) ended: Condvar,
+    ended: Condvar,
 }
 
 impl Committer {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { fs, log, reserve, observer, origin, interval, dirty_budget, merges } = parts;
-        log.keep_back(reserve.withheld());
         Committer {
             fs,
+            disk: DiskRoom::new(log.clone(), reserve),
             log,
-            reserve,
             observer,
             turn: Mutex::default(),
             origin,
             interval,
-            room: Room::new(dirty_budget),
-            admitted: AtomicU64::new(0),
-            last_fsync: Mutex::new(None),
+            bounds: Bounds::new(dirty_budget),
+            last_fsync: Mutex::default(),
             merges,
             ledger: Mutex::default(),
             wanted: Condvar::new(),
@@ -106,19 +94,77 @@ impl Committer {
         }
     }
 
-    /// The ledger, for the journal thread.
+    /// The tree.
+    pub(crate) fn fs(&self) -> &Arc<TinyFs> {
+        &self.fs
+    }
+
+    /// The log.
+    pub(crate) fn log(&self) -> &dyn CommitLog {
+        &*self.log
+    }
+
+    /// Room on the disk.
+    pub(crate) fn disk(&self) -> &DiskRoom {
+        &self.disk
+    }
+
+    /// What follows from the budget.
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// The ledger.
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock()
     }
 
+    /// Wakes them.
+    pub(crate) fn wake(&self, wake: Wake) {
+        if wake.committer {
+            self.wanted.notify_one();
+        }
+        if wake.drainer {
+            self.drain_wanted.notify_one();
+        }
+        if wake.waiters {
+            self.ended.notify_all();
+        }
+    }
+
+    /// Wakes a drainer where there is something for it to do.
+    pub(crate) fn wake_drainers(&self, content: &ContentInMemory, fsyncs_come: bool) {
+        if Drains::may_be_due(&self.bounds, content) {
+            let next = self.ledger.lock().drains(*content, fsyncs_come).next(&self.bounds, true);
+            if let Action::Drain | Action::Spill = next {
+                self.drain_wanted.notify_one();
+            }
+        }
+    }
+
+    /// Waits until there may be something to drain or to spill.
+    pub(crate) fn wait_for_drains(&self, ledger: &mut MutexGuard<'_, Ledger>) {
+        self.drain_wanted.wait(ledger);
+    }
+
+    /// Waits until a commit, a drain, a spill, a merge or an fsync has ended, or for so long.
+    pub(crate) fn wait_for_end(&self, ledger: &mut MutexGuard<'_, Ledger>, longest: Duration) {
+        self.ended.wait_for(ledger, longest);
+    }
+
+    /// Notes when fsyncs are under way.
+    pub(crate) fn note_fsync(&self, fsync: LastFsync) {
+        *self.last_fsync.lock() = fsync;
+    }
+
+    /// Whether an fsync is under way, or was just now.
+    pub(crate) fn fsyncs_come(&self) -> bool {
+        self.last_fsync.lock().is_recent(Instant::now())
+    }
+
     /// Commits what recovery found in the journal, before anything else and before [`run`](Self::run).
     pub(crate) fn commit_recovered(&self, rows: Vec<Row>, cut_lsn: Lsn) -> Result<(), StorageError> {
-        {
-            let mut ledger = self.ledger.lock();
-            ledger.adopt_recovered(rows, cut_lsn);
-            // Who opens the pond waits for it.
-            ledger.requested = true;
-        }
+        self.ledger.lock().adopt_recovered(rows, cut_lsn);
         self.attempt(&Origin::recovery(), Instant::now())
     }
 
@@ -142,95 +188,77 @@ impl Committer {
     /// The committer's thread. Ends after [`stop`](Self::stop).
     pub(crate) fn run(&self) {
         let _no_half_commit = EndProcessOnPanic("the committer");
-        let mut tick = Instant::now() + self.interval;
+        let mut due = Instant::now() + self.interval;
         loop {
-            {
-                let mut ledger = self.ledger.lock();
-                loop {
-                    if ledger.stop {
-                        return;
-                    }
-                    if ledger.requested {
-                        break;
-                    }
-                    let now = Instant::now();
-                    if now >= tick {
-                        tick = now + self.interval;
-                        let resting = ledger.retry_at.is_some_and(|retry_at| now < retry_at);
-                        if !resting && (self.fs.is_dirty() || !ledger.all_committed()) {
-                            break;
-                        }
-                    }
-                    self.wanted.wait_until(&mut ledger, tick);
+            let mut ledger = self.ledger.lock();
+            match ledger.commits(self.fs.is_dirty(), self.interval, due).next(Instant::now()) {
+                Action::End => return,
+                Action::WaitUntil(next) => {
+                    due = next;
+                    self.wanted.wait_until(&mut ledger, due);
                 }
-            }
-            let due = Instant::now();
-            self.wait_for_merges();
-            tick = Instant::now() + self.interval;
-            // Who waits is told through the ledger, and the observer has logged it.
-            if let Err(error) = self.attempt(&self.origin, due) {
-                tracing::debug!(%error, "the commit will be tried again");
+                _ => {
+                    drop(ledger);
+                    let was_due = Instant::now();
+                    self.wait_for_merges();
+                    due = Instant::now() + self.interval;
+                    // Who waits is told through the ledger, and the observer has logged it.
+                    if let Err(error) = self.attempt(&self.origin, was_due) {
+                        tracing::debug!(%error, "the commit will be tried again");
+                    }
+                }
             }
         }
     }
 
     /// Waits while files are made faster than they are merged. Fsyncs and drains go on.
     fn wait_for_merges(&self) {
-        let mut waited = None;
-        while let Some(since) = self.merges.at_work()
-            && self.log.is_crowded(since)
-        {
-            waited.get_or_insert_with(Instant::now);
+        let mut began = None;
+        while self.merges.at_work().is_some_and(|since| self.log.is_crowded(since)) {
+            let since = *began.get_or_insert_with(Instant::now);
             self.merges.ring();
             let mut ledger = self.ledger.lock();
-            if ledger.stop {
+            let Action::WaitUntil(until) = ledger.crowd(since, self.interval).next(Instant::now()) else {
                 break;
-            }
-            // Who waits for a commit waits for a merge, but not for a long one; and what is written is not at risk for longer than
-            // a commit may take its time.
-            let longest = if ledger.requested { MERGE_WAIT } else { MERGE_WAIT.max(patience(self.interval)) };
-            if waited.is_some_and(|since| since.elapsed() >= longest) {
-                break;
-            }
-            self.ended.wait_for(&mut ledger, LOOK_AGAIN);
+            };
+            self.ended.wait_until(&mut ledger, until);
         }
-        if let Some(since) = waited {
-            tracing::debug!(waited = ?since.elapsed(), "a commit waited for a merge");
+        if let Some(began) = began {
+            tracing::debug!(waited = ?began.elapsed(), "a commit waited for a merge");
         }
     }
 
     /// Ends the committer's thread and the drainers'; what is uncommitted stays so.
     pub(crate) fn stop(&self) {
-        self.ledger.lock().stop = true;
-        self.wanted.notify_all();
+        let wake = self.ledger.lock().stop();
+        self.wake(wake);
         self.drain_wanted.notify_all();
-        self.ended.notify_all();
     }
 
     /// One version (or an older one) holds everything issued before the call.
     pub(crate) fn commit_now(&self) -> Result<Position, StewardError> {
         let mut ledger = self.ledger.lock();
-        while ledger.all_committed() && !self.fs.is_dirty() {
-            // What has just landed those who run after commits hear of before the attempt ends.
-            if ledger.attempts_ended == ledger.attempts_started {
-                return Ok(self.log.position());
+        let attempt = loop {
+            let (wanted, wake) = ledger.want_all_committed(self.fs.is_dirty());
+            self.wake(wake);
+            match wanted {
+                Wanted::Nothing => return Ok(self.log.position()),
+                Wanted::TheEnd => self.ended.wait(&mut ledger),
+                Wanted::Attempt(attempt) => break attempt,
             }
-            self.ended.wait(&mut ledger);
-        }
-        let attempt = ledger.attempts_started + 1;
-        ledger.requested = true;
-        self.wanted.notify_one();
-        while ledger.attempts_ended < attempt {
-            if ledger.stop {
-                return Err(StewardError::Closed);
+        };
+        loop {
+            match ledger.ended(attempt) {
+                Ended::NotYet => self.ended.wait(&mut ledger),
+                Ended::Well => return Ok(self.log.position()),
+                Ended::Closed => return Err(StewardError::Closed),
+                Ended::Badly(reason) => {
+                    let reason = reason.unwrap_or_else(|| for_waiters(&"no commit succeeded", libc::EIO));
+                    let txn_seq = self.log.position().txn_seq.next();
+                    return Err(StewardError::NotCommitted { txn_seq, reason });
+                }
             }
-            self.ended.wait(&mut ledger);
         }
-        if ledger.last_success >= attempt {
-            return Ok(self.log.position());
-        }
-        let reason = ledger.failure.clone().unwrap_or_else(|| for_waiters(&"no commit succeeded", libc::EIO));
-        Err(StewardError::NotCommitted { txn_seq: self.log.position().txn_seq.next(), reason })
     }
 
     /// Makes a change on a factory's behalf that no cut splits. Commits that hold nothing else do not start writing
@@ -247,78 +275,62 @@ impl Committer {
     /// No more writes, for the reason given; the first reason stays.
     pub(crate) fn refuse_writes(&self, why: &str, may_commit: bool) {
         self.fs.set_read_only(true);
-        let mut ledger = self.ledger.lock();
-        let may_commit = may_commit && ledger.refusal.as_ref().is_none_or(|refusal| refusal.may_commit);
-        let why = match ledger.refusal.take() {
-            Some(first) => first.why,
-            None => {
-                tracing::warn!(why, "the pond takes no writes");
-                why.into()
-            }
-        };
-        ledger.refusal = Some(Refusal { why, may_commit });
-    }
-
-    /// Gives up the reserve. True if there is room now that was not there before.
-    pub(crate) fn give_up_reserve(&self) -> bool {
-        let made_room = self.reserve.give_up();
-        self.log.keep_back(self.reserve.withheld());
-        made_room
-    }
-
-    /// Makes the reserve again if it is gone and there is room.
-    pub(crate) fn restore_reserve(&self) {
-        let withheld = self.reserve.withheld();
-        if withheld > 0 {
-            // What the log tells is less what it keeps back for this very reserve.
-            let space = self.log.space();
-            self.reserve.restore(Space { available: space.available + withheld, ..space });
-            self.log.keep_back(self.reserve.withheld());
+        if self.ledger.lock().refuse(why, may_commit) {
+            tracing::warn!(why, "the pond takes no writes");
         }
+    }
+
+    /// From now on nothing gives way: the pond is being closed.
+    pub(crate) fn hurry(&self) {
+        self.ledger.lock().hurry();
+    }
+
+    /// Sleeps for as long as others want the calling thread's processor more than anybody wants what it makes.
+    pub(crate) fn give_way(&self) {
+        let mut owed = processor::owed();
+        while !owed.is_zero() {
+            let next = {
+                let ledger = self.ledger.lock();
+                ledger.yielding(self.fs.content_in_memory(), owed).next(&self.bounds, Instant::now())
+            };
+            let Action::Yield(nap) = next else { return };
+            std::thread::sleep(nap);
+            owed -= nap;
+        }
+    }
+
+    /// Writes what unlinked files hold to files without names.
+    pub(crate) fn spill_unlinked(&self) {
+        let result = self.fs.spill().map_err(|error| for_waiters(&error, error.errno()));
+        let failure = result.as_ref().err().cloned();
+        let (is_new, wake) = self.ledger.lock().spill_ended(result);
+        if let (true, Some(error)) = (is_new, failure) {
+            tracing::warn!(%error, "what unlinked files hold stays in memory");
+        }
+        self.wake(wake);
     }
 
     /// One commit of everything so far, which was due at that time. One at a time: the committer's thread calls it, and recovery before that.
     fn attempt(&self, origin: &Origin, due: Instant) -> Result<(), StorageError> {
-        self.spill_unlinked();
-        let (attempt, batches, refusal) = {
+        if self.bounds.must_spill(&self.fs.content_in_memory()) {
+            self.spill_unlinked();
+        }
+        let (attempt, batches, must_not) = {
             let mut ledger = self.ledger.lock();
-            let patience = if ledger.requested { Duration::ZERO } else { patience(self.interval) };
-            ledger.hurried_from = Some(due + patience);
-            ledger.requested = false;
-            ledger.attempts_started += 1;
-            ledger.take_cut(&self.fs);
-            let attempt = ledger.attempts_started;
-            let last = ledger.last_number();
-            while ledger.draining(last) > 0 {
+            let attempt = ledger.begin_attempt(self.fs.cut(), due, self.interval);
+            while ledger.draining(attempt.last_batch) > 0 {
                 self.ended.wait(&mut ledger);
             }
-            (attempt, ledger.uncommitted(last), ledger.refusal.clone())
+            let batches = ledger.uncommitted(attempt.last_batch);
+            (attempt, batches, ledger.must_not_commit().cloned())
         };
-        let result = match (batches.last(), refusal) {
+        let result = match (batches.last(), must_not) {
             (None, _) => Ok(()),
-            (Some(_), Some(Refusal { may_commit: false, why })) => Err(for_waiters(&why, libc::EIO)),
-            (Some(last), _) => self.commit(&batches, last.cut_lsn, origin),
+            (Some(_), Some(why)) => Err(for_waiters(&why, libc::EIO)),
+            (Some(last), None) => self.commit(&batches, last.cut_lsn(), origin),
         };
-        let mut ledger = self.ledger.lock();
-        match &result {
-            Ok(()) => {
-                ledger.last_success = attempt;
-                ledger.failure = None;
-                ledger.failures = 0;
-                ledger.retry_at = None;
-            }
-            Err(error) => {
-                ledger.failure = Some(error.clone());
-                ledger.failures += 1;
-                let doublings = ledger.failures.min(8) - 1;
-                let pause = (self.interval * (1 << doublings)).min(LONGEST_RETRY);
-                ledger.retry_at = Some(Instant::now() + pause);
-            }
-        }
-        ledger.attempts_ended = attempt;
-        ledger.hurried_from = None;
-        drop(ledger);
-        self.ended.notify_all();
+        let wake = self.ledger.lock().end_attempt(&attempt, &result, self.interval, Instant::now());
+        self.wake(wake);
         result
     }
 
@@ -330,16 +342,15 @@ impl Committer {
         if let Err(error) = self.log.rotate() {
             tracing::error!(%error, "could not end the journal's segment");
         }
-        let by_factories = batches.iter().all(|batch| batch.by_factories);
+        let by_factories = batches.iter().all(Batch::by_factories);
         let by_factory = Origin { kind: FACTORY_ORIGIN.into(), command: None };
         let origin = if by_factories { &by_factory } else { origin };
         let rows = rows_of(batches);
-        let drained: Vec<&Drained> =
-            batches.iter().filter_map(Batch::drained).flat_map(|content| &content.files).collect();
+        let drained = files_of(batches);
         let count = rows.iter().map(|rows| rows.len() as u64).sum::<u64>();
-        self.keep_back_for(count);
+        self.disk.keep_back_for(count);
         let mut result = self.log.commit(&rows, &drained, cut_lsn, origin);
-        if result.as_ref().is_err_and(OpLogError::is_full) && self.give_up_reserve() {
+        if result.as_ref().is_err_and(OpLogError::is_full) && self.disk.give_up_reserve() {
             result = self.log.commit(&rows, &drained, cut_lsn, origin);
         }
         match result {
@@ -384,9 +395,9 @@ impl Committer {
         if let Err(error) = self.log.release(&committed.position) {
             tracing::warn!(%error, "could not remove journal segments that are no longer needed");
         }
-        // Asks the disk anew, now that those segments are gone.
-        self.log.keep_back(self.reserve.withheld());
-        self.restore_reserve();
+        // Now that those segments are gone.
+        self.disk.look();
+        self.disk.restore_reserve();
         let commit = CommitInfo {
             position: committed.position,
             origin,
@@ -396,6 +407,41 @@ impl Committer {
         };
         tracing::debug!(version = %commit.position.version, rows, bytes = commit.bytes, "committed");
         self.observer.landed(&commit, by_factories);
+    }
+
+    /// Makes a version that maintenance has prepared, between two commits: `commit` returns where history stands then, and how many
+    /// files, of so many bytes, were added.
+    pub(crate) fn between_commits(
+        &self,
+        commit: impl FnOnce() -> Result<(Position, (u32, u64)), OpLogError>,
+    ) -> Result<(), OpLogError> {
+        let _turn = self.turn.lock();
+        self.disk.make_room_for_entry();
+        let txn_seq = self.log.position().txn_seq.next();
+        self.observer.started(txn_seq);
+        match commit() {
+            Ok((position, (files, bytes))) => {
+                self.observer.durable(position.txn_seq, position.version);
+                // Only what the journal's next segment says it builds on.
+                if let Err(error) = self.log.release(&position) {
+                    tracing::warn!(%error, "could not remove journal segments that are no longer needed");
+                }
+                let origin = Origin::maintenance();
+                let commit = CommitInfo { position, origin, rows: 0, files: files.into(), bytes };
+                // As with what factories write, the writing ones need not run; a push follows.
+                self.observer.landed(&commit, true);
+                // A commit may wait for it.
+                self.wake(Wake::WAITERS);
+                Ok(())
+            }
+            Err(error) => {
+                if let OpLogError::Unconfirmed { .. } = &error {
+                    self.refuse_writes(&error.to_string(), false);
+                }
+                self.observer.failed(txn_seq, &for_waiters(&error, error.errno()));
+                Err(error)
+            }
+        }
     }
 }
 

@@ -5,106 +5,73 @@
 //! the other encodes. A crash before the commit loses what was drained, which no fsync has promised: an fsync that finds
 //! drained content commits.
 
+use std::sync::Arc;
+
 use pond_oplog::OpLogError;
-use pond_tinyfs::{ExtentContent, Placed, Record, Row, StorageError};
+use pond_tinyfs::{ExtentContent, Placed, Record, Row};
 
 use crate::commit::committer::Committer;
-use crate::commit::ledger::{Batch, DrainedContent, Ledger};
-use crate::commit::log::for_waiters;
+use crate::commit::ledger::{Batch, DrainedContent};
 use crate::host::end_process::EndProcessOnPanic;
+use crate::pacing::scheduler::Action;
 
-/// Threads that drain.
-pub(crate) const DRAINERS: usize = 2;
+/// One that drains, and spills what unlinked files hold.
+pub(crate) struct Drainer {
+    committer: Arc<Committer>,
+}
 
-impl Committer {
-    /// A drainer's thread. Ends after [`stop`](Self::stop).
-    pub(crate) fn run_drains(&self) {
+impl Drainer {
+    pub(crate) fn new(committer: Arc<Committer>) -> Self {
+        Drainer { committer }
+    }
+
+    /// The drainer's thread. Ends when the committer is stopped.
+    pub(crate) fn run(&self) {
         let _no_half_drain = EndProcessOnPanic("a drainer");
+        let committer = &*self.committer;
+        let mut has_spilled = false;
         loop {
-            self.spill_unlinked();
-            let batch = {
-                let mut ledger = self.ledger.lock();
-                if ledger.stop {
-                    return;
+            let mut ledger = committer.ledger();
+            let drains = ledger.drains(committer.fs().content_in_memory(), committer.fsyncs_come());
+            match drains.next(&committer.bounds(), has_spilled) {
+                Action::End => return,
+                Action::Spill => {
+                    drop(ledger);
+                    committer.spill_unlinked();
+                    has_spilled = true;
                 }
-                let batch = self.next_to_drain(&mut ledger);
-                let spills = ledger.spill_failure.is_none() && self.must_spill();
-                if batch.is_none() && !spills {
-                    self.drain_wanted.wait(&mut ledger);
+                Action::Drain => {
+                    let batch = ledger.enter_cut_to_drain(committer.fs().cut());
+                    drop(ledger);
+                    if let Some(batch) = batch {
+                        self.drain(&batch);
+                    }
+                    has_spilled = false;
                 }
-                batch
-            };
-            if let Some(batch) = batch {
-                self.drain(&batch);
+                _ => {
+                    committer.wait_for_drains(&mut ledger);
+                    has_spilled = false;
+                }
             }
         }
-    }
-
-    /// Whether unlinked files hold so much that it has to leave memory.
-    pub(crate) fn must_spill(&self) -> bool {
-        self.fs.unspilled_bytes() >= self.room.spill
-    }
-
-    /// Whether much is on its way out of memory.
-    pub(crate) fn is_spilling(&self) -> bool {
-        self.fs.spilling_bytes() >= self.room.spill
-    }
-
-    /// Writes what unlinked files hold to files without names, if it is much.
-    pub(crate) fn spill_unlinked(&self) {
-        if !self.must_spill() {
-            return;
-        }
-        let failure = self.fs.spill().err().map(|error| for_waiters(&error, error.errno()));
-        let mut ledger = self.ledger.lock();
-        if let Some(error) = &failure
-            && ledger.spill_failure.is_none()
-        {
-            tracing::warn!(%error, "what unlinked files hold stays in memory");
-        }
-        ledger.spill_failure = failure;
-        drop(ledger);
-        self.ended.notify_all();
-    }
-
-    fn next_to_drain(&self, ledger: &mut Ledger) -> Option<Batch> {
-        let can_commit = ledger.refusal.as_ref().is_none_or(|refusal| refusal.may_commit);
-        let enough = self.room.drain_at(ledger.draining(u64::MAX));
-        if self.fs.uncut_bytes() < enough || ledger.failure.is_some() || !can_commit {
-            return None;
-        }
-        // The next fsync would have to commit it, instead of journaling what is left.
-        if self.fsyncs_come() && self.fs.dirty_bytes() < self.room.slow {
-            return None;
-        }
-        ledger.take_cut_to_drain(&self.fs)
     }
 
     fn drain(&self, batch: &Batch) {
-        let mut result = self.log.drain(&batch.rows);
-        if result.as_ref().is_err_and(OpLogError::is_full) && self.give_up_reserve() {
-            result = self.log.drain(&batch.rows);
+        let committer = &*self.committer;
+        let mut result = committer.log().drain(batch.rows());
+        if result.as_ref().is_err_and(OpLogError::is_full) && committer.disk().give_up_reserve() {
+            result = committer.log().drain(batch.rows());
         }
-        match result {
+        let result = match result {
             Ok((files, placed)) => {
-                self.fs.stored(&placed);
-                let (metadata, rows) = placed_rows(&batch.rows, placed);
-                let mut ledger = self.ledger.lock();
-                ledger.drained(batch.number, metadata, DrainedContent { files, rows });
-                ledger.drains_ended += 1;
+                committer.fs().stored(&placed);
+                let (metadata, rows) = placed_rows(batch.rows(), placed);
+                Ok((metadata, DrainedContent::new(files, rows)))
             }
-            Err(error) => {
-                let failure = self.could_not_store(&error);
-                let mut ledger = self.ledger.lock();
-                ledger.not_drained(batch.number);
-                ledger.drains_ended += 1;
-                // The commit decides how to go on: it stores the same rows in new files, or fails too.
-                ledger.failure = Some(failure);
-                ledger.requested = true;
-                self.wanted.notify_one();
-            }
-        }
-        self.ended.notify_all();
+            Err(error) => Err(committer.could_not_store(&error)),
+        };
+        let wake = committer.ledger().drain_ended(batch, result);
+        committer.wake(wake);
     }
 }
 
@@ -125,23 +92,6 @@ pub(crate) fn placed_rows(rows: &[Row], mut placed: Vec<Placed>) -> (Vec<Row>, V
         }
     }
     (metadata, extents)
-}
-
-/// Rows that were drained, with their bytes, for the journal where no commit can be made.
-pub(crate) fn read_back(
-    content: &DrainedContent,
-    persistence: &dyn pond_tinyfs::PersistenceLayer,
-) -> Result<Vec<Row>, StorageError> {
-    let with_bytes = |row: &Row| {
-        let mut row = row.clone();
-        if let Record::Extent(extent) = &mut row.record
-            && let ExtentContent::Stored(location) = extent.content
-        {
-            extent.content = ExtentContent::Memory(persistence.read(location, 0, extent.length)?);
-        }
-        Ok(row)
-    };
-    content.rows.iter().map(with_bytes).collect()
 }
 
 #[cfg(test)]

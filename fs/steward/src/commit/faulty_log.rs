@@ -13,10 +13,13 @@ use pond_tinyfs::{
 };
 
 use crate::commit::committer::{CommitObserver, Committer, Parts};
-use crate::commit::drain::{DRAINERS, placed_rows};
+use crate::commit::drain::{Drainer, placed_rows};
 use crate::commit::fsync::Fsync;
 use crate::commit::log::CommitLog;
+use crate::commit::merges::Merges;
+use crate::commit::writers::Writers;
 use crate::host::reserve::Reserve;
+use crate::pacing::backpressure::DRAINERS;
 
 /// What goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -244,6 +247,8 @@ pub(crate) struct Rig {
     pub(crate) fs: Arc<TinyFs>,
     pub(crate) log: Arc<FaultyLog>,
     pub(crate) committer: Arc<Committer>,
+    pub(crate) merges: Arc<Merges>,
+    pub(crate) writers: Arc<Writers>,
     pub(crate) fsync: Arc<Fsync>,
     pub(crate) told: Arc<Told>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -268,6 +273,7 @@ impl Rig {
         let log = Arc::new(FaultyLog { state: Mutex::default(), changed: Condvar::new(), persistence });
         let told = Arc::new(Told::default());
         let space = Space { total: 100 << 20, free: 50 << 20, available: 50 << 20 };
+        let merges = Arc::new(Merges::default());
         let committer = Arc::new(Committer::new(Parts {
             fs: fs.clone(),
             log: log.clone(),
@@ -276,17 +282,18 @@ impl Rig {
             origin: Origin::mount(),
             interval,
             dirty_budget,
-            merges: Arc::default(),
+            merges: merges.clone(),
         }));
+        let writers = Arc::new(Writers::new(committer.clone()));
         let fsync = Arc::new(Fsync::new(committer.clone()));
         let (for_commits, for_fsyncs) = (committer.clone(), fsync.clone());
         let mut threads =
             vec![std::thread::spawn(move || for_commits.run()), std::thread::spawn(move || for_fsyncs.run())];
         for _ in 0..DRAINERS {
-            let committer = committer.clone();
-            threads.push(std::thread::spawn(move || committer.run_drains()));
+            let drainer = Drainer::new(committer.clone());
+            threads.push(std::thread::spawn(move || drainer.run()));
         }
-        Rig { fs, log, committer, fsync, told, threads, pond }
+        Rig { fs, log, committer, merges, writers, fsync, told, threads, pond }
     }
 
     pub(crate) fn fsync_wait(&self) -> Result<(), pond_tinyfs::Error> {

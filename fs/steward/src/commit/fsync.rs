@@ -13,34 +13,17 @@ use pond_tinyfs::{Error, StorageError};
 
 use crate::StewardError;
 use crate::commit::committer::Committer;
-use crate::commit::drain::read_back;
-use crate::commit::ledger::{Batch, rows_of};
+use crate::commit::ledger::{Batch, Wake, rows_of};
 use crate::commit::log::for_waiters;
 use crate::host::end_process::EndProcessOnPanic;
-
-/// With more content than this not yet journaled, bytes, an fsync asks for a commit.
-const LARGEST_FRAME: u64 = 16 << 20;
-
-/// So much content, bytes, and so many rows a caller's own thread journals.
-const LITTLE: u64 = 64 << 10;
-const FEW: usize = 512;
+use crate::pacing::backpressure::LastFsync;
+use crate::pacing::scheduler::{Durable, Effort};
 
 /// So many frames in a row a caller's thread writes: its own, and those of who asked meanwhile.
 const ROUNDS: u32 = 16;
 
 /// Is called once its fsync is done.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
-
-/// What may be done to make everything durable.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Effort {
-    /// A small frame, and nothing that takes longer.
-    Little,
-    /// A frame, or, with much to write, a commit.
-    Any,
-    /// A frame, however large: nothing can be committed.
-    Frame,
-}
 
 /// How an attempt ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,7 +60,7 @@ impl Fsync {
     pub(crate) fn fsync(&self, done: Done, here: bool) {
         let pending = {
             let ledger = self.committer.ledger();
-            self.committer.fs.is_dirty() || !ledger.all_durable()
+            self.committer.fs().is_dirty() || !ledger.all_durable()
         };
         if !pending {
             return done(Ok(()));
@@ -117,7 +100,7 @@ impl Fsync {
     fn work<'a>(&'a self, mut queue: MutexGuard<'a, Queue>, effort: Effort, rounds: u32) {
         let _no_half_frame = EndProcessOnPanic("an fsync");
         queue.busy = true;
-        *self.committer.last_fsync.lock() = Some(None);
+        self.committer.note_fsync(LastFsync::UnderWay);
         for _ in 0..rounds {
             if queue.waiting.is_empty() {
                 break;
@@ -132,14 +115,14 @@ impl Fsync {
                 break;
             }
             // Writers that wait for it may go on.
-            self.committer.ended.notify_all();
+            self.committer.wake(Wake::WAITERS);
             for done in waiting {
                 done(result.clone().map(drop).map_err(Error::from));
             }
             queue = self.queue.lock();
         }
         queue.busy = false;
-        *self.committer.last_fsync.lock() = Some(Some(Instant::now()));
+        self.committer.note_fsync(LastFsync::Ended(Instant::now()));
         let call = !queue.waiting.is_empty() || queue.stop;
         drop(queue);
         if call {
@@ -153,47 +136,43 @@ impl Fsync {
         self.wanted.notify_one();
     }
 
-    /// Everything issued before the call is in a durable frame or version. With more content than [`LARGEST_FRAME`] not yet
-    /// journaled, or some that was drained, that is a commit. Only one thread may be in here.
+    /// Everything issued before the call is in a durable frame or version. [`Unjournaled`](crate::pacing::scheduler::Unjournaled) says
+    /// by which. Only one thread may be in here.
     pub(crate) fn make_durable(&self, effort: Effort) -> Result<Outcome, StorageError> {
         let committer = &self.committer;
         // After a failure the old segment is not to be trusted: a new one begins with all uncommitted rows.
-        let restart = committer.log.must_restart();
+        let restart = committer.log().must_restart();
         if restart && effort == Effort::Little {
             return Ok(Outcome::TooMuch);
         }
-        let (batches, may_commit) = {
+        let (batches, unjournaled) = {
             let mut ledger = committer.ledger();
-            ledger.take_cut(&committer.fs);
+            ledger.enter_cut(committer.fs().cut());
             if ledger.all_durable() {
                 return Ok(Outcome::Durable);
             }
-            let may_commit = ledger.refusal.as_ref().is_none_or(|refusal| refusal.may_commit);
             let batches = if restart { ledger.uncommitted(u64::MAX) } else { ledger.unjournaled() };
-            (batches, may_commit)
+            let unjournaled = ledger.to_journal(&batches);
+            (batches, unjournaled)
         };
-        let content: u64 = batches.iter().map(|batch| batch.bytes).sum();
-        let rows: usize = batches.iter().map(|batch| batch.rows.len()).sum();
-        // No frame names a content file.
-        let leaves_memory = batches.iter().any(Batch::leaves_memory);
-        if effort == Effort::Little && (leaves_memory || content > LITTLE || rows > FEW) {
-            return Ok(Outcome::TooMuch);
-        }
-        if effort == Effort::Any && may_commit && (leaves_memory || content > LARGEST_FRAME) {
-            return match committer.commit_now() {
+        match unjournaled.durable_by(effort) {
+            Durable::TooMuch => Ok(Outcome::TooMuch),
+            Durable::ByCommit => match committer.commit_now() {
                 Ok(_) => Ok(Outcome::Durable),
                 Err(StewardError::NotCommitted { reason, .. }) => Err(reason),
                 Err(error) => Err(for_waiters(&error, error.errno())),
-            };
+            },
+            Durable::ByFrame => {
+                let journaled = self.write(batches)?;
+                committer.ledger().journaled(&journaled);
+                Ok(Outcome::Durable)
+            }
         }
-        let journaled = self.write(batches)?;
-        committer.ledger().journaled(&journaled);
-        Ok(Outcome::Durable)
     }
 
     /// Writes a frame, into a new segment where the old one has failed; the batches that it holds.
     fn write(&self, mut batches: Vec<Batch>) -> Result<Vec<Batch>, StorageError> {
-        let log = &self.committer.log;
+        let log = self.committer.log();
         loop {
             let restart = log.must_restart();
             if restart {
@@ -202,16 +181,16 @@ impl Fsync {
             }
             // Where no commit can be made, what was drained goes into the journal after all.
             let drained = batches.iter().filter_map(Batch::drained);
-            let persistence = &**self.committer.fs.persistence();
+            let persistence = &**self.committer.fs().persistence();
             let drained =
-                drained.map(|content| read_back(content, persistence)).collect::<Result<Vec<_>, _>>()?;
+                drained.map(|content| content.read_back(persistence)).collect::<Result<Vec<_>, _>>()?;
             let mut rows = rows_of(&batches);
             rows.extend(drained.iter().map(Vec::as_slice));
             let result = if restart { log.restart(&rows) } else { log.append(&rows) };
             let Err(error) = result else { return Ok(batches) };
             tracing::error!(%error, "could not write the journal");
             let again = match error.is_full() {
-                true => self.committer.give_up_reserve(),
+                true => self.committer.disk().give_up_reserve(),
                 // A segment that failed is never tried again, but a new one is, once.
                 false => !restart && log.must_restart(),
             };

@@ -1,37 +1,41 @@
-//! The ledger: rows that were taken out of the tree and that no version holds yet, in the order of their lsns.
+//! The ledger: what waits to be stored. Rows that were taken out of the tree and that no version holds yet, in the order of
+//! their lsns; and how storing them goes: commits asked for, under way, ended, failed.
 //!
-//! It is pure bookkeeping under one mutex. Taking a cut of the tree and entering it here happen under that mutex,
-//! so that no batch can overtake another: whatever is committed or journaled is a prefix of the operations.
+//! It is pure bookkeeping under one mutex: it knows no clock, and says who is to be woken instead of waking them. Taking a cut
+//! of the tree and entering it here happen under that mutex, so that no batch can overtake another: whatever is committed or
+//! journaled is a prefix of the operations.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pond_oplog::Drained;
-use pond_tinyfs::{Lsn, NodeId, Row, StorageError, TinyFs};
+use pond_tinyfs::{Cut, ExtentContent, Lsn, NodeId, PersistenceLayer, Record, Row, StorageError};
+
+use crate::pacing::scheduler::{patience, pause_after};
 
 /// Rows of one cut. Never empty.
 #[derive(Clone)]
 pub(crate) struct Batch {
     /// Number of the batch, ascending.
-    pub(crate) number: u64,
+    number: u64,
     /// The rows, sorted by lsn.
-    pub(crate) rows: Arc<Vec<Row>>,
+    rows: Arc<Vec<Row>>,
     /// All operations up to this one are in this batch or in one before it.
-    pub(crate) cut_lsn: Lsn,
+    cut_lsn: Lsn,
     /// Bytes of content in the rows.
-    pub(crate) bytes: u64,
+    bytes: u64,
     /// Whether a durable journal frame holds the rows.
-    pub(crate) journaled: bool,
+    journaled: bool,
     /// Whether factories made all of it.
-    pub(crate) by_factories: bool,
+    by_factories: bool,
     /// Where the content is.
-    pub(crate) content: Content,
+    content: Content,
 }
 
 /// Where the content of a batch is.
 #[derive(Clone)]
-pub(crate) enum Content {
+enum Content {
     /// In its rows.
     InRows,
     /// In its rows, and being written into content files.
@@ -43,14 +47,49 @@ pub(crate) enum Content {
 /// Content that has left memory.
 pub(crate) struct DrainedContent {
     /// The files, which the next commit names.
-    pub(crate) files: Vec<Drained>,
+    files: Vec<Drained>,
     /// Their rows, saying where the bytes lie.
-    pub(crate) rows: Vec<Row>,
+    rows: Vec<Row>,
+}
+
+impl DrainedContent {
+    pub(crate) fn new(files: Vec<Drained>, rows: Vec<Row>) -> Self {
+        DrainedContent { files, rows }
+    }
+
+    /// Its rows with their bytes, for the journal where no commit can be made.
+    pub(crate) fn read_back(&self, persistence: &dyn PersistenceLayer) -> Result<Vec<Row>, StorageError> {
+        let with_bytes = |row: &Row| {
+            let mut row = row.clone();
+            if let Record::Extent(extent) = &mut row.record
+                && let ExtentContent::Stored(location) = extent.content
+            {
+                extent.content = ExtentContent::Memory(persistence.read(location, 0, extent.length)?);
+            }
+            Ok(row)
+        };
+        self.rows.iter().map(with_bytes).collect()
+    }
 }
 
 impl Batch {
+    /// The rows that are in memory, sorted by lsn.
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// All operations up to this one are in this batch or in one before it.
+    pub(crate) fn cut_lsn(&self) -> Lsn {
+        self.cut_lsn
+    }
+
+    /// Whether factories made all of it.
+    pub(crate) fn by_factories(&self) -> bool {
+        self.by_factories
+    }
+
     /// Whether the content is in files that only a commit can name, or on its way there.
-    pub(crate) fn leaves_memory(&self) -> bool {
+    fn leaves_memory(&self) -> bool {
         !matches!(self.content, Content::InRows)
     }
 
@@ -67,10 +106,67 @@ impl Batch {
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
     /// For the user.
-    pub(crate) why: Arc<str>,
+    why: Arc<str>,
     /// Whether what is uncommitted may still be committed: not where another writer's version stands, or one of which
     /// nobody knows whether it is durable.
-    pub(crate) may_commit: bool,
+    may_commit: bool,
+}
+
+impl Refusal {
+    /// For the user.
+    pub(crate) fn why(&self) -> &Arc<str> {
+        &self.why
+    }
+}
+
+/// Who is to be woken.
+#[must_use]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wake {
+    /// The committer.
+    pub(crate) committer: bool,
+    /// A drainer.
+    pub(crate) drainer: bool,
+    /// All who wait for a commit, a drain, a spill, a merge or an fsync to end.
+    pub(crate) waiters: bool,
+}
+
+impl Wake {
+    pub(crate) const NOBODY: Wake = Wake { committer: false, drainer: false, waiters: false };
+    pub(crate) const WAITERS: Wake = Wake { waiters: true, ..Wake::NOBODY };
+    const COMMITTER: Wake = Wake { committer: true, ..Wake::NOBODY };
+}
+
+/// What who wants everything committed waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Everything is.
+    Nothing,
+    /// Everything is, but the attempt has not ended; then to ask again.
+    TheEnd,
+    /// The attempt of this number.
+    Attempt(u64),
+}
+
+/// How an attempt ended that somebody waits for.
+#[derive(Clone, Debug)]
+pub(crate) enum Ended {
+    /// Not yet.
+    NotYet,
+    /// Well.
+    Well,
+    /// Badly, as said here.
+    Badly(Option<StorageError>),
+    /// The pond was closed before.
+    Closed,
+}
+
+/// What a commit stores.
+pub(crate) struct Attempt {
+    /// Commits are numbered from 1 as they start; each covers all that was issued before its start.
+    pub(crate) number: u64,
+    /// The last batch that it stores.
+    pub(crate) last_batch: u64,
 }
 
 /// The ledger.
@@ -81,37 +177,37 @@ pub(crate) struct Ledger {
     /// Nodes that factories changed since the last cut.
     factory_nodes: HashSet<NodeId>,
     /// Commits are numbered from 1 as they start; each covers all that was issued before its start.
-    pub(crate) attempts_started: u64,
+    attempts_started: u64,
     /// The last commit that ended, well or badly.
-    pub(crate) attempts_ended: u64,
+    attempts_ended: u64,
     /// The last commit that ended well.
-    pub(crate) last_success: u64,
+    last_success: u64,
     /// Why the last spill of what unlinked files hold failed; `None` once one has succeeded.
-    pub(crate) spill_failure: Option<StorageError>,
+    spill_failure: Option<StorageError>,
     /// Drains that have ended, well or badly.
-    pub(crate) drains_ended: u64,
+    drains_ended: u64,
     /// Whether a commit is wanted without waiting for the interval.
-    pub(crate) requested: bool,
+    requested: bool,
     /// Whether the pond is being closed, so that nothing gives way to other programs any more.
-    pub(crate) closing: bool,
+    closing: bool,
     /// While a commit is under way, when it stops giving way to other programs.
-    pub(crate) hurried_from: Option<Instant>,
-    /// Why the last commit failed; `None` once one has succeeded.
-    pub(crate) failure: Option<StorageError>,
+    hurried_from: Option<Instant>,
+    /// Why the last commit or drain failed; `None` once a commit has succeeded.
+    failure: Option<StorageError>,
     /// Commits that failed in a row.
-    pub(crate) failures: u32,
+    failures: u32,
     /// Before this, a failed commit is not tried again unless somebody waits for it.
-    pub(crate) retry_at: Option<Instant>,
+    retry_at: Option<Instant>,
     /// Why no writes are taken.
-    pub(crate) refusal: Option<Refusal>,
-    /// Whether the committer is to end.
-    pub(crate) stop: bool,
+    refusal: Option<Refusal>,
+    /// Whether everybody is to end.
+    stopped: bool,
 }
 
+/// Batches.
 impl Ledger {
-    /// Takes a cut of the tree and enters it; the number of its batch, if there was anything to take.
-    pub(crate) fn take_cut(&mut self, fs: &TinyFs) -> Option<u64> {
-        let cut = fs.cut();
+    /// Enters a cut of the tree, which was taken under the ledger's mutex; the number of its batch, if there is anything in it.
+    pub(crate) fn enter_cut(&mut self, cut: Cut) -> Option<u64> {
         let touched = std::mem::take(&mut self.factory_nodes);
         if cut.rows.is_empty() {
             return None;
@@ -121,27 +217,38 @@ impl Ledger {
         Some(self.next_number)
     }
 
-    /// Takes a cut of the tree whose content is drained: until [`drained`](Self::drained) or
-    /// [`not_drained`](Self::not_drained) no commit takes the batch.
-    pub(crate) fn take_cut_to_drain(&mut self, fs: &TinyFs) -> Option<Batch> {
-        let number = self.take_cut(fs)?;
+    /// Enters a cut of the tree whose content is drained: until [`drain_ended`](Self::drain_ended) no commit takes the batch.
+    pub(crate) fn enter_cut_to_drain(&mut self, cut: Cut) -> Option<Batch> {
+        let number = self.enter_cut(cut)?;
         let batch = self.batches.back_mut().filter(|batch| batch.number == number)?;
         batch.content = Content::Draining;
         Some(batch.clone())
     }
 
-    /// Notes that a batch's content is in these files, and what is left of its rows.
-    pub(crate) fn drained(&mut self, number: u64, rows: Vec<Row>, content: DrainedContent) {
-        if let Some(batch) = self.batches.iter_mut().find(|batch| batch.number == number) {
-            batch.rows = Arc::new(rows);
-            batch.content = Content::Drained(Arc::new(content));
-        }
-    }
-
-    /// Notes that a batch's content stays in its rows.
-    pub(crate) fn not_drained(&mut self, number: u64) {
-        if let Some(batch) = self.batches.iter_mut().find(|batch| batch.number == number) {
-            batch.content = Content::InRows;
+    /// Notes that a batch's content is in files now, and what is left of its rows; or that it stays in its rows, and why.
+    pub(crate) fn drain_ended(
+        &mut self,
+        batch: &Batch,
+        result: Result<(Vec<Row>, DrainedContent), StorageError>,
+    ) -> Wake {
+        self.drains_ended += 1;
+        let batch = self.batches.iter_mut().find(|entered| entered.number == batch.number);
+        match result {
+            Ok((rows, content)) => {
+                if let Some(batch) = batch {
+                    batch.rows = Arc::new(rows);
+                    batch.content = Content::Drained(Arc::new(content));
+                }
+                Wake::WAITERS
+            }
+            Err(failure) => {
+                if let Some(batch) = batch {
+                    batch.content = Content::InRows;
+                }
+                // The commit decides how to go on: it stores the same rows in new files, or fails too.
+                self.failure = Some(failure);
+                Wake { waiters: true, ..self.request_commit() }
+            }
         }
     }
 
@@ -151,17 +258,13 @@ impl Ledger {
         up_to.filter(|batch| matches!(batch.content, Content::Draining)).count()
     }
 
-    /// The number of the last batch that was entered.
-    pub(crate) fn last_number(&self) -> u64 {
-        self.next_number
-    }
-
-    /// Enters rows that recovery found in the journal.
+    /// Enters rows that recovery found in the journal. Who opens the pond waits for their commit.
     pub(crate) fn adopt_recovered(&mut self, rows: Vec<Row>, cut_lsn: Lsn) {
         if !rows.is_empty() {
             // Content is not counted: the rows are in the journal, and that is what the count is for.
             self.enter(rows, cut_lsn, 0, true, false);
         }
+        self.requested = true;
     }
 
     fn enter(&mut self, rows: Vec<Row>, cut_lsn: Lsn, bytes: u64, journaled: bool, by_factories: bool) {
@@ -229,56 +332,150 @@ impl Ledger {
     }
 }
 
+/// How storing goes.
+impl Ledger {
+    /// Asks for a commit without waiting for the interval.
+    pub(crate) fn request_commit(&mut self) -> Wake {
+        self.requested = true;
+        Wake::COMMITTER
+    }
+
+    /// Asks for a commit of everything; `is_dirty`: whether there is something that was not cut.
+    pub(crate) fn want_all_committed(&mut self, is_dirty: bool) -> (Wanted, Wake) {
+        if !self.all_committed() || is_dirty {
+            return (Wanted::Attempt(self.attempts_started + 1), self.request_commit());
+        }
+        // What has just landed those who run after commits hear of before the attempt ends.
+        match self.attempts_ended == self.attempts_started {
+            true => (Wanted::Nothing, Wake::NOBODY),
+            false => (Wanted::TheEnd, Wake::NOBODY),
+        }
+    }
+
+    /// How the attempt of this number ended.
+    pub(crate) fn ended(&self, attempt: u64) -> Ended {
+        if self.attempts_ended < attempt {
+            return if self.stopped { Ended::Closed } else { Ended::NotYet };
+        }
+        if self.last_success >= attempt { Ended::Well } else { Ended::Badly(self.failure.clone()) }
+    }
+
+    /// A commit starts that was due then and is made at such intervals; `cut` is what was not cut yet. It may begin to write once
+    /// none of its batches is [`draining`](Self::draining).
+    pub(crate) fn begin_attempt(&mut self, cut: Cut, due: Instant, interval: Duration) -> Attempt {
+        let patience = if self.requested { Duration::ZERO } else { patience(interval) };
+        self.hurried_from = Some(due + patience);
+        self.requested = false;
+        self.attempts_started += 1;
+        self.enter_cut(cut);
+        Attempt { number: self.attempts_started, last_batch: self.next_number }
+    }
+
+    /// It has ended.
+    pub(crate) fn end_attempt(
+        &mut self,
+        attempt: &Attempt,
+        result: &Result<(), StorageError>,
+        interval: Duration,
+        now: Instant,
+    ) -> Wake {
+        match result {
+            Ok(()) => {
+                self.last_success = attempt.number;
+                self.failure = None;
+                self.failures = 0;
+                self.retry_at = None;
+            }
+            Err(error) => {
+                self.failure = Some(error.clone());
+                self.failures += 1;
+                self.retry_at = Some(now + pause_after(self.failures, interval));
+            }
+        }
+        self.attempts_ended = attempt.number;
+        self.hurried_from = None;
+        Wake::WAITERS
+    }
+
+    /// A spill has ended. Whether this is the first failure after it went well.
+    pub(crate) fn spill_ended(&mut self, result: Result<(), StorageError>) -> (bool, Wake) {
+        let is_new = result.is_err() && self.spill_failure.is_none();
+        self.spill_failure = result.err();
+        (is_new, Wake::WAITERS)
+    }
+
+    /// Drains that have ended, well or badly.
+    pub(crate) fn drains_ended(&self) -> u64 {
+        self.drains_ended
+    }
+
+    /// Why the last commit or drain failed; `None` once a commit has succeeded.
+    pub(crate) fn failure(&self) -> Option<&StorageError> {
+        self.failure.as_ref()
+    }
+
+    /// Why the last spill failed; `None` once one has succeeded.
+    pub(crate) fn spill_failure(&self) -> Option<&StorageError> {
+        self.spill_failure.as_ref()
+    }
+
+    /// Why no writes are taken.
+    pub(crate) fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
+    }
+
+    /// No more writes, for the reason given; the first reason stays. Whether this is the first.
+    pub(crate) fn refuse(&mut self, why: &str, may_commit: bool) -> bool {
+        match &mut self.refusal {
+            Some(refusal) => {
+                refusal.may_commit &= may_commit;
+                false
+            }
+            None => {
+                self.refuse_anew(why, may_commit);
+                true
+            }
+        }
+    }
+
+    /// The same, whatever the reason was before.
+    pub(crate) fn refuse_anew(&mut self, why: &str, may_commit: bool) {
+        self.refusal = Some(Refusal { why: why.into(), may_commit });
+    }
+
+    /// Why what is uncommitted must not be committed any more.
+    pub(crate) fn must_not_commit(&self) -> Option<&Arc<str>> {
+        self.refusal.as_ref().filter(|refusal| !refusal.may_commit).map(|refusal| &refusal.why)
+    }
+
+    /// From now on nothing gives way: the pond is being closed.
+    pub(crate) fn hurry(&mut self) {
+        self.closing = true;
+    }
+
+    /// Everybody is to end; what is uncommitted stays so.
+    pub(crate) fn stop(&mut self) -> Wake {
+        self.stopped = true;
+        Wake { committer: true, drainer: true, waiters: true }
+    }
+
+    /// Whether everybody is to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+}
+
 /// The rows of batches that are in memory, as the log takes them.
 pub(crate) fn rows_of(batches: &[Batch]) -> Vec<&[Row]> {
-    batches.iter().map(|batch| batch.rows.as_slice()).collect()
+    batches.iter().map(Batch::rows).collect()
 }
+
+/// The content files of batches, as the log takes them.
+pub(crate) fn files_of(batches: &[Batch]) -> Vec<&Drained> {
+    batches.iter().filter_map(Batch::drained).flat_map(|content| &content.files).collect()
+}
+
+mod views;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use pond_tinyfs::{Timestamp, root_row};
-
-    fn rows(lsn: u64) -> Vec<Row> {
-        vec![Row { lsn: Lsn(lsn), ..root_row(Timestamp(0), 0, 0) }]
-    }
-
-    #[test]
-    fn batches_keep_their_order_and_leave_it_only_when_committed() {
-        let mut ledger = Ledger::default();
-        ledger.enter(rows(2), Lsn(2), 10, false, false);
-        ledger.enter(rows(3), Lsn(3), 10, false, false);
-        let in_flight = ledger.uncommitted(u64::MAX);
-        ledger.enter(rows(4), Lsn(4), 10, false, false);
-
-        ledger.journaled(&ledger.unjournaled());
-        assert!(ledger.all_durable());
-        assert!(!ledger.all_committed());
-
-        ledger.committed(&in_flight);
-        let left: Vec<Lsn> = ledger.uncommitted(u64::MAX).iter().map(|batch| batch.cut_lsn).collect();
-        assert_eq!(left, [Lsn(4)]);
-    }
-
-    #[test]
-    fn a_row_is_journaled_once() {
-        let mut ledger = Ledger::default();
-        ledger.enter(rows(2), Lsn(2), 10, false, false);
-        let first = ledger.unjournaled();
-        ledger.journaled(&first);
-        ledger.enter(rows(3), Lsn(3), 10, false, false);
-        let second = ledger.unjournaled();
-        assert_eq!(second.len(), 1);
-        assert_eq!(second[0].cut_lsn, Lsn(3));
-        assert!(!ledger.all_durable());
-    }
-
-    #[test]
-    fn recovered_rows_are_durable_and_wait_to_be_committed() {
-        let mut ledger = Ledger::default();
-        ledger.adopt_recovered(rows(7), Lsn(7));
-        assert!(ledger.all_durable());
-        assert!(!ledger.all_committed());
-        assert_eq!(ledger.rows(), 1);
-    }
-}
+mod tests;

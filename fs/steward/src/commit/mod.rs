@@ -1,7 +1,7 @@
 //! From the tree to durable versions: what waits to be stored, who may write meanwhile, and what is stored next.
 
 pub(crate) mod committer;
-pub(crate) mod courtesy;
+pub(crate) mod disk_room;
 pub(crate) mod drain;
 #[cfg(test)]
 pub(crate) mod faulty_log;
@@ -9,5 +9,4 @@ pub(crate) mod fsync;
 pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod merges;
-pub(crate) mod room;
-pub(crate) mod tight;
+pub(crate) mod writers;

@@ -11,6 +11,7 @@ use pond_tinyfs::{Draft, FileType, Make, NodeId, OldContent, Stale, TinyFs};
 
 use crate::StewardError;
 use crate::commit::committer::Committer;
+use crate::commit::writers::Writers;
 use crate::control::table::{Control, SUPERSEDED_KEY};
 use crate::factories::progress::Progress;
 use crate::paths::{self, ChangeWatcher, look_up, made, make, make_parents, owner};
@@ -21,6 +22,7 @@ pub struct FactoryPond {
     pub(crate) oplog: Arc<OpLog>,
     pub(crate) control: Arc<Control>,
     pub(crate) committer: Arc<Committer>,
+    pub(crate) writers: Arc<Writers>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) watcher: Arc<RwLock<Option<ChangeWatcher>>>,
     pub(crate) stopping: Arc<AtomicBool>,
@@ -45,7 +47,7 @@ impl FactoryPond {
     /// The tree, to read from. Changes go through [`write_file`](Self::write_file): others would start the factory
     /// again.
     pub fn fs(&self) -> &Arc<TinyFs> {
-        &self.committer.fs
+        self.committer.fs()
     }
 
     /// What the log says about these versions, oldest first. Recent ones cost no I/O.
@@ -97,8 +99,8 @@ impl FactoryPond {
     pub fn write_file(&self, path: &str, content: &[u8]) -> Result<(), StewardError> {
         let parts = paths::parts(path)?;
         let failed = |action, source| StewardError::Tree { action, path: path.to_owned(), source };
-        if !self.committer.has_room() {
-            self.committer.wait_for_room(0).map_err(|error| failed("write", error))?;
+        if !self.writers.has_room() {
+            self.writers.wait_for_room(0).map_err(|error| failed("write", error))?;
         }
         // Copied before, since no commit begins while the file changes.
         let mut draft = Draft::new();

@@ -5,4 +5,5 @@ pub(crate) mod lock;
 pub(crate) mod memory;
 pub mod mount_table;
 pub(crate) mod priority;
+pub(crate) mod processor;
 pub(crate) mod reserve;

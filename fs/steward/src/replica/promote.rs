@@ -7,7 +7,6 @@
 
 use pond_oplog::{Layout, Origin, Position};
 
-use crate::commit::ledger::Refusal;
 use crate::control::table::{Control, ROLE_KEY, SUPERSEDED_KEY, TIMELINE_ID_KEY, TIMELINE_KEY};
 use crate::open::holds_segments;
 use crate::replica::status::ReplicaStatus;
@@ -59,7 +58,7 @@ impl Steward {
             (ROLE_KEY, Role::Source.setting()),
             (SUPERSEDED_KEY, ""),
         ])?;
-        self.committer.ledger().refusal = Some(Refusal { why: PROMOTED.into(), may_commit: false });
+        self.committer.ledger().refuse_anew(PROMOTED, false);
         tracing::info!(event = "promoted", timeline, from = %position.version, "the replica is a source now");
         let promoted = self.begin_timeline(timeline).map_err(|reason| {
             let (path, reason) = (self.pond.clone(), Box::new(reason));

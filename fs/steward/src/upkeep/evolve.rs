@@ -13,7 +13,7 @@ impl Steward {
     /// [`StewardError::ReadOnly`] or [`StewardError::Closed`] of a pond that takes no writes, and those of
     /// [`OpLog::evolve`](pond_oplog::OpLog::evolve).
     pub fn evolve(&self, growth: &Growth) -> Result<Position, StewardError> {
-        if self.running.lock().is_none() || self.committer.ledger().refusal.is_some() {
+        if self.running.lock().is_none() || self.committer.ledger().refusal().is_some() {
             return Err(self.not_writable());
         }
         if self.oplog.lacks(growth)? {

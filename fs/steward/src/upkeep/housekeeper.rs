@@ -133,7 +133,7 @@ impl Housekeeper {
                 );
             }
             if periodic {
-                committer.restore_reserve();
+                committer.disk().restore_reserve();
                 due = Instant::now() + PERIOD;
             }
         }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use pond_oplog::{
-    CleanOptions, CleanReport, CommitInfo, Doubt, Floor, MergeLimits, OpLog, OpLogError, Origin, PruneReport,
-    Rewrite, TxnSeq, Version,
+    CleanOptions, CleanReport, Doubt, Floor, MergeLimits, OpLog, OpLogError, PruneReport, Rewrite, TxnSeq,
+    Version,
 };
 use pond_tinyfs::TinyFs;
 use serde::{Deserialize, Serialize};
@@ -22,34 +22,17 @@ use crate::control::settings::{self, KEEP_REPLACED_KEY, RETENTION_KEY, Retention
 use crate::control::table::Control;
 use crate::factories::factory::REMOTE;
 use crate::factories::post_commit::PostCommit;
+use crate::pacing::scheduler::{Action, Cleaning, Pruning, READS, looks_again, merge_time};
 use crate::{Role, StewardError};
-
-/// Background work reads and writes so many bytes a second.
-const RATE: u64 = 32 << 20;
-
-/// With so many small files merging no longer spares the disk.
-const MANY_FILES: usize = 128;
-
-/// A read that began before its file was replaced is over after this.
-const READS: Duration = Duration::from_secs(10);
 
 /// So often background work that keeps its pace looks whether it is to end.
 const NAP: Duration = Duration::from_millis(20);
-
-/// In the background cleaning is done so often, and old versions are looked for.
-const CLEAN_PERIOD: Duration = Duration::from_secs(600);
 
 /// So often the threads look whether there is something to do, without being woken.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// What failed is tried again after this.
 const REST: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 30_000 });
-
-/// The floor rises in the background once so many versions more could go.
-const PRUNE_VERSIONS: u64 = 64;
-
-/// Or once so many bytes would be free, which are at least half of those that are written anew.
-const PRUNE_BYTES: u64 = 16 << 20;
 
 /// So many times `pond maintain` prunes and merges in turn at most: commits and time go on.
 const ROUNDS: usize = 8;
@@ -214,32 +197,32 @@ impl Maintenance {
 
     /// Keeps background work from taking the disk for itself, unless files pile up; false when it is to end.
     fn pace(&self, bytes: u64) -> bool {
-        if self.oplog.small_files(&MergeLimits::default()) < MANY_FILES {
-            let until = Instant::now() + Duration::from_secs_f64(bytes as f64 / RATE as f64);
-            while !self.is_stopping() && Instant::now() < until {
-                std::thread::sleep(until.saturating_duration_since(Instant::now()).min(NAP));
-            }
+        let until = Instant::now() + merge_time(bytes, self.oplog.small_files(&MergeLimits::default()));
+        while !self.is_stopping() && Instant::now() < until {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()).min(NAP));
         }
         !self.is_stopping()
     }
 
     fn clean_due(&self, turn: &mut Turn) -> Result<(), StewardError> {
-        let period = match self.committer.is_full() {
-            true => READS,
-            false => CLEAN_PERIOD.min(self.keep_replaced().max(READS)),
+        let cleaning = Cleaning {
+            cleaned: turn.cleaned,
+            looks_again: turn.looks_again,
+            is_source: self.control.role() == Role::Source,
+            is_full: self.committer.disk().is_full(),
+            keep_replaced: self.keep_replaced(),
         };
-        if turn.cleaned.is_some_and(|cleaned| cleaned.elapsed() < period) {
+        let action = cleaning.next(Instant::now());
+        if let Action::WaitUntil(_) = action {
             return Ok(());
         }
         turn.cleaned = Some(Instant::now());
-        if self.control.role() == Role::Source
-            && turn.looks_again.is_none_or(|again| again <= Instant::now())
+        if action == Action::Prune
             && let Some(wanted) = self.wanted_floor(None)?
         {
             let started = Instant::now();
             let is_worth_it = self.is_worth_it(wanted)?;
-            // Looking reads much of a large pond, and may take a twentieth of the time.
-            turn.looks_again = Some(Instant::now() + 20 * started.elapsed());
+            turn.looks_again = Some(looks_again(Instant::now(), started.elapsed()));
             if is_worth_it {
                 let started = Instant::now();
                 let pruned = self.prune(wanted, &|bytes| self.pace(bytes))?;
@@ -255,14 +238,13 @@ impl Maintenance {
     /// Whether raising the floor that far in the background is worth what is written anew.
     fn is_worth_it(&self, wanted: Floor) -> Result<bool, StewardError> {
         let kept = self.oplog.position().version.0 - wanted.version.0;
-        let gain = wanted.version.0 - self.oplog.floor().map_or(0, |floor| floor.version.0);
-        if gain >= PRUNE_VERSIONS && gain >= kept / 4 {
+        let gone = wanted.version.0 - self.oplog.floor().map_or(0, |floor| floor.version.0);
+        if (Pruning { kept, gone }).is_worth_it() {
             return Ok(true);
         }
         let would = self.oplog.would_prune(wanted, &MergeLimits::default(), &|bytes| self.pace(bytes))?;
         let written = would.bytes.saturating_sub(would.freed);
-        let enough = if self.committer.is_full() { 1 } else { PRUNE_BYTES };
-        Ok(would.freed >= enough && would.freed >= written / 2)
+        Ok(Pruning::is_worth_writing(would.freed, written, self.committer.disk().is_full()))
     }
 
     /// Does all there is to do.
@@ -297,7 +279,7 @@ impl Maintenance {
             }
             may_try_again = false;
         }
-        self.committer.restore_reserve();
+        self.committer.disk().restore_reserve();
         report.floor = self.oplog.floor().map(|floor| floor.version);
         (report.live_files, report.live_bytes) = self.oplog.live_size();
         report.doubt = self.doubt();
@@ -435,7 +417,7 @@ impl Maintenance {
         if self.is_stopping() {
             return Err(StewardError::Closed);
         }
-        Ok(self.committer.put_rewrite(&self.oplog, rewrite)?)
+        Ok(self.put_rewrite(rewrite)?)
     }
 
     /// Raises the floor, then drops what only versions below it show.
@@ -451,14 +433,14 @@ impl Maintenance {
         };
         let floor = self.oplog.floor();
         if floor.is_none_or(|floor| floor.version < wanted.version) {
-            self.committer.put_floor(&self.oplog, wanted)?;
+            self.put_floor(wanted)?;
         }
         let prepare = || {
-            let room = self.committer.room_for_maintenance();
+            let room = self.committer.disk().for_maintenance();
             self.oplog.prepare_prune(wanted, &MergeLimits::default(), room, pace)
         };
         let mut prepared = prepare();
-        if prepared.as_ref().is_err_and(OpLogError::is_full) && self.committer.give_up_reserve() {
+        if prepared.as_ref().is_err_and(OpLogError::is_full) && self.committer.disk().give_up_reserve() {
             prepared = prepare();
         }
         let Some((rewrite, report)) = prepared? else { return Ok(PruneReport::default()) };
@@ -586,51 +568,18 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
-impl Committer {
+impl Maintenance {
     /// Puts files in the place of others, between two commits, and tells the tree.
-    fn put_rewrite(&self, oplog: &OpLog, rewrite: Rewrite) -> Result<(), OpLogError> {
-        self.between_commits(|| {
-            let rewritten = oplog.commit_rewrite(rewrite)?;
+    fn put_rewrite(&self, rewrite: Rewrite) -> Result<(), OpLogError> {
+        self.committer.between_commits(|| {
+            let rewritten = self.oplog.commit_rewrite(rewrite)?;
             self.fs.relocated(&rewritten.moved);
             Ok((rewritten.position, rewritten.added))
         })
     }
 
-    fn put_floor(&self, oplog: &OpLog, floor: Floor) -> Result<(), OpLogError> {
-        self.between_commits(|| Ok((oplog.commit_floor(floor)?, (0, 0))))
-    }
-
-    pub(crate) fn between_commits(
-        &self,
-        commit: impl FnOnce() -> Result<(pond_oplog::Position, (u32, u64)), OpLogError>,
-    ) -> Result<(), OpLogError> {
-        let _turn = self.turn.lock();
-        self.make_room_for_entry();
-        let txn_seq = self.log.position().txn_seq.next();
-        self.observer.started(txn_seq);
-        match commit() {
-            Ok((position, (files, bytes))) => {
-                self.observer.durable(position.txn_seq, position.version);
-                // Only what the journal's next segment says it builds on.
-                if let Err(error) = self.log.release(&position) {
-                    tracing::warn!(%error, "could not remove journal segments that are no longer needed");
-                }
-                let origin = Origin::maintenance();
-                let commit = CommitInfo { position, origin, rows: 0, files: files.into(), bytes };
-                // As with what factories write, the writing ones need not run; a push follows.
-                self.observer.landed(&commit, true);
-                // A commit may wait for it.
-                self.ended.notify_all();
-                Ok(())
-            }
-            Err(error) => {
-                if let OpLogError::Unconfirmed { .. } = &error {
-                    self.refuse_writes(&error.to_string(), false);
-                }
-                self.observer.failed(txn_seq, &crate::commit::log::for_waiters(&error, error.errno()));
-                Err(error)
-            }
-        }
+    fn put_floor(&self, floor: Floor) -> Result<(), OpLogError> {
+        self.committer.between_commits(|| Ok((self.oplog.commit_floor(floor)?, (0, 0))))
     }
 }
 

@@ -4,6 +4,7 @@ use pond_tinyfs::{Caller, Fallocate, Make, MemoryPersistence, NodeId, WriteFlags
 
 use super::*;
 use crate::commit::faulty_log::{Fault, Rig};
+use crate::pacing::scheduler::LOOK_AGAIN;
 
 const NEVER: Duration = Duration::from_secs(3600);
 const MUCH: u64 = 256 << 20;
@@ -70,7 +71,7 @@ fn commits_wait_for_merges_and_fsyncs_do_not() {
     touch(&rig, "a");
     rig.committer.commit_now().unwrap();
     assert_eq!(rig.log.state.lock().versions, 1, "nobody merges: waiting would not end");
-    rig.committer.merges.set_at_work(true);
+    rig.merges.set_at_work(true);
     touch(&rig, "b");
     std::thread::scope(|scope| {
         let commit = scope.spawn(|| rig.committer.commit_now().unwrap());
@@ -86,7 +87,7 @@ fn commits_wait_for_merges_and_fsyncs_do_not() {
     std::thread::scope(|scope| {
         let commit = scope.spawn(|| rig.committer.commit_now().unwrap());
         std::thread::sleep(2 * LOOK_AGAIN);
-        rig.committer.merges.set_at_work(false);
+        rig.merges.set_at_work(false);
         commit.join().unwrap();
     });
     assert_eq!(rig.log.state.lock().versions, 3);
@@ -95,7 +96,7 @@ fn commits_wait_for_merges_and_fsyncs_do_not() {
 #[test]
 fn what_nobody_waits_for_is_committed_in_time_though_merging_does_not_keep_up() {
     let rig = Rig::new(Duration::from_millis(20), MUCH);
-    rig.committer.merges.set_at_work(true);
+    rig.merges.set_at_work(true);
     rig.log.state.lock().crowded = true;
     touch(&rig, "a");
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -168,19 +169,19 @@ fn another_writers_version_ends_everything() {
     assert_eq!(errno(rig.committer.commit_now()), libc::EIO);
     assert_eq!(rig.log.state.lock().attempts, 1);
     assert!(rig.fs.is_read_only());
-    assert!(rig.committer.ledger().refusal.as_ref().unwrap().why.contains("orphan"));
+    assert!(rig.committer.ledger().refusal().unwrap().why().contains("orphan"));
 }
 
 #[test]
 fn writers_wait_for_room_and_get_it_when_content_is_drained() {
     let rig = Rig::new(NEVER, 4 << 20);
     let file = touch(&rig, "a");
-    assert!(rig.committer.has_room());
+    assert!(rig.writers.has_room());
     rig.hold_drains(true);
     drop(fill(&rig, file, 4 << 20));
-    assert!(!rig.committer.has_room());
+    assert!(!rig.writers.has_room());
     std::thread::scope(|scope| {
-        let writer = scope.spawn(|| rig.committer.wait_for_room(0));
+        let writer = scope.spawn(|| rig.writers.wait_for_room(0));
         rig.wait_until(|state| state.draining > 0);
         assert!(!writer.is_finished());
         rig.hold_drains(false);
@@ -194,8 +195,8 @@ fn where_there_is_nothing_to_drain_writers_wait_for_a_commit() {
     let rig = Rig::new(NEVER, 4 << 20);
     let file = touch(&rig, "a");
     // As an fsync cuts it, before any drainer can.
-    fill(&rig, file, 3 << 20).take_cut(&rig.fs);
-    rig.committer.wait_for_room(0).unwrap();
+    fill(&rig, file, 3 << 20).enter_cut(rig.fs.cut());
+    rig.writers.wait_for_room(0).unwrap();
     assert_eq!(rig.log.state.lock().versions, 1);
 }
 
@@ -206,33 +207,33 @@ fn writers_that_wait_for_room_on_a_full_disk_are_told() {
     rig.log.state.lock().drain_faults.extend([Fault::Errno(libc::ENOSPC); 2]);
     rig.log.state.lock().commit_faults.push_back(Fault::Errno(libc::ENOSPC));
     drop(fill(&rig, file, 4 << 20));
-    assert_eq!(rig.committer.wait_for_room(0).unwrap_err().errno(), libc::ENOSPC);
+    assert_eq!(rig.writers.wait_for_room(0).unwrap_err().errno(), libc::ENOSPC);
     // And at once while the committer rests.
-    assert_eq!(rig.committer.wait_for_room(0).unwrap_err().errno(), libc::ENOSPC);
+    assert_eq!(rig.writers.wait_for_room(0).unwrap_err().errno(), libc::ENOSPC);
     assert_eq!(rig.log.state.lock().attempts, 1);
     rig.committer.commit_now().unwrap();
-    rig.committer.wait_for_room(0).unwrap();
+    rig.writers.wait_for_room(0).unwrap();
 }
 
 #[test]
-fn a_write_waits_for_a_commit_before_a_tight_disk_refuses_it() {
+fn a_write_waits_for_a_commit_before_a_disk_with_little_room_refuses_it() {
     let rig = Rig::over(MemoryPersistence::with_capacity(8 << 20), NEVER, MUCH);
     let file = touch(&rig, "a");
     drop(fill(&rig, file, 3 << 20));
-    assert!(rig.committer.has_room());
+    assert!(rig.writers.has_room());
     drop(fill(&rig, touch(&rig, "b"), 2 << 20));
     // 5 MiB are owed of 8.
-    assert!(!rig.committer.has_room());
-    rig.committer.wait_for_room(0).unwrap();
+    assert!(!rig.writers.has_room());
+    rig.writers.wait_for_room(0).unwrap();
     assert_eq!(rig.log.state.lock().versions, 1);
-    assert!(rig.committer.has_room());
+    assert!(rig.writers.has_room());
     // What is left is refused without waiting once nothing is owed, and a commit more would not help.
     drop(fill(&rig, touch(&rig, "c"), 1 << 20));
     rig.committer.commit_now().unwrap();
     let piece = vec![7; 3 << 20];
     let refused = rig.fs.write(&Caller::root(), file, 0, &piece, WriteFlags::default()).unwrap_err();
     assert_eq!(refused.errno(), libc::ENOSPC);
-    assert!(rig.committer.has_room());
+    assert!(rig.writers.has_room());
 }
 
 #[test]
@@ -242,8 +243,8 @@ fn what_unlinked_files_hold_is_not_waited_for() {
     drop(fill(&rig, file, 6 << 20));
     rig.fs.unlink(&Caller::root(), NodeId::ROOT, b"a").unwrap();
     assert_eq!(rig.fs.unspilled_bytes(), 6 << 20, "it is still open");
-    assert!(rig.committer.has_room());
-    rig.committer.wait_for_room(0).unwrap();
+    assert!(rig.writers.has_room());
+    rig.writers.wait_for_room(0).unwrap();
 }
 
 #[test]
@@ -254,7 +255,7 @@ fn writers_of_unlinked_files_get_room_when_those_are_spilled() {
     rig.committer.commit_now().unwrap();
     for _ in 0..3 {
         drop(fill(&rig, file, 13 << 20));
-        rig.committer.wait_for_room(0).unwrap();
+        rig.writers.wait_for_room(0).unwrap();
     }
     assert_eq!(rig.log.state.lock().versions, 1, "nothing changed that a version tells");
 }
@@ -270,19 +271,19 @@ fn writers_who_wait_for_an_unlinked_file_that_cannot_be_spilled_are_told() {
         let offset = (1 << 60) + (at << 20);
         rig.fs.write(&Caller::root(), file, offset, &piece, WriteFlags::default()).unwrap();
     }
-    assert_eq!(rig.committer.wait_for_room(0).unwrap_err().errno(), libc::EIO);
+    assert_eq!(rig.writers.wait_for_room(0).unwrap_err().errno(), libc::EIO);
     // Where commits make room others are not told of it, also if there is none when one has ended.
     rig.fs.fallocate(&Caller::root(), file, 1 << 60, 2 << 20, Fallocate::PunchHole).unwrap();
     drop(fill(&rig, touch(&rig, "linked"), 2 << 20));
     std::thread::scope(|scope| {
         rig.hold_commits(true);
-        let writer = scope.spawn(|| rig.committer.wait_for_room(0));
+        let writer = scope.spawn(|| rig.writers.wait_for_room(0));
         rig.wait_until(|state| state.committing);
         drop(fill(&rig, touch(&rig, "another"), 2 << 20));
         rig.hold_commits(false);
         writer.join().unwrap().unwrap();
     });
-    assert!(rig.committer.ledger().spill_failure.is_some());
+    assert!(rig.committer.ledger().spill_failure().is_some());
     for at in 0..2u64 {
         let offset = (1 << 60) + (at << 20);
         rig.fs.write(&Caller::root(), file, offset, &piece, WriteFlags::default()).unwrap();
@@ -293,7 +294,7 @@ fn writers_who_wait_for_an_unlinked_file_that_cannot_be_spilled_are_told() {
         touch(&rig, "b");
         let commit = scope.spawn(|| rig.committer.commit_now());
         rig.wait_until(|state| state.committing);
-        let writer = scope.spawn(|| rig.committer.wait_for_room(0));
+        let writer = scope.spawn(|| rig.writers.wait_for_room(0));
         std::thread::sleep(Duration::from_millis(20));
         rig.fs.forget(file, 1);
         writer.join().unwrap().unwrap();
@@ -313,13 +314,13 @@ fn a_commit_is_a_factorys_only_if_it_holds_nothing_else() {
         });
     };
     by_factory(&rig, "report");
-    rig.committer.ledger().take_cut(&rig.fs);
+    rig.committer.ledger().enter_cut(rig.fs.cut());
     by_factory(&rig, "second report");
     touch(&rig, "letter");
-    rig.committer.ledger().take_cut(&rig.fs);
+    rig.committer.ledger().enter_cut(rig.fs.cut());
     touch(&rig, "another letter");
-    rig.committer.ledger().take_cut(&rig.fs);
+    rig.committer.ledger().enter_cut(rig.fs.cut());
     let batches = rig.committer.ledger().uncommitted(u64::MAX);
-    let by_factories: Vec<bool> = batches.iter().map(|batch| batch.by_factories).collect();
+    let by_factories: Vec<bool> = batches.iter().map(Batch::by_factories).collect();
     assert_eq!(by_factories, [true, false, false]);
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use pond_tinyfs::{Caller, Make, NodeId, SetAttributes, WriteFlags};
 
 use crate::commit::faulty_log::{Fault, Rig};
-use crate::commit::fsync::Effort;
+use crate::pacing::scheduler::Effort;
 
 const NEVER: Duration = Duration::from_secs(3600);
 /// Content is drained from 768 KiB on.
@@ -19,7 +19,7 @@ fn touch(rig: &Rig, name: &str) -> NodeId {
 fn write(rig: &Rig, file: NodeId, offset: usize, byte: u8, bytes: usize) {
     let data = vec![byte; bytes];
     rig.fs.write(&Caller::root(), file, offset as u64, &data, WriteFlags::default()).unwrap();
-    rig.committer.has_room();
+    rig.writers.has_room();
 }
 
 fn read(rig: &Rig, file: NodeId, bytes: usize) -> Vec<u8> {
@@ -168,16 +168,19 @@ fn a_drain_that_fails_on_a_full_disk_loses_nothing_and_is_made_up_by_the_next_co
         state.commit_faults.push_back(Fault::Errno(libc::ENOSPC));
     }
     write(&rig, file, 0, 1, MIB);
-    wait(|| rig.log.state.lock().attempts == 1 && rig.committer.ledger().attempts_ended == 1);
+    wait(|| {
+        rig.log.state.lock().attempts == 1
+            && rig.committer.ledger().storing(std::time::Instant::now()).ended == 1
+    });
     assert!(!rig.fs.is_read_only());
-    assert!(rig.committer.ledger().failure.is_some());
+    assert!(rig.committer.ledger().failure().is_some());
     // What is written now is not drained while the disk is full, and writers that find no room are told.
     write(&rig, file, MIB, 2, 3 * MIB);
     assert_eq!(rig.log.state.lock().drains, 0);
-    assert_eq!(rig.committer.wait_for_room(0).unwrap_err().errno(), libc::ENOSPC);
+    assert_eq!(rig.writers.wait_for_room(0).unwrap_err().errno(), libc::ENOSPC);
 
     rig.committer.commit_now().unwrap();
-    rig.committer.wait_for_room(0).unwrap();
+    rig.writers.wait_for_room(0).unwrap();
     let mut expected = vec![1; MIB];
     expected.resize(4 * MIB, 2);
     assert!(read(&rig, file, 4 * MIB) == expected);
@@ -233,7 +236,7 @@ fn whatever_is_committed_while_content_is_drained_is_a_prefix() {
             for n in 0..200usize {
                 let block = n % 8 * (MIB / 4);
                 write(&rig, file, block, n as u8 + 1, MIB / 4);
-                rig.committer.wait_for_room(0).unwrap();
+                rig.writers.wait_for_room(0).unwrap();
             }
         });
         scope.spawn(|| {

@@ -5,6 +5,7 @@ use pond_tinyfs::{Caller, Lsn, Make, NodeId, WriteFlags};
 
 use super::*;
 use crate::commit::faulty_log::{Fault, Rig};
+use crate::pacing::scheduler::LARGEST_FRAME;
 
 const NEVER: Duration = Duration::from_secs(3600);
 const MUCH: u64 = 256 << 20;

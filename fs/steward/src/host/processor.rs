@@ -1,15 +1,13 @@
-//! Commits and drains that nobody waits for leave the processor to programs that want it.
+//! How much others want the processor that a thread runs on.
 //!
-//! Priorities do not see to it: the kernel groups threads by session, and niceness counts within a group only, so a thread
-//! at work in the background gets as much of a processor as the program in the foreground. So each such thread looks now
-//! and then how long it had to wait for its processor, and sleeps if it had to.
+//! Priorities do not see to it that work in the background leaves it to them: the kernel groups threads by session, and
+//! niceness counts within a group only, so a thread at work in the background gets as much of a processor as the program in the
+//! foreground. So each such thread looks now and then how long it had to wait for its processor, and sleeps if it had to.
 
 use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
-
-use crate::commit::committer::Committer;
 
 /// So often a thread looks.
 const LOOK: Duration = Duration::from_millis(1);
@@ -19,18 +17,6 @@ const WINDOW: Duration = Duration::from_millis(20);
 
 /// For so long as it ran, where others waited, it sleeps so many times as long.
 const YIELD: u32 = 24;
-
-/// Asleep, it looks so often whether somebody has begun to wait for it.
-const NAP: Duration = Duration::from_millis(5);
-
-/// A commit may take so much longer that way, and no more than so many commit intervals; then it is seen to its end.
-const LONGEST_COURTESY: Duration = Duration::from_secs(3);
-const COURTEOUS_INTERVALS: u32 = 3;
-
-/// How long a commit gives way that is made at such intervals.
-pub(crate) fn patience(interval: Duration) -> Duration {
-    interval.saturating_mul(COURTEOUS_INTERVALS).min(LONGEST_COURTESY)
-}
 
 thread_local! {
     static METER: RefCell<Option<Meter>> = const { RefCell::new(None) };
@@ -96,40 +82,13 @@ impl Meter {
 }
 
 /// How long the calling thread should sleep, so that others get their share; zero where the kernel does not tell.
-fn owed() -> Duration {
+pub(crate) fn owed() -> Duration {
     METER.with_borrow_mut(|meter| {
         if meter.is_none() {
             *meter = Meter::new();
         }
         meter.as_mut().map_or(Duration::ZERO, Meter::owed)
     })
-}
-
-impl Committer {
-    /// Sleeps for as long as others want the calling thread's processor more than anybody wants what it makes.
-    pub(crate) fn give_way(&self) {
-        let mut owed = owed();
-        while !owed.is_zero() && !self.is_hurried() {
-            let nap = owed.min(NAP);
-            std::thread::sleep(nap);
-            owed -= nap;
-        }
-    }
-
-    /// From now on nothing gives way: the pond is being closed.
-    pub(crate) fn hurry(&self) {
-        self.ledger().closing = true;
-    }
-
-    /// Whether somebody waits for a commit or soon will for room, or it has taken long enough.
-    fn is_hurried(&self) -> bool {
-        let ledger = self.ledger();
-        ledger.stop
-            || ledger.closing
-            || ledger.requested
-            || ledger.hurried_from.is_some_and(|from| from <= Instant::now())
-            || self.fs.dirty_bytes() >= self.room.hurry
-    }
 }
 
 #[cfg(test)]
@@ -145,14 +104,6 @@ mod tests {
         assert_eq!(times(5, 9).owed(times(2, 6)), Duration::from_millis(3) * YIELD);
         assert_eq!(times(5, 6).owed(times(2, 6)), Duration::ZERO);
         assert_eq!(times(6, 7).owed(times(2, 6)), Duration::ZERO);
-    }
-
-    #[test]
-    fn what_is_at_risk_is_bounded_in_seconds_however_long_the_interval() {
-        assert_eq!(patience(Duration::from_millis(10)), Duration::from_millis(30));
-        assert_eq!(patience(Duration::from_secs(1)), Duration::from_secs(3));
-        assert_eq!(patience(Duration::from_secs(60)), Duration::from_secs(3));
-        assert_eq!(patience(Duration::MAX), Duration::from_secs(3));
     }
 
     #[test]
