@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request,
 };
@@ -34,14 +34,17 @@ use pond_tinyfs::{
     WriteFlags,
 };
 
-use crate::adapter::reply::{GENERATION, NO_TTL, TTL};
+use crate::adapter::reply::{NO_TTL, TTL};
 use crate::coherence::Coherence;
 use crate::mounting::mount_point::MAX_REQUEST;
 use crate::service::abort::guarded;
 use crate::service::backing::Backing;
+use crate::service::content::Content;
+use crate::service::inodes::{Ino, Inodes, Shown};
+use crate::service::listings::{Listings, Positions};
 use crate::service::readahead::Readahead;
 use crate::service::readers::Readers;
-use crate::service::virtual_files::{self, Content, VirtualFiles};
+use crate::service::virtual_files::VirtualFiles;
 
 /// Reads, readaheads and other requests in the background at a time.
 const MAX_BACKGROUND: u16 = 64;
@@ -97,6 +100,10 @@ impl Whence {
 pub(crate) struct Adapter<B> {
     backing: Arc<B>,
     runtime: tokio::runtime::Handle,
+    inodes: Arc<Inodes>,
+    listings: Listings,
+    /// Tells inode numbers of this mount from the same ones of another, in file handles that last.
+    generation: Generation,
     virtual_files: Arc<VirtualFiles>,
     coherence: Arc<Coherence>,
     readers: Readers,
@@ -109,12 +116,16 @@ pub(crate) struct Adapter<B> {
 }
 
 impl<B: Backing> Adapter<B> {
+    /// `.pond/` is for the user and group who mount. With `inode32` inode numbers have 32 bits, and positions in directories 31.
     /// Fails if no thread can be started.
     pub(crate) fn new(
         backing: Arc<B>,
         runtime: tokio::runtime::Handle,
-        virtual_files: VirtualFiles,
+        owner: (u32, u32),
+        inode32: bool,
     ) -> io::Result<Self> {
+        let inodes = Arc::new(Inodes::new(inode32));
+        let virtual_files = VirtualFiles::new(inodes.clone(), owner.0, owner.1);
         Ok(Adapter {
             keep_missing: !backing.follows(),
             readers: Readers::start(session::threads())?,
@@ -122,7 +133,10 @@ impl<B: Backing> Adapter<B> {
             backing,
             runtime,
             virtual_files: Arc::new(virtual_files),
-            coherence: Coherence::new(),
+            coherence: Coherence::new(inodes.clone()),
+            generation: generation(inode32),
+            listings: Listings::default(),
+            inodes,
             no_open: false,
             no_opendir: false,
         })
@@ -146,16 +160,42 @@ impl<B: Backing> Adapter<B> {
     ) {
         if result.is_ok() {
             for node in nodes {
-                self.coherence.changed(INodeNo(node.get()), request.pid());
+                self.coherence.changed(node, request.pid());
             }
         }
     }
 
-    fn look_up(&self, request: &Request, parent: NodeId, name: &OsStr) -> Result<Attributes, Error> {
+    /// A node of the pond, for reading it.
+    fn node(&self, inode: INodeNo) -> Result<NodeId, Errno> {
+        match self.find(inode)? {
+            Shown::Node(id) => Ok(id),
+            Shown::OwnDirectory | Shown::Snapshot(_) => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    /// A node of the pond, for changing it: what `.pond/` holds cannot be.
+    fn changeable(&self, inode: INodeNo) -> Result<NodeId, Errno> {
+        match self.find(inode)? {
+            Shown::Node(id) => Ok(id),
+            Shown::OwnDirectory | Shown::Snapshot(_) => Err(Errno::EPERM),
+        }
+    }
+
+    /// A directory in which this name may come or go.
+    fn changeable_entry(&self, parent: INodeNo, name: &OsStr) -> Result<NodeId, Errno> {
+        if is_reserved(parent, name) { Err(Errno::EPERM) } else { self.changeable(parent) }
+    }
+
+    fn find(&self, inode: INodeNo) -> Result<Shown, Errno> {
+        self.inodes.find(Ino(inode.0)).map_err(|_| Errno::ESTALE)
+    }
+
+    fn look_up(&self, request: &Request, parent: NodeId, name: &OsStr) -> Result<FileAttr, Error> {
         let found = self.fs().lookup(parent, name.as_bytes())?;
+        let ino = self.inodes.refer(found.id);
         // Looked at anew once it is noted who is shown them.
-        self.coherence.show(INodeNo(found.id.get()), request.pid());
-        self.fs().getattr(found.id)
+        self.coherence.show(found.id, request.pid());
+        Ok(convert::attributes(ino, &self.fs().getattr(found.id)?))
     }
 
     /// Runs on another thread what may wait.
@@ -177,11 +217,22 @@ impl<B: Backing> Adapter<B> {
 
     fn look_up_virtual(&self, name: &OsStr, reply: ReplyEntry) {
         let Some(file) = Content::from_name(name.as_bytes()) else { return reply.error(Errno::ENOENT) };
-        let (backing, files) = (self.backing.clone(), self.virtual_files.clone());
+        let (backing, files, generation) =
+            (self.backing.clone(), self.virtual_files.clone(), self.generation);
         self.offload(move || {
             let attributes = files.look_up(file, backing.content(file));
-            reply.entry_with_ttls(&NO_TTL, &NO_TTL, &attributes, GENERATION);
+            reply.entry_with_ttls(&NO_TTL, &NO_TTL, &attributes, generation);
         });
+    }
+
+    /// How an answer of a listing names the places in its directory.
+    fn positions(&self, handle: FileHandle, offset: u64) -> Positions<'_> {
+        if self.inodes.narrow() { self.listings.positions(handle.0, offset) } else { Positions::wide(offset) }
+    }
+
+    /// A node that the kernel is given a reference on.
+    fn entry(&self, attributes: &Attributes) -> FileAttr {
+        convert::attributes(self.inodes.refer(attributes.id), attributes)
     }
 
     fn make(
@@ -191,30 +242,22 @@ impl<B: Backing> Adapter<B> {
         name: &OsStr,
         what: Make<'_>,
     ) -> Result<FileAttr, Errno> {
-        let parent = changeable_entry(parent, name)?;
+        let parent = self.changeable_entry(parent, name)?;
         let made = self.fs().make(&convert::caller(request), parent, name.as_bytes(), what);
         self.changed(request, &made, [parent]);
-        made.map(|made| convert::attributes(&made)).map_err(|error| convert::errno(&error))
+        made.map(|made| self.entry(&made)).map_err(|error| convert::errno(&error))
     }
-}
-
-/// A node of the pond, for reading it.
-fn node(inode: INodeNo) -> Result<NodeId, Errno> {
-    NodeId::new(inode.0).ok_or(Errno::EOPNOTSUPP)
-}
-
-/// A node of the pond, for changing it: what `.pond/` holds cannot be.
-fn changeable(inode: INodeNo) -> Result<NodeId, Errno> {
-    NodeId::new(inode.0).ok_or(Errno::EPERM)
-}
-
-/// A directory in which this name may come or go.
-fn changeable_entry(parent: INodeNo, name: &OsStr) -> Result<NodeId, Errno> {
-    if is_reserved(parent, name) { Err(Errno::EPERM) } else { changeable(parent) }
 }
 
 fn is_reserved(parent: INodeNo, name: &OsStr) -> bool {
     parent == INodeNo::ROOT && name.as_bytes() == RESERVED_NAME
+}
+
+/// Numbers of nodes that are not their ids are another mount's tomorrow. Ids are not.
+fn generation(inode32: bool) -> Generation {
+    let now =
+        || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |now| now.as_millis() as u64);
+    Generation(if inode32 { now() & u64::from(u32::MAX) | 1 } else { 0 })
 }
 
 /// Unwraps, or answers with the error and returns.
@@ -247,34 +290,42 @@ impl<B: Backing> Filesystem for Adapter<B> {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         guarded(|| {
-            if parent == virtual_files::DIRECTORY {
+            if parent.0 == self.inodes.own_directory().0 {
                 return self.look_up_virtual(name, reply);
             }
             if is_reserved(parent, name) {
-                return reply.entry(&TTL, &self.virtual_files.directory(), GENERATION);
+                return reply.entry(&TTL, &self.virtual_files.directory(), self.generation);
             }
-            let parent = attempt!(reply, node(parent));
-            reply::found(reply, self.look_up(request, parent, name), self.keep_missing);
+            let parent = attempt!(reply, self.node(parent));
+            let found = self.look_up(request, parent, name);
+            reply::found(reply, found, self.generation, self.keep_missing);
         });
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, references: u64) {
-        guarded(|| match NodeId::new(inode.0) {
-            Some(id) => self.fs().forget(id, references),
-            None => self.virtual_files.forget(inode, references),
+        guarded(|| {
+            if let Ok(Shown::Node(id)) = self.find(inode) {
+                self.fs().forget(id, references);
+            }
+            if let Some(id) = self.inodes.forget(Ino(inode.0), references)
+                && self.fs().getattr(id).is_err()
+            {
+                self.inodes.gone(id);
+            }
         });
     }
 
     fn getattr(&self, request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        guarded(|| match NodeId::new(inode.0) {
-            Some(id) => {
-                self.coherence.show(inode, request.pid());
-                reply::attributes(reply, self.fs().getattr(id));
+        guarded(|| {
+            let ino = Ino(inode.0);
+            match attempt!(reply, self.find(inode)) {
+                Shown::Node(id) => {
+                    self.coherence.show(id, request.pid());
+                    reply::attributes(reply, ino, self.fs().getattr(id));
+                }
+                Shown::OwnDirectory => reply.attr(&NO_TTL, &self.virtual_files.directory()),
+                Shown::Snapshot(snapshot) => reply.attr(&NO_TTL, &self.virtual_files.stat(ino, &snapshot)),
             }
-            None => match self.virtual_files.stat(inode) {
-                Some(attributes) => reply.attr(&NO_TTL, &attributes),
-                None => reply.error(Errno::ESTALE),
-            },
         });
     }
 
@@ -297,7 +348,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
         reply: ReplyAttr,
     ) {
         guarded(|| {
-            let id = attempt!(reply, changeable(inode));
+            let id = attempt!(reply, self.changeable(inode));
             let change = SetAttributes {
                 mode: mode.map(convert::permissions),
                 uid,
@@ -306,14 +357,14 @@ impl<B: Backing> Filesystem for Adapter<B> {
                 atime: atime.map(convert::time_or_now),
                 mtime: mtime.map(convert::time_or_now),
             };
-            self.coherence.show(inode, request.pid());
-            reply::attributes(reply, self.fs().setattr(&convert::caller(request), id, &change));
+            self.coherence.show(id, request.pid());
+            reply::attributes(reply, Ino(inode.0), self.fs().setattr(&convert::caller(request), id, &change));
         });
     }
 
     fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
         guarded(|| {
-            let id = attempt!(reply, node(inode));
+            let id = attempt!(reply, self.node(inode));
             match self.fs().readlink(id) {
                 Ok(target) => reply.data(&target),
                 Err(error) => reply.error(convert::errno(&error)),
@@ -338,7 +389,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
                 Some(kind) => Make::Special { kind, mode: permissions, rdev },
                 None => return reply.error(Errno::EINVAL),
             };
-            reply::entry(reply, self.make(request, parent, name, what));
+            reply::entry(reply, self.make(request, parent, name, what), self.generation);
         });
     }
 
@@ -353,14 +404,14 @@ impl<B: Backing> Filesystem for Adapter<B> {
     ) {
         guarded(|| {
             let what = Make::Directory { mode: convert::permissions(mode) };
-            reply::entry(reply, self.make(request, parent, name, what));
+            reply::entry(reply, self.make(request, parent, name, what), self.generation);
         });
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         guarded(|| {
             let what = Make::Symlink { target: target.as_os_str().as_bytes() };
-            reply::entry(reply, self.make(request, parent, name, what));
+            reply::entry(reply, self.make(request, parent, name, what), self.generation);
         });
     }
 
@@ -379,7 +430,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
             match self.make(request, parent, name, what) {
                 Ok(attributes) => {
                     let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-                    reply.created(&TTL, &attributes, GENERATION, FileHandle(0), flags);
+                    reply.created(&TTL, &attributes, self.generation, FileHandle(0), flags);
                 }
                 // A command made it since the kernel looked: ESTALE has the kernel look again and check
                 // permissions on what is there now.
@@ -393,7 +444,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guarded(|| {
-            let parent = attempt!(reply, changeable_entry(parent, name));
+            let parent = attempt!(reply, self.changeable_entry(parent, name));
             let gone = self.fs().unlink(&convert::caller(request), parent, name.as_bytes());
             self.changed(request, &gone, gone.iter().copied().chain([parent]));
             reply::empty(reply, gone.map(drop));
@@ -402,7 +453,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guarded(|| {
-            let parent = attempt!(reply, changeable_entry(parent, name));
+            let parent = attempt!(reply, self.changeable_entry(parent, name));
             let gone = self.fs().rmdir(&convert::caller(request), parent, name.as_bytes());
             self.changed(request, &gone, [parent]);
             reply::empty(reply, gone);
@@ -420,8 +471,8 @@ impl<B: Backing> Filesystem for Adapter<B> {
         reply: ReplyEmpty,
     ) {
         guarded(|| {
-            let from = attempt!(reply, changeable_entry(parent, name));
-            let to = attempt!(reply, changeable_entry(new_parent, new_name));
+            let from = attempt!(reply, self.changeable_entry(parent, name));
+            let to = attempt!(reply, self.changeable_entry(new_parent, new_name));
             let Some(flags) = convert::rename_flags(flags) else { return reply.error(Errno::EINVAL) };
             let caller = convert::caller(request);
             let renamed = self.fs().rename(&caller, from, name.as_bytes(), to, new_name.as_bytes(), flags);
@@ -436,7 +487,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
             let coherence = self.coherence.clone();
             self.offload(move || {
                 for id in reparented {
-                    if let Err(error) = coherence.drop_pages(INodeNo(id.get())) {
+                    if let Err(error) = coherence.drop_pages(id) {
                         tracing::warn!(node = %id, %error, "the kernel may list an old `..` of a directory that moved");
                     }
                 }
@@ -447,14 +498,12 @@ impl<B: Backing> Filesystem for Adapter<B> {
 
     fn link(&self, request: &Request, inode: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         guarded(|| {
-            let id = attempt!(reply, changeable(inode));
-            let parent = attempt!(reply, changeable_entry(parent, name));
+            let id = attempt!(reply, self.changeable(inode));
+            let parent = attempt!(reply, self.changeable_entry(parent, name));
             let linked = self.fs().link(&convert::caller(request), id, parent, name.as_bytes());
             self.changed(request, &linked, [id, parent]);
-            match linked {
-                Ok(attributes) => reply.entry(&TTL, &convert::attributes(&attributes), GENERATION),
-                Err(error) => reply.error(convert::errno(&error)),
-            }
+            let linked = linked.map(|attributes| self.entry(&attributes));
+            reply::entry(reply, linked.map_err(|error| convert::errno(&error)), self.generation);
         });
     }
 
@@ -467,11 +516,26 @@ impl<B: Backing> Filesystem for Adapter<B> {
     }
 
     fn opendir(&self, _request: &Request, _inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        if self.no_opendir {
+        if self.inodes.narrow() {
+            // Each listing is asked of us, from its beginning: its end is kept beside its positions.
+            reply.opened(FileHandle(self.listings.open()), FopenFlags::empty())
+        } else if self.no_opendir {
             reply.error(Errno::ENOSYS)
         } else {
             reply.opened(FileHandle(0), FopenFlags::empty())
         }
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.listings.close(handle.0);
+        reply.ok();
     }
 
     fn flush(
@@ -497,15 +561,15 @@ impl<B: Backing> Filesystem for Adapter<B> {
         reply: ReplyData,
     ) {
         guarded(|| {
-            let Some(id) = NodeId::new(inode.0) else {
-                return match self.virtual_files.bytes(inode) {
-                    Some(bytes) => {
-                        let start = bytes.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
-                        let end = bytes.len().min(start.saturating_add(size as usize));
-                        reply.data(&bytes[start..end]);
-                    }
-                    None => reply.error(Errno::ESTALE),
-                };
+            let id = match attempt!(reply, self.find(inode)) {
+                Shown::Node(id) => id,
+                Shown::OwnDirectory => return reply.error(Errno::EISDIR),
+                Shown::Snapshot(snapshot) => {
+                    let bytes = &snapshot.bytes;
+                    let start = bytes.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
+                    let end = bytes.len().min(start.saturating_add(size as usize));
+                    return reply.data(&bytes[start..end]);
+                }
             };
             let mut plan = match self.fs().read(id, offset, size as usize) {
                 Ok(plan) => plan,
@@ -546,7 +610,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
         reply: ReplyWrite,
     ) {
         guarded(|| {
-            let id = attempt!(reply, changeable(inode));
+            let id = attempt!(reply, self.changeable(inode));
             let caller = convert::caller(request);
             // For O_APPEND, too, the kernel says where: it holds the inode's lock and knows the size.
             let flags = WriteFlags {
@@ -572,9 +636,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
 
     fn fsync(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, _data: bool, reply: ReplyEmpty) {
         guarded(|| {
-            if virtual_files::is_virtual(inode) {
-                return reply.ok();
-            }
+            let Shown::Node(_) = attempt!(reply, self.find(inode)) else { return reply.ok() };
             let here = self.readers.here();
             self.backing.fsync(Box::new(move |result| reply::empty(reply, result)), here.is_some());
         });
@@ -595,7 +657,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
         reply: ReplyEmpty,
     ) {
         guarded(|| {
-            let id = attempt!(reply, changeable(inode));
+            let id = attempt!(reply, self.changeable(inode));
             let Some(mode) = convert::fallocate_mode(mode) else { return reply.error(Errno::EOPNOTSUPP) };
             let caller = convert::caller(request);
             // A hole needs no room: it must work on a full disk.
@@ -610,7 +672,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
                 let work = || backing.fs().fallocate(&caller, id, offset, length, mode);
                 let done = if needs_room { backing.when_room(0, work) } else { work() };
                 if done.is_ok() {
-                    coherence.changed(inode, thread);
+                    coherence.changed(id, thread);
                 }
                 reply::empty(reply, done);
             });
@@ -632,7 +694,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
     ) {
         guarded(|| {
             // EXDEV has the kernel copy by reading and writing.
-            let (Some(source), Some(target)) = (NodeId::new(source.0), NodeId::new(target.0)) else {
+            let (Ok(source), Ok(target)) = (self.node(source), self.node(target)) else {
                 return reply.error(Errno::EXDEV);
             };
             let (backing, caller) = (self.backing.clone(), convert::caller(request));
@@ -656,7 +718,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
         reply: ReplyLseek,
     ) {
         guarded(|| {
-            let id = attempt!(reply, node(inode));
+            let id = attempt!(reply, self.node(inode));
             let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
             let whence = match whence {
                 libc::SEEK_DATA => Whence::Data,
@@ -679,7 +741,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
             }
             let (backing, coherence) = (self.backing.clone(), self.coherence.clone());
             self.offload(move || {
-                if let Err(error) = coherence.drop_pages(inode) {
+                if let Err(error) = coherence.drop_pages(id) {
                     tracing::error!(node = %id, %error, "the kernel does not write back");
                     return reply.error(Errno::EIO);
                 }
@@ -692,22 +754,24 @@ impl<B: Backing> Filesystem for Adapter<B> {
         &self,
         _request: &Request,
         inode: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
         guarded(|| {
-            let Some(id) = NodeId::new(inode.0) else {
-                for (inode, cookie, kind, name) in virtual_files::listing(offset) {
-                    if reply.add(inode, cookie, kind, name) {
+            let Shown::Node(id) = attempt!(reply, self.find(inode)) else {
+                for (ino, cookie, kind, name) in self.virtual_files.listing(offset) {
+                    if reply.add(INodeNo(ino.0), cookie, kind, name) {
                         break;
                     }
                 }
                 return reply.ok();
             };
-            let listed = self.fs().readdir(id, offset, &mut |entry| {
+            let mut positions = self.positions(handle, offset);
+            let listed = self.fs().readdir(id, positions.from, &mut |entry| {
+                let (ino, position) = (self.inodes.number(entry.id), positions.of(entry.offset));
                 let kind = convert::file_type(entry.kind);
-                !reply.add(INodeNo(entry.id.get()), entry.offset, kind, OsStr::from_bytes(entry.name))
+                !reply.add(INodeNo(ino.0), position, kind, OsStr::from_bytes(entry.name))
             });
             match listed {
                 Ok(()) => reply.ok(),
@@ -720,32 +784,40 @@ impl<B: Backing> Filesystem for Adapter<B> {
         &self,
         request: &Request,
         inode: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         guarded(|| {
-            let Some(id) = NodeId::new(inode.0) else {
-                let (backing, files) = (self.backing.clone(), self.virtual_files.clone());
+            let generation = self.generation;
+            let Shown::Node(id) = attempt!(reply, self.find(inode)) else {
+                let (backing, files, inodes) =
+                    (self.backing.clone(), self.virtual_files.clone(), self.inodes.clone());
                 return self.offload(move || {
-                    for (_, cookie, _, name) in virtual_files::listing(offset) {
+                    for (_, cookie, _, name) in files.listing(offset) {
                         let attributes = match Content::from_name(name.as_bytes()) {
                             Some(file) => files.look_up(file, backing.content(file)),
                             None => files.directory(),
                         };
-                        if reply.add(attributes.ino, cookie, name, &NO_TTL, &attributes, GENERATION) {
-                            files.forget(attributes.ino, 1);
+                        if reply.add(attributes.ino, cookie, name, &NO_TTL, &attributes, generation) {
+                            // It was not the kernel's yet, and is no node.
+                            let _ = inodes.forget(Ino(attributes.ino.0), 1);
                             break;
                         }
                     }
                     reply.ok();
                 });
             };
-            let listed = self.fs().readdir_plus(id, offset, &mut |entry, attributes| {
-                let attributes = convert::attributes(attributes);
-                self.coherence.show(attributes.ino, request.pid());
-                let name = OsStr::from_bytes(entry.name);
-                !reply.add(attributes.ino, entry.offset, name, &TTL, &attributes, GENERATION)
+            let mut positions = self.positions(handle, offset);
+            let listed = self.fs().readdir_plus(id, positions.from, &mut |entry, attributes| {
+                self.coherence.show(attributes.id, request.pid());
+                let attributes = convert::attributes(self.inodes.number(attributes.id), attributes);
+                let (name, position) = (OsStr::from_bytes(entry.name), positions.of(entry.offset));
+                let added = !reply.add(attributes.ino, position, name, &TTL, &attributes, generation);
+                if added && entry.name != b"." && entry.name != b".." {
+                    self.inodes.refer_again(Ino(attributes.ino.0));
+                }
+                added
             });
             match listed {
                 Ok(()) => reply.ok(),
@@ -785,7 +857,7 @@ impl<B: Backing> Filesystem for Adapter<B> {
         reply: ReplyEmpty,
     ) {
         guarded(|| {
-            let id = attempt!(reply, changeable(inode));
+            let id = attempt!(reply, self.changeable(inode));
             let Some(mode) = convert::set_xattr(flags) else { return reply.error(Errno::EINVAL) };
             let set = self.fs().setxattr(&convert::caller(request), id, name.as_bytes(), value, mode);
             self.changed(request, &set, [id]);
@@ -795,21 +867,21 @@ impl<B: Backing> Filesystem for Adapter<B> {
 
     fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         guarded(|| {
-            let id = attempt!(reply, node(inode));
+            let id = attempt!(reply, self.node(inode));
             reply::xattr(reply, size, self.fs().getxattr(id, name.as_bytes()));
         });
     }
 
     fn listxattr(&self, request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
         guarded(|| {
-            let id = attempt!(reply, node(inode));
+            let id = attempt!(reply, self.node(inode));
             reply::xattr(reply, size, self.fs().listxattr(&convert::caller(request), id));
         });
     }
 
     fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guarded(|| {
-            let id = attempt!(reply, changeable(inode));
+            let id = attempt!(reply, self.changeable(inode));
             let removed = self.fs().removexattr(&convert::caller(request), id, name.as_bytes());
             self.changed(request, &removed, [id]);
             reply::empty(reply, removed);

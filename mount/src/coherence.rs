@@ -20,9 +20,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Instant;
 
-use fuser::{INodeNo, Notifier};
+use fuser::Notifier;
+use pond_tinyfs::NodeId;
 
 use crate::coherence::stale::Note;
+use crate::service::inodes::Inodes;
 
 /// Slots of the table of attributes that left: one node a slot, the latest wins.
 const SLOTS: usize = 4096;
@@ -33,7 +35,7 @@ const ON_THEIR_WAY: u64 = 1000;
 /// Where a node's attributes last went.
 #[derive(Default)]
 struct Shown {
-    inode: AtomicU64,
+    node: AtomicU64,
     /// Milliseconds since the start, above the 32 bits of the thread's id.
     when_and_whom: AtomicU64,
 }
@@ -52,28 +54,29 @@ struct Wire {
 
 /// The caches of the kernel, for one mount.
 pub(crate) struct Coherence {
+    inodes: Arc<Inodes>,
     start: Instant,
     shown: Box<[Shown]>,
     wire: OnceLock<Wire>,
 }
 
 impl Coherence {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(inodes: Arc<Inodes>) -> Arc<Self> {
         let shown = (0..SLOTS).map(|_| Shown::default()).collect();
-        Arc::new(Coherence { start: Instant::now(), shown, wire: OnceLock::new() })
+        Arc::new(Coherence { inodes, start: Instant::now(), shown, wire: OnceLock::new() })
     }
 
     /// From now on the kernel can be told things. Notes go by a thread of their own: from a session thread, or under
     /// a lock, they could wait for themselves.
     pub(crate) fn start(&self, notifier: Notifier) -> io::Result<()> {
         let (orders, received) = channel();
-        let for_thread = notifier.clone();
+        let (for_thread, inodes) = (notifier.clone(), self.inodes.clone());
         thread::Builder::new().name("pond-stale".to_owned()).spawn(move || {
             for order in received {
                 match order {
-                    Order::One(note) => tell(&for_thread, &[note]),
+                    Order::One(note) => tell(&for_thread, &inodes, &[note]),
                     Order::All(notes, told) => {
-                        tell(&for_thread, &notes);
+                        tell(&for_thread, &inodes, &notes);
                         if told.send(()).is_err() {
                             tracing::debug!("nobody waited until the kernel was told");
                         }
@@ -86,8 +89,8 @@ impl Coherence {
         Ok(())
     }
 
-    fn slot(&self, inode: INodeNo) -> &Shown {
-        &self.shown[(inode.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % SLOTS]
+    fn slot(&self, node: NodeId) -> &Shown {
+        &self.shown[(node.get().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % SLOTS]
     }
 
     fn now(&self) -> u64 {
@@ -95,16 +98,16 @@ impl Coherence {
     }
 
     /// Attributes of a node are about to be looked up for a thread: call it before they are.
-    pub(crate) fn show(&self, inode: INodeNo, thread: u32) {
-        let slot = self.slot(inode);
+    pub(crate) fn show(&self, node: NodeId, thread: u32) {
+        let slot = self.slot(node);
         slot.when_and_whom.store(self.now() << 32 | u64::from(thread), Ordering::SeqCst);
-        slot.inode.store(inode.0, Ordering::SeqCst);
+        slot.node.store(node.get(), Ordering::SeqCst);
     }
 
     /// A thread changed attributes of a node in a way that the kernel does not count: call it afterwards.
-    pub(crate) fn changed(&self, inode: INodeNo, thread: u32) {
-        let slot = self.slot(inode);
-        if slot.inode.load(Ordering::SeqCst) != inode.0 {
+    pub(crate) fn changed(&self, node: NodeId, thread: u32) {
+        let slot = self.slot(node);
+        if slot.node.load(Ordering::SeqCst) != node.get() {
             return;
         }
         let when_and_whom = slot.when_and_whom.load(Ordering::SeqCst);
@@ -112,7 +115,7 @@ impl Coherence {
         if recent
             && when_and_whom as u32 != thread
             && let Some(wire) = self.wire.get()
-            && wire.orders.send(Order::One(Note::Attributes(inode))).is_err()
+            && wire.orders.send(Order::One(Note::Attributes(node))).is_err()
         {
             tracing::error!("the thread that tells the kernel of stale attributes has ended");
         }
@@ -130,16 +133,17 @@ impl Coherence {
 
     /// Has the kernel write back what programs changed in a file through mappings, and drop its pages; those of a
     /// directory are its listing. Blocks until pages that are being read are there; not for session threads.
-    pub(crate) fn drop_pages(&self, inode: INodeNo) -> io::Result<()> {
+    pub(crate) fn drop_pages(&self, node: NodeId) -> io::Result<()> {
         match self.wire.get() {
-            Some(wire) => wire.notifier.inval_inode(inode, 0, 0),
+            Some(wire) => Note::Pages(node).tell(&wire.notifier, &self.inodes),
             None => Ok(()),
         }
     }
 }
 
-fn tell(notifier: &Notifier, notes: &[Note]) {
-    let mut refused = notes.iter().filter_map(|note| note.tell(notifier).err().map(|error| (note, error)));
+fn tell(notifier: &Notifier, inodes: &Inodes, notes: &[Note]) {
+    let mut refused =
+        notes.iter().filter_map(|note| note.tell(notifier, inodes).err().map(|error| (note, error)));
     if let Some((note, error)) = refused.next() {
         let more = refused.count();
         if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOTCONN | libc::ECONNABORTED)) {

@@ -34,7 +34,6 @@ use crate::error::MountError;
 use crate::mounting::mount_info;
 use crate::mounting::mount_point;
 use crate::mounting::options::MountOptions;
-use crate::service::virtual_files::VirtualFiles;
 
 /// How long a mount waits for a daemon that is still committing after its unmount.
 const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(60);
@@ -367,8 +366,8 @@ fn show(
     let descriptor = mount_point::mount(pond, mountpoint, read_only, options)?;
     let serve = || {
         // SAFETY: neither call can fail.
-        let owner = unsafe { VirtualFiles::new(libc::geteuid(), libc::getegid()) };
-        let adapter = Adapter::new(mounted.clone(), runtime.handle().clone(), owner)
+        let owner = unsafe { (libc::geteuid(), libc::getegid()) };
+        let adapter = Adapter::new(mounted.clone(), runtime.handle().clone(), owner, options.inode32)
             .map_err(|error| MountError::io("start the reading threads of", mountpoint, error))?;
         // Before the session, so that the kernel hears of all that changes after its first look.
         let (fs, coherence, follows) = (steward.fs().clone(), adapter.coherence(), mounted.follows);

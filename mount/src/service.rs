@@ -2,6 +2,9 @@
 
 pub(crate) mod abort;
 pub(crate) mod backing;
+pub(crate) mod content;
+pub(crate) mod inodes;
+pub(crate) mod listings;
 pub(crate) mod readahead;
 pub(crate) mod readers;
 pub(crate) mod virtual_files;

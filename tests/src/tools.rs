@@ -11,7 +11,7 @@ const NEEDS: &str = include_str!("../needs");
 
 /// A line of [`NEEDS`].
 struct Need {
-    /// `program`, `library` or `python`.
+    /// `program`, `library`, `python` or `compiler`.
     sort: &'static str,
     name: &'static str,
     /// `apt`, `pip` or `cargo`.
@@ -36,6 +36,10 @@ impl Need {
                 .is_some_and(|tool| run(Command::new(tool).args(["--exists", self.name])).status.success()),
             "python" => find("python3").is_some_and(|python| {
                 run(Command::new(python).args(["-c", &format!("import {}", self.name)])).status.success()
+            }),
+            "compiler" => find("cc").is_some_and(|compiler| {
+                let link = [self.name, "-shared", "-x", "c", "/dev/null", "-o", "/dev/null"];
+                run(Command::new(compiler).args(link)).status.success()
             }),
             sort => panic!("tests/needs: what is a {sort}?"),
         }

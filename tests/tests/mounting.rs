@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pond_tests::helpers::Helpers;
+use pond_tests::tools::tool;
 use pond_tests::tree::{self, Also};
 use pond_tests::{TestPond, pond_binary, run, succeed, unmount, wait_until};
 use serde_json::Value;
@@ -719,4 +720,30 @@ fn commits_come_about_once_a_second_and_none_when_nothing_changes() {
     std::thread::sleep(Duration::from_millis(1_500));
     assert_eq!(pond.version(), quiet, "reading makes versions");
     pond.umount();
+}
+
+#[test]
+fn a_32_bit_program_without_support_for_large_files_lists_and_stats_with_inode32() {
+    let pond = TestPond::mounted();
+    let program = pond.host("list");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts/list.c");
+    succeed(Command::new(tool("cc")).arg("-m32").arg(source).arg("-o").arg(&program));
+    fs::create_dir(pond.path("many")).unwrap();
+    for n in 0..3000 {
+        fs::write(pond.path(format!("many/file {n}")), "").unwrap();
+    }
+    let list = || run(Command::new(&program).arg(pond.path("many")));
+    let refused = list();
+    assert!(!refused.status.success(), "it lists without the option: {refused:?}");
+    assert!(refused.stderr.contains("Value too large for defined data type"), "{refused:?}");
+    pond.umount();
+
+    pond.mount_with(&["-o", "inode32"]);
+    let listed = list();
+    assert_eq!((&*listed.stdout, &*listed.stderr), ("3002\n", ""), "{listed:?}");
+    for n in (0..3000).step_by(2) {
+        fs::remove_file(pond.path(format!("many/file {n}"))).unwrap();
+        fs::write(pond.path(format!("many/new {n}")), "").unwrap();
+    }
+    assert_eq!(list().stdout, "3002\n");
 }

@@ -425,8 +425,8 @@ pub struct MountArgs {
 
     /// Options as in fstab: ro, nosuid, nodev, noexec, commit=SECONDS, …
     ///
-    /// ro, rw, nosuid, nodev, noexec, sync, allow_other, private, create, nonempty, commit=SECONDS, remount, and what mount(8) has
-    /// for every filesystem.
+    /// ro, rw, nosuid, nodev, noexec, sync, allow_other, private, create, nonempty, inode32, commit=SECONDS, remount, and what
+    /// mount(8) has for every filesystem. inode32 is for 32-bit programs that cannot list or stat otherwise.
     #[arg(short = 'o', value_name = "OPTS", action = ArgAction::Append)]
     pub options: Vec<String>,
 }

@@ -17,6 +17,7 @@ mod extent;
 mod fold;
 mod fs;
 mod id;
+mod listing;
 mod memory;
 mod namespace;
 mod neighbour;
@@ -39,8 +40,9 @@ pub use error::{Errno, Error};
 pub use fold::{Fold, FoldError};
 pub use fs::TinyFs;
 pub use id::{Lsn, NodeId};
+pub use listing::{DirEntry, Listing};
 pub use memory::MemoryPersistence;
-pub use namespace::{DirEntry, Make, RenameFlags, Renamed};
+pub use namespace::{Make, RenameFlags, Renamed};
 pub use persistence::{PersistenceLayer, Space, StorageError};
 pub use row::{
     EntryChange, EntryOp, ExtentContent, ExtentRecord, Location, Moved, NodeRecord, Placed, Record, Row,

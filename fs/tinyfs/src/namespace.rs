@@ -6,7 +6,6 @@
 use bytes::Bytes;
 
 use crate::access::{self, EXECUTE, SET_GID, WRITE};
-use crate::directory::{COOKIE_PARENT, COOKIE_SELF, FIRST_COOKIE};
 use crate::node::{Body, Node};
 use crate::{
     Attributes, Caller, Errno, Error, FileType, MAX_NAME, NodeId, NodeRecord, RESERVED_NAME, Timestamp,
@@ -78,19 +77,6 @@ pub struct Renamed {
     pub other: Option<NodeId>,
     /// Of these, the directories whose `..` is another directory now.
     pub reparented: [Option<NodeId>; 2],
-}
-
-/// An entry of a directory.
-#[derive(Clone, Copy, Debug)]
-pub struct DirEntry<'a> {
-    /// Name.
-    pub name: &'a [u8],
-    /// The node.
-    pub id: NodeId,
-    /// Its kind.
-    pub kind: FileType,
-    /// Where reading goes on after this entry.
-    pub offset: u64,
 }
 
 fn check_name(parent: NodeId, name: &[u8]) -> Result<(), Errno> {
@@ -525,99 +511,6 @@ impl TinyFs {
         }
         Ok(renamed)
     }
-
-    /// Shows the entries after the one whose [`DirEntry::offset`] this is (0: from the start) until `each` says `false`.
-    pub fn readdir(
-        &self,
-        id: NodeId,
-        offset: u64,
-        each: &mut dyn FnMut(&DirEntry<'_>) -> bool,
-    ) -> Result<(), Error> {
-        let tree = self.tree();
-        walk(&tree, id, offset, |entry, _| Ok(each(entry)))
-    }
-
-    /// The same with attributes; takes a reference on each node for which `each` said `true`,
-    /// but for those of `.` and `..`.
-    pub fn readdir_plus(
-        &self,
-        id: NodeId,
-        offset: u64,
-        each: &mut dyn FnMut(&DirEntry<'_>, &Attributes) -> bool,
-    ) -> Result<(), Error> {
-        let tree = self.tree();
-        walk(&tree, id, offset, |entry, cookie| {
-            let node = tree.find(entry.id)?;
-            let more = each(entry, &node.attributes());
-            if more && cookie > COOKIE_PARENT {
-                self.refer(node, id, cookie);
-            }
-            Ok(more)
-        })
-    }
-}
-
-/// Where a listing is: which entry it has come to, and where it ends. Entries that come after it began are not part of it, or
-/// a program that renames what it lists would never see the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Listing {
-    /// The cookie of the last entry that was shown.
-    after: u64,
-    /// The first cookie that is not part of it.
-    end: u64,
-}
-
-impl Listing {
-    /// Marks an offset that holds both numbers; a directory that has handed out more cookies than fit has listings
-    /// without an end of their own, whose offsets are cookies.
-    const BOTH: u64 = 1 << 62;
-    const END_BITS: u32 = 30;
-
-    /// Goes on from an offset; 0 begins one in a directory whose next entry gets this cookie. A program may seek to what
-    /// lies between two offsets that it was given: what lies below the lowest of them (that of `.`) begins, too.
-    fn at(offset: u64, next_cookie: u64) -> Self {
-        let fits = next_cookie < 1 << Self::END_BITS;
-        let (after, end) = (offset & u64::from(u32::MAX), (offset & !Self::BOTH) >> u32::BITS);
-        match offset & Self::BOTH != 0 {
-            true if end >= FIRST_COOKIE => Listing { after, end },
-            false if !fits => Listing { after: offset, end: u64::MAX },
-            _ => Listing { after: 0, end: next_cookie },
-        }
-    }
-
-    /// The offset from which it goes on after the entry of this cookie.
-    fn offset_of(self, cookie: u64) -> u64 {
-        if self.end == u64::MAX { cookie } else { Self::BOTH | self.end << u32::BITS | cookie }
-    }
-}
-
-fn walk(
-    tree: &Tree,
-    id: NodeId,
-    offset: u64,
-    mut each: impl FnMut(&DirEntry<'_>, u64) -> Result<bool, Errno>,
-) -> Result<(), Error> {
-    let node = tree.get(id)?;
-    let directory = node.directory()?;
-    let listing = Listing::at(offset, directory.next_cookie());
-    let mut show = |name: &[u8], id: NodeId, kind: FileType, cookie: u64| {
-        each(&DirEntry { name, id, kind, offset: listing.offset_of(cookie) }, cookie)
-    };
-    // An unlinked directory has no entries at all, not even these.
-    if node.nlink > 0 {
-        let own = [(&b"."[..], id, COOKIE_SELF), (b"..", directory.parent, COOKIE_PARENT)];
-        for (name, id, cookie) in own {
-            if listing.after < cookie && !show(name, id, FileType::Directory, cookie)? {
-                return Ok(());
-            }
-        }
-    }
-    for entry in directory.after(listing.after).take_while(|entry| entry.cookie < listing.end) {
-        if !show(&entry.name, tree.shown_id(entry.child), entry.kind, entry.cookie)? {
-            return Ok(());
-        }
-    }
-    Ok(())
 }
 
 /// The names of a path, last first.

@@ -7,12 +7,15 @@ use pond_tinyfs::{
     Attributes, Caller, Error, Fallocate, FileType, RenameFlags, SetXattr, TimeOrNow, Timestamp,
 };
 
+use crate::service::inodes::Ino;
+
 /// What `stat` calls the preferred size of a request, bytes.
 pub(crate) const BLOCK_SIZE: u32 = 4096;
 
-pub(crate) fn attributes(attributes: &Attributes) -> FileAttr {
+/// What `stat` shows, under the number that the kernel knows the node by.
+pub(crate) fn attributes(ino: Ino, attributes: &Attributes) -> FileAttr {
     FileAttr {
-        ino: INodeNo(attributes.id.get()),
+        ino: INodeNo(ino.0),
         size: attributes.size,
         blocks: attributes.blocks,
         atime: to_kernel(attributes.atime),

@@ -9,15 +9,13 @@ use fuser::{
 use pond_tinyfs::{Attributes, Error};
 
 use crate::adapter::convert;
+use crate::service::inodes::Ino;
 
 /// How long the kernel may rely on what it was told: as good as for ever.
 pub(crate) const TTL: Duration = Duration::from_secs(365 * 86_400);
 
 /// Not at all.
 pub(crate) const NO_TTL: Duration = Duration::ZERO;
-
-/// Inode numbers are never used again.
-pub(crate) const GENERATION: Generation = Generation(0);
 
 /// A name that does not exist: inode 0 and a time to live.
 const NEGATIVE: FileAttr = FileAttr {
@@ -39,26 +37,31 @@ const NEGATIVE: FileAttr = FileAttr {
 };
 
 /// What a lookup found, or that there is nothing: the kernel remembers both, the latter if `keep_missing`.
-pub(crate) fn found(reply: ReplyEntry, result: Result<Attributes, Error>, keep_missing: bool) {
+pub(crate) fn found(
+    reply: ReplyEntry,
+    result: Result<FileAttr, Error>,
+    generation: Generation,
+    keep_missing: bool,
+) {
     match result {
-        Ok(attributes) => reply.entry(&TTL, &convert::attributes(&attributes), GENERATION),
+        Ok(attributes) => reply.entry(&TTL, &attributes, generation),
         Err(error) if keep_missing && error.errno() == libc::ENOENT => {
-            reply.entry(&TTL, &NEGATIVE, GENERATION)
+            reply.entry(&TTL, &NEGATIVE, generation)
         }
         Err(error) => reply.error(convert::errno(&error)),
     }
 }
 
-pub(crate) fn entry(reply: ReplyEntry, result: Result<FileAttr, Errno>) {
+pub(crate) fn entry(reply: ReplyEntry, result: Result<FileAttr, Errno>, generation: Generation) {
     match result {
-        Ok(attributes) => reply.entry(&TTL, &attributes, GENERATION),
+        Ok(attributes) => reply.entry(&TTL, &attributes, generation),
         Err(errno) => reply.error(errno),
     }
 }
 
-pub(crate) fn attributes(reply: ReplyAttr, result: Result<Attributes, Error>) {
+pub(crate) fn attributes(reply: ReplyAttr, ino: Ino, result: Result<Attributes, Error>) {
     match result {
-        Ok(attributes) => reply.attr(&TTL, &convert::attributes(&attributes)),
+        Ok(attributes) => reply.attr(&TTL, &convert::attributes(ino, &attributes)),
         Err(error) => reply.error(convert::errno(&error)),
     }
 }

@@ -16,7 +16,7 @@ use crate::error::MountError;
 use crate::mounting::mount_info;
 use crate::mounting::mount_point;
 use crate::service::backing::{Backing, Done};
-use crate::service::virtual_files::Content;
+use crate::service::content::Content;
 
 /// Threads that take requests. Two keep each other's replies out of the way; four were slower. On a single processor
 /// a second one only costs switches: it is woken for what the first takes anyway.

@@ -13,6 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 use fuser::{INodeNo, Notifier};
 use pond_tinyfs::{NodeId, Stale, TinyFs};
 
+use crate::service::inodes::{Ino, Inodes};
+
 /// A name that is asked to be dropped for the sake of its directory's lock. Should it exist, it is looked up again.
 const NO_NAME: &[u8] = b"\x01";
 
@@ -20,21 +22,20 @@ const NO_NAME: &[u8] = b"\x01";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Note {
     /// Look the name up again.
-    Name { parent: INodeNo, name: Box<[u8]> },
+    Name { parent: NodeId, name: Box<[u8]> },
     /// The name is gone, and with it the node, which may be open still. Watchers (inotify) hear of it.
-    Gone { parent: INodeNo, name: Box<[u8]>, child: INodeNo },
+    Gone { parent: NodeId, name: Box<[u8]>, child: NodeId },
     /// Wait for lookups and listings that are under way in this directory.
-    Settle(INodeNo),
+    Settle(NodeId),
     /// Ask for the attributes again.
-    Attributes(INodeNo),
+    Attributes(NodeId),
     /// Ask for attributes and bytes again: a file's content, a directory's listing.
-    Pages(INodeNo),
+    Pages(NodeId),
 }
 
 /// What the kernel must be told, in this order. Where others' changes are published (`follows`), the bytes under an id
 /// never change, so pages stay.
 pub(crate) fn notes(fs: &TinyFs, stale: &[Stale], follows: bool) -> Vec<Note> {
-    let inode = |id: &NodeId| INodeNo(id.get());
     let mut notes = Vec::with_capacity(stale.len() + 8);
     let mut settled = HashSet::new();
     let mut listings = HashSet::new();
@@ -42,11 +43,11 @@ pub(crate) fn notes(fs: &TinyFs, stale: &[Stale], follows: bool) -> Vec<Note> {
         match stale {
             Stale::Name { parent, name, child } => {
                 settled.insert(*parent);
-                let (parent, name, child_inode) = (inode(parent), name.clone(), inode(child));
+                let (parent, name, child) = (*parent, name.clone(), *child);
                 // Called gone, a directory would answer nothing any more, and a file say that it has no links.
-                notes.push(match fs.has_name(*child) {
+                notes.push(match fs.has_name(child) {
                     true => Note::Name { parent, name },
-                    false => Note::Gone { parent, name, child: child_inode },
+                    false => Note::Gone { parent, name, child },
                 });
             }
             Stale::Listing(id) => drop(listings.insert(*id)),
@@ -59,13 +60,13 @@ pub(crate) fn notes(fs: &TinyFs, stale: &[Stale], follows: bool) -> Vec<Note> {
             Stale::Listing(id) => vec![*id],
             Stale::Name { .. } => continue,
         };
-        notes.extend(directories.iter().filter(|id| settled.insert(**id)).map(|id| Note::Settle(inode(id))));
+        notes.extend(directories.iter().filter(|id| settled.insert(**id)).copied().map(Note::Settle));
     }
     for stale in stale {
         match stale {
             Stale::Attributes(id) if listings.contains(id) => {}
-            Stale::Attributes(id) if follows => notes.push(Note::Attributes(inode(id))),
-            Stale::Attributes(id) | Stale::Listing(id) => notes.push(Note::Pages(inode(id))),
+            Stale::Attributes(id) if follows => notes.push(Note::Attributes(*id)),
+            Stale::Attributes(id) | Stale::Listing(id) => notes.push(Note::Pages(*id)),
             Stale::Name { .. } => {}
         }
     }
@@ -74,19 +75,29 @@ pub(crate) fn notes(fs: &TinyFs, stale: &[Stale], follows: bool) -> Vec<Note> {
 
 impl Note {
     /// Tells the kernel. It may wait for programs that look something up: not for session threads, and not under a
-    /// lock.
-    pub(crate) fn tell(&self, notifier: &Notifier) -> io::Result<()> {
+    /// lock. Of a node whose number it was never given it knows nothing. That is looked at here, when what it was told of before
+    /// has taken effect: a reply that was on its way has given the number by now.
+    pub(crate) fn tell(&self, notifier: &Notifier, inodes: &Inodes) -> io::Result<()> {
+        let known = |id: NodeId| inodes.known(id).map(|Ino(number)| INodeNo(number));
         match self {
-            Note::Name { parent, name } => notifier.inval_entry(*parent, OsStr::from_bytes(name)),
-            Note::Gone { parent, name, child } => {
-                let name = OsStr::from_bytes(name);
-                // It is refused where something is mounted on the name, say.
-                notifier.delete(*parent, *child, name).or_else(|_| notifier.inval_entry(*parent, name))
+            Note::Name { parent, name } => {
+                known(*parent).map_or(Ok(()), |parent| notifier.inval_entry(parent, OsStr::from_bytes(name)))
             }
-            Note::Settle(directory) => notifier.inval_entry(*directory, OsStr::from_bytes(NO_NAME)),
+            Note::Gone { parent, name, child } => {
+                let (name, number) = (OsStr::from_bytes(name), known(*child));
+                inodes.gone(*child);
+                let Some(parent) = known(*parent) else { return Ok(()) };
+                // It is refused where something is mounted on the name, say.
+                match number.map(|number| notifier.delete(parent, number, name)) {
+                    Some(Ok(())) => Ok(()),
+                    Some(Err(_)) | None => notifier.inval_entry(parent, name),
+                }
+            }
+            Note::Settle(directory) => known(*directory)
+                .map_or(Ok(()), |directory| notifier.inval_entry(directory, OsStr::from_bytes(NO_NAME))),
             // A negative offset means attributes only.
-            Note::Attributes(inode) => notifier.inval_inode(*inode, -1, 0),
-            Note::Pages(inode) => notifier.inval_inode(*inode, 0, 0),
+            Note::Attributes(node) => known(*node).map_or(Ok(()), |node| notifier.inval_inode(node, -1, 0)),
+            Note::Pages(node) => known(*node).map_or(Ok(()), |node| notifier.inval_inode(node, 0, 0)),
         }
     }
 }
@@ -108,7 +119,6 @@ mod tests {
         let (in_a, in_b) = (make(a, b"x"), make(b, b"y"));
         let gone = make(b, b"gone");
         fs.rmdir(&Caller::root(), b, b"gone").unwrap();
-        let inode = |id: NodeId| INodeNo(id.get());
         let name = |parent, name: &[u8], child| Stale::Name { parent, name: name.into(), child };
         let stale = [
             // Moved: it is somewhere else now.
@@ -120,14 +130,14 @@ mod tests {
             Stale::Listing(b),
         ];
         let names = [
-            Note::Name { parent: inode(b), name: b"was here".as_slice().into() },
-            Note::Gone { parent: inode(b), name: b"gone".as_slice().into(), child: inode(gone) },
+            Note::Name { parent: b, name: b"was here".as_slice().into() },
+            Note::Gone { parent: b, name: b"gone".as_slice().into(), child: gone },
             // Not `b`: the names have seen to that.
-            Note::Settle(inode(a)),
-            Note::Settle(INodeNo::ROOT),
+            Note::Settle(a),
+            Note::Settle(NodeId::ROOT),
         ];
-        let follower = [Note::Attributes(inode(in_a)), Note::Attributes(inode(in_b)), Note::Pages(inode(b))];
-        let source = [Note::Pages(inode(in_a)), Note::Pages(inode(in_b)), Note::Pages(inode(b))];
+        let follower = [Note::Attributes(in_a), Note::Attributes(in_b), Note::Pages(b)];
+        let source = [Note::Pages(in_a), Note::Pages(in_b), Note::Pages(b)];
         assert_eq!(notes(&fs, &stale, true), [names.as_slice(), &follower].concat());
         assert_eq!(notes(&fs, &stale, false), [names.as_slice(), &source].concat());
     }

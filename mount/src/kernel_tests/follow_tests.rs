@@ -147,7 +147,7 @@ impl Drop for Mapping {
 }
 
 #[test]
-fn an_open_file_and_a_mapping_keep_their_bytes_while_a_new_open_sees_the_new_ones() {
+pub(crate) fn an_open_file_and_a_mapping_keep_their_bytes_while_a_new_open_sees_the_new_ones() {
     let pond = Followed::new();
     let first = vec![1; 500_000];
     pond.write("file", &first);
@@ -188,7 +188,7 @@ fn an_open_file_and_a_mapping_keep_their_bytes_while_a_new_open_sees_the_new_one
 }
 
 #[test]
-fn names_come_move_and_go_at_once() {
+pub(crate) fn names_come_move_and_go_at_once() {
     let pond = Followed::new();
     for name in ["new", "a", "a/b"] {
         assert!(missing(&pond.mount.path(name)));
@@ -244,7 +244,7 @@ fn names_come_move_and_go_at_once() {
 }
 
 #[test]
-fn attributes_and_all_names_of_a_hard_linked_file_follow() {
+pub(crate) fn attributes_and_all_names_of_a_hard_linked_file_follow() {
     let pond = Followed::new();
     pond.mkdir("d");
     pond.write("a", b"1");
@@ -274,7 +274,7 @@ fn attributes_and_all_names_of_a_hard_linked_file_follow() {
 }
 
 #[test]
-fn listings_show_the_inodes_that_names_lead_to() {
+pub(crate) fn listings_show_the_inodes_that_names_lead_to() {
     let pond = Followed::new();
     pond.write("file", b"1");
     pond.publish();
@@ -322,7 +322,7 @@ fn version(path: &Path) -> u64 {
 }
 
 #[test]
-fn whoever_reads_lists_and_stats_while_versions_come_sees_whole_ones_and_never_older_ones() {
+pub(crate) fn whoever_reads_lists_and_stats_while_versions_come_sees_whole_ones_and_never_older_ones() {
     const ROUNDS: u64 = 400;
     const FILES: u64 = 4;
     let pond = Followed::new();

@@ -2,6 +2,7 @@
 //!
 //! Needs root and `/dev/fuse`; elsewhere these tests say so and do nothing.
 
+use std::cell::Cell;
 use std::ffi::{CString, OsStr};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -26,7 +27,7 @@ use crate::coherence::Coherence;
 use crate::mounting::mount_point;
 use crate::mounting::options::MountOptions;
 use crate::service::backing::{Backing, Done};
-use crate::service::virtual_files::{Content, VirtualFiles};
+use crate::service::content::Content;
 
 /// A pond without a disk.
 pub(crate) struct Memory {
@@ -69,6 +70,19 @@ impl Backing for Memory {
     }
 }
 
+thread_local! {
+    /// Whether mounts that this thread makes have inode numbers of 32 bits.
+    static INODE32: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does this where all mounts have inode numbers of 32 bits.
+pub(crate) fn with_inode32<T>(work: impl FnOnce() -> T) -> T {
+    INODE32.set(true);
+    let done = work();
+    INODE32.set(false);
+    done
+}
+
 /// A mount that goes away with this value, also when a test fails.
 pub(crate) struct TestMount {
     pub(crate) root: PathBuf,
@@ -80,7 +94,7 @@ pub(crate) struct TestMount {
 }
 
 impl TestMount {
-    fn new() -> TestMount {
+    pub(crate) fn new() -> TestMount {
         let mut fold = Fold::new();
         fold.push(root_row(Timestamp::now(), 0, 0));
         Self::over(TinyFs::new(fold.finish().unwrap(), Arc::new(MemoryPersistence::default())), false)
@@ -102,10 +116,10 @@ impl TestMount {
             looks: AtomicU64::new(0),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        let options = MountOptions::default();
+        let options = MountOptions { inode32: INODE32.get(), ..MountOptions::default() };
         let descriptor = mount_point::mount(directory.path(), &root, follows, &options).unwrap();
         let adapter =
-            Adapter::new(backing.clone(), runtime.handle().clone(), VirtualFiles::new(0, 0)).unwrap();
+            Adapter::new(backing.clone(), runtime.handle().clone(), (0, 0), options.inode32).unwrap();
         let coherence = adapter.coherence();
         let mut mount =
             TestMount { root, backing, coherence, session: None, _runtime: runtime, _directory: directory };
@@ -117,7 +131,7 @@ impl TestMount {
         self.root.join(name)
     }
 
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, bytes).unwrap();
         path
@@ -165,7 +179,7 @@ fn as_nobody(script: &str) -> std::process::Output {
 }
 
 #[test]
-fn files_and_directories_do_what_programs_expect() {
+pub(crate) fn files_and_directories_do_what_programs_expect() {
     let mount = TestMount::new();
     let file = mount.write("file", "one\n");
     OpenOptions::new().append(true).open(&file).unwrap().write_all(b"two\n").unwrap();
@@ -188,7 +202,7 @@ fn files_and_directories_do_what_programs_expect() {
 }
 
 #[test]
-fn an_unlinked_open_file_stays_whole_until_it_is_closed() {
+pub(crate) fn an_unlinked_open_file_stays_whole_until_it_is_closed() {
     let mount = TestMount::new();
     let path = mount.write("file", vec![7; 300_000]);
     let mut file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
@@ -244,7 +258,7 @@ fn a_mode_has_the_umask_applied_once() {
 }
 
 #[test]
-fn every_kind_of_node_can_be_made() {
+pub(crate) fn every_kind_of_node_can_be_made() {
     let mount = TestMount::new();
     let device = libc::makedev(259, 300_000);
     for (name, kind) in [
@@ -266,7 +280,7 @@ fn every_kind_of_node_can_be_made() {
 }
 
 #[test]
-fn rename_flags_are_honoured() {
+pub(crate) fn rename_flags_are_honoured() {
     let mount = TestMount::new();
     let (a, b) = (mount.write("a", "A"), mount.write("b", "BB"));
     let rename = |flags| {
@@ -283,7 +297,7 @@ fn rename_flags_are_honoured() {
 }
 
 #[test]
-fn holes_are_holes() {
+pub(crate) fn holes_are_holes() {
     let mount = TestMount::new();
     let file = File::create_new(mount.path("file")).unwrap();
     file.write_all_at(&[1; 8192], 1 << 20).unwrap();
@@ -329,7 +343,7 @@ fn holes_are_whole_blocks_and_hide_no_data() {
 }
 
 #[test]
-fn a_directory_that_moved_lists_its_new_parent() {
+pub(crate) fn a_directory_that_moved_lists_its_new_parent() {
     let mount = TestMount::new();
     for name in ["a", "b", "a/moved", "b/other"] {
         fs::create_dir(mount.path(name)).unwrap();
@@ -394,12 +408,12 @@ fn a_listing_goes_on_from_wherever_a_program_seeks_to() {
 }
 
 /// What `readdir` gives from the start: the position after each entry, its inode number, its name.
-fn entries(directory: &Path) -> Vec<(i64, u64, Vec<u8>)> {
+pub(crate) fn entries(directory: &Path) -> Vec<(i64, u64, Vec<u8>)> {
     entries_from(directory, 0)
 }
 
 /// The same from a position on, as `seekdir` sets it.
-fn entries_from(directory: &Path, position: i64) -> Vec<(i64, u64, Vec<u8>)> {
+pub(crate) fn entries_from(directory: &Path, position: i64) -> Vec<(i64, u64, Vec<u8>)> {
     let directory = File::open(directory).unwrap();
     // SAFETY: the descriptor is open.
     assert_eq!(unsafe { libc::lseek(directory.as_raw_fd(), position, libc::SEEK_SET) }, position);
@@ -497,7 +511,7 @@ fn who_reads_beside_asynchronous_direct_writes_sees_them_once_they_are_acknowled
 }
 
 #[test]
-fn what_a_mapping_holds_is_no_hole() {
+pub(crate) fn what_a_mapping_holds_is_no_hole() {
     let mount = TestMount::new();
     let file = OpenOptions::new()
         .read(true)
@@ -569,7 +583,7 @@ fn a_write_by_another_user_clears_setuid() {
 }
 
 #[test]
-fn permissions_are_enforced_for_everybody_else() {
+pub(crate) fn permissions_are_enforced_for_everybody_else() {
     let mount = TestMount::new();
     let secret = mount.write("secret", "");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
@@ -583,7 +597,7 @@ fn permissions_are_enforced_for_everybody_else() {
 }
 
 #[test]
-fn a_large_directory_is_listed_once_and_whole() {
+pub(crate) fn a_large_directory_is_listed_once_and_whole() {
     let mount = TestMount::new();
     for n in 0..5_000 {
         File::create_new(mount.path(&format!("a rather long name, number {n:05}"))).unwrap();
@@ -602,7 +616,7 @@ fn a_large_directory_is_listed_once_and_whole() {
 }
 
 #[test]
-fn renaming_what_is_listed_comes_to_an_end() {
+pub(crate) fn renaming_what_is_listed_comes_to_an_end() {
     let mount = TestMount::new();
     for n in 0..2_000 {
         File::create_new(mount.path(&format!("file-{n:04}"))).unwrap();
@@ -687,7 +701,7 @@ fn a_write_without_room_waits_while_everything_else_goes_on() {
 }
 
 #[test]
-fn ranges_are_copied() {
+pub(crate) fn ranges_are_copied() {
     let mount = TestMount::new();
     let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
     let source = File::open(mount.write("source", &bytes)).unwrap();
@@ -725,7 +739,7 @@ fn mapped_writes_arrive() {
 }
 
 #[test]
-fn a_name_that_was_missing_is_seen_once_it_is_made() {
+pub(crate) fn a_name_that_was_missing_is_seen_once_it_is_made() {
     let mount = TestMount::new();
     let path = mount.path("late");
     for _ in 0..2 {
@@ -744,7 +758,7 @@ fn a_name_that_was_missing_is_seen_once_it_is_made() {
 }
 
 #[test]
-fn what_a_mount_says_about_itself_is_there_but_not_listed() {
+pub(crate) fn what_a_mount_says_about_itself_is_there_but_not_listed() {
     let mount = TestMount::new();
     assert!(names(&mount.root).is_empty());
     let own = mount.path(".pond");
@@ -782,7 +796,7 @@ fn what_a_mount_says_about_itself_is_there_but_not_listed() {
 }
 
 #[test]
-fn a_file_handle_holds_while_the_kernel_has_forgotten_the_inode() {
+pub(crate) fn a_file_handle_holds_while_the_kernel_has_forgotten_the_inode() {
     #[repr(C)]
     struct Handle {
         bytes: u32,

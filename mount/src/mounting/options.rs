@@ -27,6 +27,8 @@ pub struct MountOptions {
     pub at: Option<At>,
     /// Follow the source (on a replica).
     pub follow: bool,
+    /// Inode numbers of 32 bits and positions in directories of 31, for 32-bit programs that know no larger ones.
+    pub inode32: bool,
     /// Fail where there is no pond, rather than make one.
     pub no_create: bool,
     /// What is in the mountpoint already is hidden on purpose, and not to be warned of.
@@ -61,6 +63,7 @@ impl MountOptions {
             "private" => self.private = true,
             "allow_other" => self.allow_other = true,
             "nonempty" => self.non_empty = true,
+            "inode32" => self.inode32 = true,
             "create" => self.no_create = false,
             // What `mount(8)` documents for `user`, `users`, `owner` and `group`: they imply these three, and
             // later options may take them back.

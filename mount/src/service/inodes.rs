@@ -1,0 +1,283 @@
+//! Inode numbers: what each that the kernel was given stands for.
+//!
+//! A node goes by its own id of 63 bits, for which no table is needed. Whatever else is shown has a number from the table here, with
+//! the top bit set, which no id has. With `inode32` all numbers have 32 bits, and nodes go through the table like the rest.
+//!
+//! A number stands for one thing as long as the mount lives: it is given to another only once all 32-bit numbers went round,
+//! and then only if its own thing is gone. Two things with the same number would look like hard links of one file. A node
+//! keeps its number while it exists, also while the kernel has forgotten it; what is not a node goes with the kernel's last
+//! reference.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use pond_tinyfs::{Errno, NodeId};
+
+use crate::service::content::Snapshot;
+
+/// An inode number, as `stat` and the kernel know it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Ino(pub(crate) u64);
+
+impl Ino {
+    /// The root directory, for us, the kernel and FUSE.
+    pub(crate) const ROOT: Ino = Ino(1);
+}
+
+/// What a number stands for.
+#[derive(Clone, Debug)]
+pub(crate) enum Shown {
+    /// A node of the tree.
+    Node(NodeId),
+    /// The directory `.pond`.
+    OwnDirectory,
+    /// A file in it, as it was when it was looked up.
+    Snapshot(Arc<Snapshot>),
+}
+
+/// From which numbers the table takes, and the mark that they all have.
+struct Range {
+    mark: u64,
+    first: u64,
+    last: u64,
+    own_directory: u64,
+}
+
+/// Beside ids of nodes, which do not have the top bit.
+const BESIDE_IDS: Range = Range { mark: 1 << 63, first: 1, last: (1 << 62) - 1, own_directory: 0 };
+
+/// All that 32 bits hold, but for 0, the root, `.pond`, and some at the end that are only shown.
+const NARROW: Range = Range { mark: 0, first: 3, last: u32::MAX as u64 - 16, own_directory: 2 };
+
+/// The inode numbers of a mount.
+pub(crate) struct Inodes {
+    narrow: bool,
+    range: &'static Range,
+    table: RwLock<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// The number that was given last, without its mark.
+    last: u64,
+    held: HashMap<Ino, Held>,
+    /// With 32 bits: the numbers of nodes.
+    numbers: HashMap<NodeId, Ino>,
+}
+
+struct Held {
+    shown: Shown,
+    /// Those that the kernel has not given back.
+    references: u64,
+}
+
+impl Inodes {
+    /// With `inode32` no number has more than 32 bits.
+    pub(crate) fn new(inode32: bool) -> Self {
+        let range = if inode32 { &NARROW } else { &BESIDE_IDS };
+        let mut table = Table { last: range.first - 1, ..Table::default() };
+        if inode32 {
+            table.held.insert(Ino::ROOT, Held { shown: Shown::Node(NodeId::ROOT), references: 0 });
+            table.numbers.insert(NodeId::ROOT, Ino::ROOT);
+        }
+        let inodes = Inodes { narrow: inode32, range, table: RwLock::default() };
+        table.held.insert(inodes.own_directory(), Held { shown: Shown::OwnDirectory, references: 0 });
+        *inodes.table.write() = table;
+        inodes
+    }
+
+    /// Whether no number has more than 32 bits.
+    pub(crate) fn narrow(&self) -> bool {
+        self.narrow
+    }
+
+    /// The number of `.pond`.
+    pub(crate) fn own_directory(&self) -> Ino {
+        Ino(self.range.mark | self.range.own_directory)
+    }
+
+    /// A number for a listing that nothing can be asked of, one of a few.
+    pub(crate) fn only_to_show(&self, n: usize) -> Ino {
+        Ino(self.range.mark | (self.range.last + 1 + n as u64))
+    }
+
+    /// What a number stands for; `ESTALE` if it stands for nothing any more.
+    pub(crate) fn find(&self, ino: Ino) -> Result<Shown, Errno> {
+        match NodeId::new(ino.0).filter(|_| !self.narrow) {
+            Some(id) => Ok(Shown::Node(id)),
+            None => self.table.read().held.get(&ino).map(|held| held.shown.clone()).ok_or(Errno::STALE),
+        }
+    }
+
+    /// A node's number, to show.
+    pub(crate) fn number(&self, id: NodeId) -> Ino {
+        if !self.narrow {
+            return Ino(id.get());
+        }
+        let known = self.table.read().numbers.get(&id).copied();
+        known.unwrap_or_else(|| self.table.write().number(self.range, id))
+    }
+
+    /// A node's number, if it was ever given out.
+    pub(crate) fn known(&self, id: NodeId) -> Option<Ino> {
+        if self.narrow { self.table.read().numbers.get(&id).copied() } else { Some(Ino(id.get())) }
+    }
+
+    /// A node's number, for the kernel to keep until it forgets it. The node itself must have its reference already.
+    pub(crate) fn refer(&self, id: NodeId) -> Ino {
+        if !self.narrow {
+            return Ino(id.get());
+        }
+        let mut table = self.table.write();
+        let ino = table.number(self.range, id);
+        table.refer(ino);
+        ino
+    }
+
+    /// A number for what is no node, for the kernel to keep until it forgets it.
+    pub(crate) fn add(&self, snapshot: Arc<Snapshot>) -> Ino {
+        self.table.write().add(self.range, Shown::Snapshot(snapshot), 1)
+    }
+
+    /// One more reference on a number that was given out, for the kernel to keep; `false` if it stands for nothing any more.
+    pub(crate) fn refer_again(&self, ino: Ino) -> bool {
+        (!self.narrow && ino.0 & self.range.mark == 0) || self.table.write().refer(ino)
+    }
+
+    /// Gives references back. After the last, what is no node is gone; a node is returned, for [`gone`](Self::gone) if it
+    /// exists no more.
+    #[must_use]
+    pub(crate) fn forget(&self, ino: Ino, references: u64) -> Option<NodeId> {
+        if !self.narrow && ino.0 & self.range.mark == 0 {
+            return None;
+        }
+        let mut table = self.table.write();
+        let held = table.held.get_mut(&ino)?;
+        held.references = held.references.saturating_sub(references);
+        match held.shown {
+            _ if held.references > 0 => None,
+            Shown::OwnDirectory => None,
+            Shown::Snapshot(_) => {
+                table.held.remove(&ino);
+                None
+            }
+            Shown::Node(id) => Some(id),
+        }
+    }
+
+    /// The node is gone; its number goes, unless the kernel has it and will forget it.
+    pub(crate) fn gone(&self, id: NodeId) {
+        if !self.narrow {
+            return;
+        }
+        let mut table = self.table.write();
+        if let Some(&ino) = table.numbers.get(&id)
+            && table.held.get(&ino).is_none_or(|held| held.references == 0)
+        {
+            table.remove(ino, id);
+        }
+    }
+}
+
+impl Table {
+    fn add(&mut self, range: &Range, shown: Shown, references: u64) -> Ino {
+        let ino = loop {
+            self.last = if self.last < range.last { self.last + 1 } else { range.first };
+            let ino = Ino(range.mark | self.last);
+            if !self.held.contains_key(&ino) {
+                break ino;
+            }
+        };
+        self.held.insert(ino, Held { shown, references });
+        ino
+    }
+
+    fn number(&mut self, range: &Range, id: NodeId) -> Ino {
+        if let Some(&ino) = self.numbers.get(&id) {
+            return ino;
+        }
+        let ino = self.add(range, Shown::Node(id), 0);
+        self.numbers.insert(id, ino);
+        ino
+    }
+
+    fn refer(&mut self, ino: Ino) -> bool {
+        self.held.get_mut(&ino).map(|held| held.references += 1).is_some()
+    }
+
+    fn remove(&mut self, ino: Ino, id: NodeId) {
+        self.held.remove(&ino);
+        self.numbers.remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u64) -> NodeId {
+        NodeId::new(n).unwrap()
+    }
+
+    fn node(inodes: &Inodes, ino: Ino) -> Option<NodeId> {
+        match inodes.find(ino) {
+            Ok(Shown::Node(id)) => Some(id),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn nodes_go_by_their_ids_and_by_small_numbers_if_asked_for() {
+        let large = id(0x7123_4567_89ab_cdef);
+        let wide = Inodes::new(false);
+        assert_eq!((wide.refer(large), wide.number(large)), (Ino(large.get()), Ino(large.get())));
+        assert_eq!(node(&wide, Ino(large.get())), Some(large));
+        let narrow = Inodes::new(true);
+        assert_eq!(narrow.known(large), None);
+        let number = narrow.number(large);
+        assert!(number.0 <= u64::from(u32::MAX));
+        assert_eq!((narrow.refer(large), narrow.known(large)), (number, Some(number)));
+        assert_eq!(node(&narrow, number), Some(large));
+        assert_eq!(narrow.find(Ino(large.get())).unwrap_err(), Errno::STALE);
+        for inodes in [wide, narrow] {
+            assert_eq!(
+                (inodes.number(NodeId::ROOT), node(&inodes, Ino::ROOT)),
+                (Ino::ROOT, Some(NodeId::ROOT))
+            );
+            assert!(matches!(inodes.find(inodes.own_directory()), Ok(Shown::OwnDirectory)));
+            assert_eq!(inodes.forget(inodes.own_directory(), 1), None);
+            assert!(matches!(inodes.find(inodes.own_directory()), Ok(Shown::OwnDirectory)));
+        }
+    }
+
+    #[test]
+    fn a_node_keeps_its_number_until_it_is_gone_and_forgotten() {
+        let inodes = Inodes::new(true);
+        let number = inodes.refer(id(77));
+        inodes.refer(id(77));
+        inodes.gone(id(77));
+        assert_eq!(inodes.forget(number, 1), None, "the kernel has one reference left");
+        inodes.gone(id(77));
+        assert_eq!(node(&inodes, number), Some(id(77)));
+        assert_eq!(inodes.forget(number, 1), Some(id(77)));
+        assert_eq!(inodes.number(id(77)), number, "it exists");
+        inodes.gone(id(77));
+        assert_eq!(node(&inodes, number), None);
+        assert_ne!(inodes.number(id(78)), number);
+        assert_ne!(inodes.number(id(77)), number);
+    }
+
+    #[test]
+    fn numbers_that_went_round_skip_those_that_are_in_use() {
+        let inodes = Inodes::new(true);
+        let first = inodes.refer(id(1000));
+        let gone = inodes.number(id(1001));
+        let kept = inodes.number(id(1002));
+        inodes.gone(id(1001));
+        inodes.table.write().last = NARROW.last;
+        assert_eq!(inodes.number(id(1003)), gone);
+        assert!(![first, kept, gone].contains(&inodes.number(id(1004))));
+        assert_eq!(node(&inodes, first), Some(id(1000)));
+    }
+}
