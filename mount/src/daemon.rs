@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use pond_oplog::{At, Origin};
 use pond_steward::{
-    Found, LockHolder, OpenOptions, Priority, Registry, Role, Steward, StewardError, lock_holder,
+    Found, LockHolder, OpenOptions, Priority, Reader, Registry, Role, Steward, StewardError, lock_holder,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,6 +34,7 @@ use crate::error::MountError;
 use crate::mounting::mount_info;
 use crate::mounting::mount_point;
 use crate::mounting::options::MountOptions;
+use crate::service::shown::Shown;
 
 /// How long a mount waits for a daemon that is still committing after its unmount.
 const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(60);
@@ -177,12 +178,12 @@ fn begin(
     mount_point::open_fuse()?;
     mount_point::check(&pond, &mountpoint)?;
 
-    let (steward, made) = open_pond(&pond, options, registry, starter)?;
-    let pond = steward.pond().to_owned();
+    let (shown, made) = open_pond(&pond, options, registry, starter)?;
+    let pond = shown.pond().to_owned();
     // Nobody else has the pond open for writing, and none of it is shown yet: errors from here on close it again.
-    let begun = show(&steward, &pond, &mountpoint, options, starter, made);
+    let begun = show(&shown, &pond, &mountpoint, options, starter, made);
     if begun.is_err()
-        && let Err(error) = steward.close()
+        && let Err(error) = shown.close()
     {
         tracing::error!(%error, "cannot close the pond");
     }
@@ -227,7 +228,7 @@ fn open_pond(
     options: &MountOptions,
     registry: Registry,
     starter: &Starter,
-) -> Result<(Arc<Steward>, bool), MountError> {
+) -> Result<(Shown, bool), MountError> {
     let at = options.at.unwrap_or(At::Tip);
     let fixed = is_fixed(options);
     let made = match Steward::probe(pond)? {
@@ -262,16 +263,16 @@ fn open_pond(
     if fixed && at == At::Tip && !is_mounted {
         wait_for_predecessor(pond, starter)?;
     }
-    let steward = match (fixed, is_mounted) {
-        (true, _) => Steward::open_read_only(pond, at, open)?,
-        (false, true) => Steward::open(pond, open)?,
-        (false, false) => open_after_predecessor(pond, &open, starter)?,
+    let shown = match (fixed, is_mounted) {
+        (true, _) => Shown::Fixed(Reader::open(pond, at, open)?),
+        (false, true) => Shown::Newest(Steward::open(pond, open)?),
+        (false, false) => Shown::Newest(open_after_predecessor(pond, &open, starter)?),
     };
-    if options.follow && !is_replica(&steward) {
-        steward.close()?;
+    if options.follow && !is_replica(&shown) {
+        shown.close()?;
         return Err(MountError::NothingToFollow(pond.to_owned()));
     }
-    Ok((steward, made))
+    Ok((shown, made))
 }
 
 /// Opens the pond for writing once whoever has it open, such as a daemon that is still committing, has ended.
@@ -318,12 +319,12 @@ fn is_fixed(options: &MountOptions) -> bool {
     (options.read_only && !options.follow) || options.at.is_some_and(|at| at != At::Tip)
 }
 
-fn is_replica(steward: &Steward) -> bool {
-    steward.status().mode == Some(Role::Replica)
+fn is_replica(shown: &Shown) -> bool {
+    shown.status().mode == Some(Role::Replica)
 }
 
 fn show(
-    steward: &Arc<Steward>,
+    shown: &Shown,
     pond: &Path,
     mountpoint: &Path,
     options: &MountOptions,
@@ -332,7 +333,7 @@ fn show(
 ) -> Result<(Serving, Ready), MountError> {
     let in_background = starter.pipe.is_some();
     let fixed = is_fixed(options);
-    let read_only = fixed || steward.fs().is_read_only();
+    let read_only = fixed || shown.fs().is_read_only();
     let log = if in_background { Some(log_file::redirect(pond, mountpoint, fixed)?) } else { None };
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
@@ -347,10 +348,10 @@ fn show(
         .map_err(|error| MountError::io("start threads for", pond, error))?;
     drop(runtime.spawn_blocking(|| ()));
     let mounted = Arc::new(Mounted {
-        steward: steward.clone(),
+        shown: shown.clone(),
         mountpoint: mountpoint.to_owned(),
         read_only,
-        follows: !fixed && is_replica(steward),
+        follows: !fixed && is_replica(shown),
         pinned: options.at.is_some_and(|at| at != At::Tip),
         log: log.clone(),
     });
@@ -370,12 +371,15 @@ fn show(
         let adapter = Adapter::new(mounted.clone(), runtime.handle().clone(), owner, options.inode32)
             .map_err(|error| MountError::io("start the reading threads of", mountpoint, error))?;
         // Before the session, so that the kernel hears of all that changes after its first look.
-        let (fs, coherence, follows) = (steward.fs().clone(), adapter.coherence(), mounted.follows);
-        steward.watch_changes(Box::new(move |stale| coherence.tell(stale::notes(&fs, stale, follows))));
+        let (fs, coherence, follows) = (shown.fs().clone(), adapter.coherence(), mounted.follows);
+        if let Some(steward) = shown.steward() {
+            steward.watch_changes(Box::new(move |stale| coherence.tell(stale::notes(&fs, stale, follows))));
+        }
         let session = Session::start(adapter, descriptor, mountpoint)?;
         let device = mount_info::mount_at(mountpoint)?.map(|mount| mount.device).unwrap_or_default();
         mount_point::raise_read_ahead(&device);
-        let server = if fixed { None } else { Some(Server::start(mounted.clone())?) };
+        let server =
+            shown.steward().map(|steward| Server::start(mounted.clone(), steward.clone())).transpose()?;
         watch_session(session.thread, sender, mountpoint)?;
         Ok::<_, MountError>((device, server))
     };
@@ -395,10 +399,10 @@ fn show(
         pond: pond.to_owned(),
         mountpoint: mountpoint.to_owned(),
         pid: std::process::id(),
-        version: steward.position().version.0,
+        version: shown.position().version.0,
         read_only,
         made,
-        notes: hidden.into_iter().chain(steward.status().notes).collect(),
+        notes: hidden.into_iter().chain(shown.status().notes).collect(),
         log,
     };
     tracing::info!(
@@ -476,7 +480,7 @@ impl Serving {
         if let Some(server) = &self.server {
             server.stop();
         }
-        let closed = self.mounted.steward.close();
+        let closed = self.mounted.shown.close();
         match &closed {
             Ok(position) => tracing::info!(version = position.version.0, "everything is committed"),
             Err(error) => tracing::error!(%error, "not everything could be committed"),
@@ -528,7 +532,7 @@ impl Serving {
             Ok(Event::Signal(_)) | Err(RecvTimeoutError::Timeout) => {
                 tracing::warn!(mountpoint = %mountpoint.display(), "ends while it is still in use");
                 // What would come in after the last commit would be lost.
-                self.mounted.steward.fs().set_read_only(true);
+                self.mounted.shown.fs().set_read_only(true);
                 true
             }
             Err(RecvTimeoutError::Disconnected) => true,

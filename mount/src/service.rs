@@ -7,4 +7,5 @@ pub(crate) mod inodes;
 pub(crate) mod listings;
 pub(crate) mod readahead;
 pub(crate) mod readers;
+pub(crate) mod shown;
 pub(crate) mod virtual_files;

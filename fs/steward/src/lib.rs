@@ -14,6 +14,7 @@ mod init;
 mod open;
 mod pacing;
 mod paths;
+mod reader;
 mod replica;
 mod status;
 mod steward;
@@ -34,6 +35,7 @@ pub use host::priority::Priority;
 pub use init::Found;
 pub use open::OpenOptions;
 pub use paths::ChangeWatcher;
+pub use reader::Reader;
 pub use replica::incoming::Replica;
 pub use replica::status::{ManifestMark, ReplicaProgress, ReplicaState, ReplicaStatus, replica_status};
 pub use status::{

@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use pond_oplog::{
-    At, Clock, CommitInfo, Incoming, Layout, OpLog, Opened, Options, Origin, Pin, Position, TxnSeq, Version,
-    history,
+    At, Clock, CommitInfo, Incoming, Layout, OpLog, Opened, Options, Origin, Position, TxnSeq, Version,
 };
 use pond_tinyfs::{PersistenceLayer, Row, StorageError, TinyFs, Tree};
 
-use crate::commit::committer::{CommitObserver, Committer, FACTORY_ORIGIN, Parts};
+use crate::commit::committer::{CommitObserver, Committer, Parts};
 use crate::commit::fsync::Fsync;
 use crate::commit::merges::Merges;
 use crate::commit::writers::Writers;
 use crate::control::row::{ControlRow, Event};
 use crate::control::settings::{self, CACHE_BUDGET_KEY, DIRTY_BUDGET_KEY};
 use crate::control::table::{Control, SUPERSEDED_KEY};
+use crate::factories::nodes::FactoryNodes;
 use crate::factories::pond::FactoryPond;
 use crate::factories::post_commit::PostCommit;
-use crate::factories::progress::Progress;
+use crate::factories::progress::{Progress, newest_by_others};
 use crate::host::lock::WriterLock;
 use crate::host::memory;
 use crate::host::reserve::Reserve;
@@ -92,7 +92,17 @@ impl OpenOptions {
         self.cache_budget.unwrap_or_else(|| settings::size(control, CACHE_BUDGET_KEY))
     }
 
-    fn log_options(&self, control: &Control) -> Options {
+    /// The budgets of memory; where they are small, from now on without huge pages.
+    pub(crate) fn budgets(&self, control: &Control) -> Budgets {
+        let dirty = self.dirty_budget.unwrap_or_else(|| settings::size(control, DIRTY_BUDGET_KEY));
+        let budgets = Budgets { dirty, cache: self.cache_bytes(control) };
+        if budgets.dirty.saturating_add(budgets.cache) < HUGE_PAGES {
+            memory::without_huge_pages();
+        }
+        budgets
+    }
+
+    pub(crate) fn log_options(&self, control: &Control) -> Options {
         Options { cache_bytes: self.cache_bytes(control), clock: self.clock.clone(), ..Options::default() }
     }
 }
@@ -147,7 +157,7 @@ impl Steward {
             Some(_) => Reserve::none(pond),
             None => Reserve::new(pond, opened.oplog.space()),
         };
-        let mut steward = Steward::assemble(pond, options, opened, control, reserve, TinyFs::new, true);
+        let mut steward = Steward::assemble(pond, options, opened, control, reserve, TinyFs::new);
         match damage {
             Some(why) => steward.committer.refuse_writes(&why, false),
             None => {
@@ -169,7 +179,7 @@ impl Steward {
         let (incoming, _) = Incoming::open(pond)?;
         let opened = OpLog::open_read_only(pond, At::Tip, &options.log_options(&control))?;
         let reserve = Reserve::none(pond);
-        let mut steward = Steward::assemble(pond, options, opened, control, reserve, TinyFs::following, true);
+        let mut steward = Steward::assemble(pond, options, opened, control, reserve, TinyFs::following);
         let why = "it is a replica, and follows its backup store (factory_mode:remote is pull)";
         steward.committer.refuse_writes(why, false);
         if holds_segments(&Layout::new(pond).journal())? {
@@ -182,32 +192,11 @@ impl Steward {
             fs: steward.fs().clone(),
             oplog: steward.oplog.clone(),
             watcher: steward.watcher.clone(),
-            progress: post_commit.progress.clone(),
+            progress: post_commit.nodes.progress.clone(),
         };
         let replica = Replica::new(pond, incoming, Some(shown), None)?;
         steward.follower = Some(Arc::new(Follower::new(replica, post_commit.clone())));
         Ok(steward)
-    }
-
-    /// Opens a version for reading. Takes no lock, starts no threads, and writes nothing but a pin; several may do so, also while
-    /// another process writes.
-    pub fn open_read_only(pond: &Path, at: At, options: OpenOptions) -> Result<Arc<Steward>, StewardError> {
-        init::refuse_unless_pond(pond)?;
-        let mut notes = Vec::new();
-        // Before its files are looked for: cleaning spares what a pinned version needs.
-        let pin = Pin::hold(pond, OpLog::resolve(pond, at)?)?;
-        let control = Control::open(pond, false).unwrap_or_else(|error| {
-            // Settings matter to those who write.
-            notes.push(error.to_string());
-            Control::unknown(pond)
-        });
-        let opened = OpLog::open_read_only(pond, at, &options.log_options(&control))?;
-        let reserve = Reserve::none(pond);
-        let mut steward =
-            Steward::assemble(pond, options, opened, control, reserve, TinyFs::read_only, false);
-        steward.notes.extend(notes);
-        steward.pin = Some(pin);
-        Ok(Arc::new(steward))
     }
 
     /// Commits what the journal held, then removes what never committed.
@@ -254,22 +243,18 @@ impl Steward {
         mut control: Control,
         reserve: Reserve,
         filesystem: fn(Tree, Arc<dyn PersistenceLayer>) -> TinyFs,
-        writer: bool,
     ) -> Self {
         let Opened { oplog, tree, notes, .. } = opened;
         let persistence: Arc<dyn PersistenceLayer> = oplog.clone();
         let fs = Arc::new(filesystem(tree, persistence));
         control.clock = Some(options.clock.clone());
         let control = Arc::new(control);
-        let dirty_budget = options.dirty_budget.unwrap_or_else(|| settings::size(&control, DIRTY_BUDGET_KEY));
-        let budgets = Budgets { dirty: dirty_budget, cache: options.cache_bytes(&control) };
-        if budgets.dirty.saturating_add(budgets.cache) < HUGE_PAGES {
-            memory::without_huge_pages();
-        }
+        let budgets = options.budgets(&control);
         let (maintained, factories_run) = (options.maintenance, options.factories);
         let housekeeper = Arc::new(Housekeeper::default());
         let merges = Arc::new(Merges::default());
-        let progress = Arc::new(Progress::new(&oplog.position(), newest_by_others(pond, &oplog)));
+        let position = oplog.position();
+        let progress = Arc::new(Progress::new(&position, newest_by_others(pond, position.version)));
         let observer = Observer {
             control: control.clone(),
             progress: progress.clone(),
@@ -283,7 +268,7 @@ impl Steward {
             observer: Arc::new(observer),
             origin: options.origin,
             interval: options.commit_interval.max(Duration::from_millis(1)),
-            dirty_budget,
+            dirty_budget: budgets.dirty,
             merges: merges.clone(),
         }));
         let writers = Arc::new(Writers::new(committer.clone()));
@@ -295,10 +280,12 @@ impl Steward {
         }));
         let watcher = Arc::new(RwLock::new(None));
         let post_commit = Arc::new(PostCommit {
-            fs: fs.clone(),
-            control: control.clone(),
-            registry: options.registry,
-            progress: progress.clone(),
+            nodes: FactoryNodes {
+                fs: fs.clone(),
+                control: control.clone(),
+                registry: options.registry,
+                progress: progress.clone(),
+            },
             housekeeper: housekeeper.clone(),
             pond: FactoryPond {
                 path: pond.to_owned(),
@@ -335,14 +322,12 @@ impl Steward {
             maintenance: Arc::new(maintenance),
             maintained,
             factories_run,
-            pin: None,
             budgets,
             housekeeper,
             watcher,
             notes,
             follower: None,
             running: Mutex::new(None),
-            writer,
         }
     }
 }
@@ -356,24 +341,6 @@ pub(crate) fn holds_segments(journal: &Path) -> Result<bool, StewardError> {
         }
     }
     Ok(false)
-}
-
-/// The newest version that holds more than what factories wrote.
-fn newest_by_others(pond: &Path, oplog: &OpLog) -> Version {
-    let tip = oplog.position().version;
-    let maintenance = Origin::maintenance().kind;
-    match history(pond, Some(64)) {
-        Ok(commits) => commits
-            .iter()
-            .map(|commit| (commit.position.version, &commit.origin.kind))
-            .find(|(version, kind)| *version <= tip && *kind != FACTORY_ORIGIN && **kind != maintenance)
-            .map_or(tip, |(version, _)| version),
-        Err(error) => {
-            // A writing factory then runs once more than needed.
-            tracing::warn!(%error, "could not tell which commits are factories' own");
-            tip
-        }
-    }
 }
 
 /// Passes on how commits go.

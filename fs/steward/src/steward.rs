@@ -4,19 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use pond_oplog::{
-    CacheUse, CommitInfo, HistoryFigures, Layout, OpLog, Pin, Position, Version, changes, history,
-};
+use pond_oplog::{CacheUse, CommitInfo, HistoryFigures, Layout, OpLog, Position, Version, changes, history};
 use pond_tinyfs::{Error, RESERVED_NAME, Row, StorageError, TinyFs};
 use serde::Serialize;
 
 use crate::commit::committer::Committer;
 use crate::commit::fsync::{Done, Fsync};
 use crate::commit::writers::Writers;
-use crate::control::table::{Control, ROLE_KEY, SUPERSEDED_KEY};
+use crate::control::table::{Control, ROLE_KEY};
 use crate::factories::factory::REMOTE;
 use crate::factories::host_path::refuse_own;
-use crate::factories::post_commit::{PostCommit, caught, factory_node};
+use crate::factories::nodes::factory_node;
+use crate::factories::post_commit::{PostCommit, caught};
 use crate::host::end_process::EndProcessOnPanic;
 use crate::host::lock::WriterLock;
 use crate::host::memory;
@@ -73,17 +72,14 @@ pub struct Steward {
     pub(crate) maintained: bool,
     /// Whether factories run after commits.
     pub(crate) factories_run: bool,
-    /// Where a version is only read: what keeps its files from being cleaned away.
-    pub(crate) pin: Option<Pin>,
     pub(crate) budgets: Budgets,
     pub(crate) housekeeper: Arc<Housekeeper>,
     pub(crate) watcher: Arc<RwLock<Option<ChangeWatcher>>>,
     pub(crate) notes: Vec<String>,
     /// On a replica that is open to follow.
     pub(crate) follower: Option<Arc<Follower>>,
-    /// `None` where the pond is only read, and once it is closed.
+    /// `None` once it is closed.
     pub(crate) running: Mutex<Option<Running>>,
-    pub(crate) writer: bool,
 }
 
 /// What only the one has that holds the writer lock.
@@ -126,7 +122,7 @@ impl Steward {
 
     /// The factories known.
     pub fn registry(&self) -> &Registry {
-        &self.post_commit.registry
+        &self.post_commit.nodes.registry
     }
 
     /// Where history stands.
@@ -172,9 +168,9 @@ impl Steward {
         }
         let position = self.committer.commit_now()?;
         if self.factories_run && self.running.lock().is_some() {
-            self.post_commit.progress.handle_now();
+            self.post_commit.nodes.progress.handle_now();
         }
-        Ok(SyncReport { position, factories: self.post_commit.status()? })
+        Ok(SyncReport { position, factories: self.post_commit.nodes.status()? })
     }
 
     /// One version holds everything issued before the call.
@@ -338,10 +334,7 @@ impl Steward {
 
     /// One setting, or all, by name.
     pub fn control_get(&self, key: Option<&str>) -> Vec<(String, String)> {
-        match key {
-            Some(key) => self.control.get(key).map(|value| (key.to_owned(), value)).into_iter().collect(),
-            None => self.control.all(),
-        }
+        self.control.select(key)
     }
 
     /// Sets a setting; it is durable when this returns.
@@ -360,7 +353,7 @@ impl Steward {
         if key == ROLE_KEY && self.control.role() == Role::Replica && !self.fs().is_read_only() {
             self.committer.refuse_writes("it was made a replica (factory_mode:remote is pull)", true);
         }
-        self.post_commit.progress.look_again();
+        self.post_commit.nodes.progress.look_again();
         set
     }
 
@@ -393,7 +386,7 @@ impl Steward {
 
     /// Facts and figures. Cheap: no I/O.
     pub fn status(&self) -> Status {
-        let closed = self.writer && self.running.try_lock().is_some_and(|running| running.is_none());
+        let closed = self.running.try_lock().is_some_and(|running| running.is_none());
         let (rows, dirty, failure, refusal) = {
             let ledger = self.committer.ledger();
             let dirty = self.fs().is_dirty() || !ledger.all_committed();
@@ -409,8 +402,8 @@ impl Steward {
         let journal = self.oplog.journal().size();
         let mut notes = self.notes.clone();
         notes.extend(self.housekeeper.troubles());
-        notes.extend(self.maintenance.doubt().filter(|_| self.writer && self.control.role() == Role::Source));
-        let factories = self.post_commit.status().unwrap_or_else(|error| {
+        notes.extend(self.maintenance.doubt().filter(|_| self.control.role() == Role::Source));
+        let factories = self.post_commit.nodes.status().unwrap_or_else(|error| {
             notes.push(error.to_string());
             Vec::new()
         });
@@ -454,8 +447,7 @@ impl Steward {
 
     /// Why a source takes no writes any more, as a push found out at some time: also where it is opened to be read.
     fn superseded(&self) -> Option<String> {
-        let why = self.control.get(SUPERSEDED_KEY).filter(|why| !why.is_empty())?;
-        (self.control.known_role() == Some(Role::Source)).then_some(why)
+        self.control.superseded()
     }
 
     /// None on a source, and once promoted.
@@ -474,8 +466,7 @@ impl Steward {
         let refusal = self.committer.ledger().refusal().cloned();
         match refusal {
             Some(refusal) => StewardError::ReadOnly { why: refusal.why().to_string() },
-            None if self.writer => StewardError::Closed,
-            None => StewardError::ReadOnly { why: "it was opened to be read".to_owned() },
+            None => StewardError::Closed,
         }
     }
 }

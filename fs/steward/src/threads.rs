@@ -123,7 +123,7 @@ impl Steward {
 
     /// Ends post-commit work, which gets some seconds for what it still owes.
     pub(crate) fn end_post_commit(&self, threads: &mut Threads) {
-        let progress = &self.post_commit.progress;
+        let progress = &self.post_commit.nodes.progress;
         if let Some(thread) = threads.post_commit.take() {
             let ended = progress.finish(CLOSE_GRACE) || {
                 self.post_commit.pond.stop();

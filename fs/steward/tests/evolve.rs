@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::Command;
 
 use common::remote::{Remote, init};
-use common::{by_hand, open, read, write};
+use common::{by_hand, open, read, read_in, write};
 use pond_oplog::{At, Growth, Version, pretend_to_know};
-use pond_steward::{MaintainOptions, OpenOptions, Role, Steward, StewardError};
+use pond_steward::{MaintainOptions, OpenOptions, Reader, Role, Steward, StewardError};
 
 /// As a later program would ask for it.
 fn growth() -> Growth {
@@ -78,8 +78,8 @@ fn a_pond_of_format_1_grows_by_a_column_and_goes_on() {
         let refused = refused.map(|_| ()).unwrap_err().to_string();
         assert!(refused.contains("written by a newer pond") && refused.contains("upgrade pond"), "{refused}");
     }
-    let reader = Steward::open_read_only(&pond, At::Version(tip), OpenOptions::default()).unwrap();
-    assert_eq!(read(&reader, "written").unwrap(), b"state 5");
+    let reader = Reader::open(&pond, At::Version(tip), OpenOptions::default()).unwrap();
+    assert_eq!(read_in(reader.fs(), "written").unwrap(), b"state 5");
 }
 
 #[test]

@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::remote::{Gate, Pair, Remote, eventually, init};
-use common::{open, read, write};
+use common::{open, read, read_in, write};
 use parking_lot::Mutex;
 use pond_oplog::{At, Version};
 use pond_steward::{
-    FactoryError, OpenOptions, ReplicaState, Role, State, Steward, StewardError, replica_status,
+    FactoryError, OpenOptions, Reader, ReplicaState, Role, State, Steward, StewardError, replica_status,
 };
 use pond_tinyfs::{Caller, NodeId, Stale};
 
@@ -72,10 +72,8 @@ fn without_following_only_sync_brings_versions_in() {
     assert_eq!(read(&replica, "b").unwrap(), b"two");
     // A second one at a time is refused, readers of a version are not.
     assert!(matches!(Steward::open(&pair.replica, remote.options()), Err(StewardError::LockHeld { .. })));
-    let then =
-        Steward::open_read_only(&pair.replica, At::Version(before.version), OpenOptions::default()).unwrap();
-    assert_eq!(read(&then, "b"), None);
-    assert_eq!(then.lag_ms(), 0);
+    let then = Reader::open(&pair.replica, At::Version(before.version), OpenOptions::default()).unwrap();
+    assert_eq!(read_in(then.fs(), "b"), None);
     replica.close().unwrap();
     assert!(matches!(replica.sync(), Err(StewardError::Closed)));
 }
@@ -368,7 +366,7 @@ fn an_init_that_was_cut_off_goes_on_where_it_stopped() {
     drop(half);
     let Err(error) = Steward::open(&place, OpenOptions::default()) else { panic!("it was opened") };
     assert!(matches!(error, StewardError::ReplicaUnfinished { .. }));
-    let Err(error) = Steward::open_read_only(&place, At::Tip, OpenOptions::default()) else { panic!() };
+    let Err(error) = Reader::open(&place, At::Tip, OpenOptions::default()) else { panic!() };
     assert!(matches!(error, StewardError::ReplicaUnfinished { .. }));
     let again = pond_steward::Replica::init(&place, &path).unwrap();
     assert_eq!(again.position().unwrap().version, Version(2));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pond_oplog::{At, CleanOptions, Version};
-use pond_steward::{MaintainOptions, OpenOptions, Steward};
+use pond_steward::{MaintainOptions, OpenOptions, Reader, Steward};
 use pond_tinyfs::{Caller, FileType, Make, NodeId, TinyFs, WriteFlags};
 
 fn options() -> OpenOptions {
@@ -80,7 +80,7 @@ fn newest_checkpoint(pond: &Path) -> u64 {
 }
 
 fn digest_at(pond: &Path, version: Version) -> String {
-    let steward = Steward::open_read_only(pond, At::Version(version), options()).unwrap();
+    let steward = Reader::open(pond, At::Version(version), options()).unwrap();
     digest(steward.fs())
 }
 
@@ -183,7 +183,7 @@ fn a_pond_that_is_committed_to_without_a_pause_stays_small() {
     for (version, expected) in &kept {
         assert_eq!(digest_at(&pond, *version), *expected, "version {version}, with the floor at {floor}");
     }
-    let gone = Steward::open_read_only(&pond, At::Version(Version(floor.0 - 1)), options());
+    let gone = Reader::open(&pond, At::Version(Version(floor.0 - 1)), options());
     let gone = gone.err().unwrap().to_string();
     assert!(gone.contains("no longer kept"), "{gone}");
 
@@ -317,7 +317,7 @@ fn others_agree(pond: &Path, version: Version) {
     }
     theirs.retain(|(path, _)| !path.is_empty());
     theirs.sort();
-    let steward = Steward::open_read_only(pond, At::Version(version), options()).unwrap();
+    let steward = Reader::open(pond, At::Version(version), options()).unwrap();
     let mut ours = Vec::new();
     steward
         .fs()

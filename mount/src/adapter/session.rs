@@ -1,13 +1,12 @@
 //! A FUSE session over a descriptor that is mounted already, and the Steward as what stands behind it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::{io, thread};
 
 use fuser::{Config, SessionACL};
-use pond_steward::{Priority, Steward};
-use pond_tinyfs::{Error, TinyFs};
+use pond_steward::Priority;
+use pond_tinyfs::{Errno, Error, TinyFs};
 use std::os::fd::OwnedFd;
 
 use crate::adapter::Adapter;
@@ -17,6 +16,7 @@ use crate::mounting::mount_info;
 use crate::mounting::mount_point;
 use crate::service::backing::{Backing, Done};
 use crate::service::content::Content;
+use crate::service::shown::Shown;
 
 /// Threads that take requests. Two keep each other's replies out of the way; four were slower. On a single processor
 /// a second one only costs switches: it is woken for what the first takes anyway.
@@ -66,7 +66,7 @@ impl Session {
 
 /// An open pond and the mount that shows it.
 pub(crate) struct Mounted {
-    pub(crate) steward: Arc<Steward>,
+    pub(crate) shown: Shown,
     pub(crate) mountpoint: PathBuf,
     /// Whether nothing can be changed through this mount.
     pub(crate) read_only: bool,
@@ -93,7 +93,7 @@ impl Mounted {
 
     /// The pond's status, and the mount's.
     pub(crate) fn status(&self) -> Result<serde_json::Value, serde_json::Error> {
-        let mut status = serde_json::to_value(self.steward.status())?;
+        let mut status = serde_json::to_value(self.shown.status())?;
         if let Some(fields) = status.as_object_mut() {
             fields.insert("mountpoint".into(), self.mountpoint.to_string_lossy().into());
             fields.insert("mounted_read_only".into(), self.is_read_only().into());
@@ -108,7 +108,7 @@ impl Mounted {
 
 impl Backing for Mounted {
     fn fs(&self) -> &TinyFs {
-        self.steward.fs()
+        self.shown.fs()
     }
 
     fn follows(&self) -> bool {
@@ -116,24 +116,34 @@ impl Backing for Mounted {
     }
 
     fn fsync(&self, done: Done, here: bool) {
-        self.steward.fsync(done, here);
+        match self.shown.steward() {
+            Some(steward) => steward.fsync(done, here),
+            // Nothing is there that does not survive power loss already.
+            None => done(Ok(())),
+        }
     }
 
     fn has_room(&self) -> bool {
-        self.steward.has_room()
+        self.shown.steward().is_none_or(|steward| steward.has_room())
     }
 
     fn when_room<T>(&self, bytes: u64, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        self.steward.when_room(bytes, work)
+        match self.shown.steward() {
+            Some(steward) => steward.when_room(bytes, work),
+            None => Err(Errno::ROFS.into()),
+        }
     }
 
     fn content(&self, file: Content) -> Vec<u8> {
         match file {
             Content::Position => {
-                let position = self.steward.position();
+                let position = self.shown.position();
                 format!("{}/{}\n", position.version, position.digest).into_bytes()
             }
-            Content::Lag => format!("{}\n", self.steward.lag_ms()).into_bytes(),
+            Content::Lag => {
+                let lag = self.shown.steward().map_or(0, |steward| steward.lag_ms());
+                format!("{lag}\n").into_bytes()
+            }
             Content::Status => match self.status().and_then(|status| serde_json::to_vec_pretty(&status)) {
                 Ok(mut text) => {
                     text.push(b'\n');

@@ -15,7 +15,7 @@ use std::thread;
 
 use parking_lot::Mutex;
 use pond_oplog::{Layout, Position};
-use pond_steward::StewardError;
+use pond_steward::{Steward, StewardError};
 use serde_json::{Value, json};
 
 use crate::adapter::session::Mounted;
@@ -34,6 +34,7 @@ pub(crate) struct Server {
 
 struct Shared {
     mounted: Arc<Mounted>,
+    steward: Arc<Steward>,
     stopping: AtomicBool,
     /// Those who wait for the last commit.
     farewells: Mutex<Vec<UnixStream>>,
@@ -41,8 +42,8 @@ struct Shared {
 
 impl Server {
     /// Begins to listen. Whoever calls holds the writer lock, so a socket that is there already is a dead daemon's.
-    pub(crate) fn start(mounted: Arc<Mounted>) -> Result<Server, MountError> {
-        let socket = Layout::new(mounted.steward.pond()).socket();
+    pub(crate) fn start(mounted: Arc<Mounted>, steward: Arc<Steward>) -> Result<Server, MountError> {
+        let socket = Layout::new(steward.pond()).socket();
         let failed = |error| MountError::io("listen at", &socket, error);
         match fs::remove_file(&socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -51,7 +52,8 @@ impl Server {
         let (_directory, path) = client::short_path(&socket).map_err(failed)?;
         let listener = Arc::new(UnixListener::bind(&path).map_err(failed)?);
         fs::set_permissions(&socket, Permissions::from_mode(0o600)).map_err(failed)?;
-        let shared = Shared { mounted, stopping: AtomicBool::new(false), farewells: Mutex::default() };
+        let shared =
+            Shared { mounted, steward, stopping: AtomicBool::new(false), farewells: Mutex::default() };
         let server = Server { socket: socket.clone(), listener, shared: Arc::new(shared) };
         let (listener, shared) = (server.listener.clone(), server.shared.clone());
         spawn("pond-socket", move || accept(&listener, &shared)).map_err(failed)?;
@@ -70,10 +72,11 @@ impl Server {
 
     /// Tells those who asked for the unmount how the last commit went.
     pub(crate) fn farewell(&self, closed: &Result<Position, StewardError>) {
-        let response = to_response(closed.as_ref().map(|position| Farewell {
-            version: position.version,
-            owed: self.shared.mounted.steward.owed(),
-        }));
+        let response = to_response(
+            closed
+                .as_ref()
+                .map(|position| Farewell { version: position.version, owed: self.shared.steward.owed() }),
+        );
         for mut stream in self.shared.farewells.lock().drain(..) {
             if let Err(error) = send(&mut stream, &response) {
                 tracing::debug!(%error, "nobody waits for the last commit any more");
@@ -150,7 +153,7 @@ fn refusal(error: &StewardError) -> RequestError {
 
 impl Shared {
     fn answer(&self, request: &Request) -> Response {
-        let steward = &self.mounted.steward;
+        let steward = &self.steward;
         match request {
             Request::Status => match self.mounted.status() {
                 Ok(status) => Response::Ok(status),

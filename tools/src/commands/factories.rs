@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pond_mount::Request;
 use pond_steward::{Registry, Steward, StewardError};
-use pond_tinyfs::FileType;
+use pond_tinyfs::{FileType, TinyFs};
 use serde_json::{Value, json};
 
 use super::{Context, walk};
@@ -126,12 +126,12 @@ pub fn list(context: &mut Context) -> Result {
         State::Mounted(mut daemon) => {
             let kinds = daemon.call(&Request::Factories, "ask the pond's daemon for its factories")?;
             // The mount shows nodes as files; as of its last version they are known for what they are.
-            let steward = context.pond.open_at(pond_oplog::At::Tip)?;
-            (kinds, nodes(&steward)?, daemon.status()?)
+            let reader = context.pond.open_at(pond_oplog::At::Tip)?;
+            (kinds, nodes(reader.fs())?, daemon.status()?)
         }
         State::Unmounted => {
-            let steward = context.pond.open_tip()?;
-            (kinds(steward.registry()), nodes(&steward)?, json!(steward.status()))
+            let reader = context.pond.open_tip()?;
+            (kinds(reader.registry()), nodes(reader.fs())?, json!(reader.status()))
         }
     };
     let kinds = kinds.as_array().cloned().unwrap_or_default();
@@ -186,8 +186,7 @@ fn kinds(registry: &Registry) -> Value {
         .collect()
 }
 
-fn nodes(steward: &Steward) -> Result<Vec<Node>> {
-    let fs = steward.fs();
+fn nodes(fs: &TinyFs) -> Result<Vec<Node>> {
     let mut found = Vec::new();
     let what = || "cannot look for factories' nodes".to_owned();
     walk::walk(fs, &mut |path, node, kind| {

@@ -28,7 +28,7 @@ pub fn show(args: &ShowArgs, context: &mut Context) -> Result {
     let what = || format!("cannot show version {version}");
     let commit = commit(version, context)?;
     let rows = pond_oplog::changes(context.pond.directory(), version).during(what)?;
-    let changes = changes(&rows, before.as_ref().map(|steward| steward.fs().as_ref()), after.fs())
+    let changes = changes(&rows, before.as_ref().map(|reader| reader.fs().as_ref()), after.fs())
         .map_err(|error| Failure::because(what(), &error))?;
 
     let mut facts = history::facts(&commit);

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use pond_steward::Steward;
+use pond_steward::{Reader, Steward};
 use pond_tinyfs::{
     Attributes, Caller, Error, FileType, Make, NodeId, RenameFlags, SetAttributes, SetXattr, TimeOrNow,
     Timestamp, TinyFs, WriteFlags,
@@ -15,27 +15,38 @@ use crate::path::TreePath;
 
 /// The tree of a pond that this process has opened, for writing or at some version.
 pub struct DirectTree {
-    steward: Arc<Steward>,
+    fs: Arc<TinyFs>,
+    /// Who says when there is room for a write.
+    writer: Option<Arc<Steward>>,
     caller: Caller,
     umask: u32,
 }
 
 impl DirectTree {
     /// On behalf of the user who runs this process, with the same permission checks as through a mount.
-    pub fn new(steward: Arc<Steward>) -> io::Result<Self> {
+    pub fn to_write(steward: Arc<Steward>) -> io::Result<Self> {
+        DirectTree::new(steward.fs().clone(), Some(steward))
+    }
+
+    /// The same of a version that is only read.
+    pub fn to_read(reader: &Reader) -> io::Result<Self> {
+        DirectTree::new(reader.fs().clone(), None)
+    }
+
+    fn new(fs: Arc<TinyFs>, writer: Option<Arc<Steward>>) -> io::Result<Self> {
         // SAFETY: these two only read the process's credentials and cannot fail.
         let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
         let caller = Caller::unchecked(uid, gid, supplementary_groups()?);
-        Ok(DirectTree { steward, caller, umask: umask() })
+        Ok(DirectTree { fs, writer, caller, umask: umask() })
     }
 
     fn fs(&self) -> &TinyFs {
-        self.steward.fs()
+        &self.fs
     }
 
     /// Tells this open pond from every other in this process.
     fn realm(&self) -> usize {
-        Arc::as_ptr(&self.steward).addr()
+        Arc::as_ptr(&self.fs).addr()
     }
 
     fn node(&self, path: &TreePath) -> io::Result<Attributes> {
@@ -150,7 +161,9 @@ impl Source for OpenNode<'_> {
 impl Sink for OpenNode<'_> {
     fn write_at(&mut self, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
-            self.tree.steward.wait_for_room().map_err(os_error)?;
+            if let Some(writer) = &self.tree.writer {
+                writer.wait_for_room().map_err(os_error)?;
+            }
             let fs = self.tree.fs();
             let flags = WriteFlags::default();
             let written = fs.write(&self.tree.caller, self.node, offset, data, flags).map_err(os_error)?;

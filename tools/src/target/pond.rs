@@ -8,7 +8,7 @@ use std::time::Duration;
 use pond_mount::MountError;
 use pond_mount::client::Client;
 use pond_oplog::{At, CommitInfo, Layout, Origin, Version};
-use pond_steward::{Found, OpenOptions, Steward, StewardError};
+use pond_steward::{Found, OpenOptions, Reader, Steward, StewardError};
 
 use super::{DirectTree, FileTree, HostTree};
 use crate::error::{During, Failure, Result};
@@ -107,27 +107,27 @@ impl Pond {
     }
 
     /// Opens a version of the pond, read-only.
-    pub fn open_at(&self, at: At) -> Result<Arc<Steward>> {
-        Steward::open_read_only(&self.directory, at, self.options()).during(not_open)
+    pub fn open_at(&self, at: At) -> Result<Arc<Reader>> {
+        Reader::open(&self.directory, at, self.options()).during(not_open)
     }
 
     /// Whether it is a replica that is still being made, or whose making was cut off.
     pub fn is_unfinished_replica(&self) -> bool {
-        let opened = Steward::open_read_only(&self.directory, At::Version(Version(0)), self.options());
+        let opened = Reader::open(&self.directory, At::Version(Version(0)), self.options());
         matches!(opened, Err(StewardError::ReplicaUnfinished { .. }))
     }
 
     /// Opens the newest version of a pond that nobody serves. What a crash left in the journal is not part of it,
     /// and the user is told so.
-    pub fn open_tip(&self) -> Result<Arc<Steward>> {
-        let steward = self.open_at(At::Tip)?;
+    pub fn open_tip(&self) -> Result<Arc<Reader>> {
+        let reader = self.open_at(At::Tip)?;
         if self.has_unrecovered_journal()? {
             self.notices.warn(
                 "changes that an interrupted mount or command left in the journal are not shown: \
                  `pond sync` recovers them",
             );
         }
-        Ok(steward)
+        Ok(reader)
     }
 
     /// Whether the journal has segments although nobody is writing: a clean end leaves none.
@@ -161,7 +161,7 @@ impl Pond {
 
     /// A way into the tree, to read.
     pub fn read(&self, when: When) -> Result<Access> {
-        let steward = match when {
+        let reader = match when {
             When::Version(version) => self.open_at(At::Version(Version(version)))?,
             When::Now => match self.state()? {
                 State::Mounted(mut daemon) => {
@@ -171,7 +171,8 @@ impl Pond {
                 State::Unmounted => self.open_tip()?,
             },
         };
-        Access::direct(steward, false, self.notices)
+        let tree = DirectTree::to_read(&reader).map_err(|error| no_groups(&error))?;
+        Ok(Access { tree: Box::new(tree), steward: None, notices: self.notices })
     }
 
     /// A way into the tree, to change it.
@@ -199,11 +200,15 @@ impl Pond {
                             .during(|| "cannot close the pond".to_owned())?;
                         Err(refuse(&why))
                     }
-                    None => Access::direct(steward, true, self.notices),
+                    None => Access::to_write(steward, self.notices),
                 }
             }
         }
     }
+}
+
+fn no_groups(error: &io::Error) -> Failure {
+    Failure::because("cannot tell which groups we are in", error)
 }
 
 fn not_open() -> String {
@@ -270,10 +275,9 @@ impl Daemon {
 }
 
 impl Access {
-    fn direct(steward: Arc<Steward>, writes: bool, notices: Notices) -> Result<Self> {
-        let tree = DirectTree::new(Arc::clone(&steward))
-            .map_err(|error| Failure::because("cannot tell which groups we are in", &error))?;
-        Ok(Access { tree: Box::new(tree), steward: writes.then_some(steward), notices })
+    fn to_write(steward: Arc<Steward>, notices: Notices) -> Result<Self> {
+        let tree = DirectTree::to_write(Arc::clone(&steward)).map_err(|error| no_groups(&error))?;
+        Ok(Access { tree: Box::new(tree), steward: Some(steward), notices })
     }
 
     /// The tree.

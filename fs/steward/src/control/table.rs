@@ -196,6 +196,20 @@ impl Control {
             .or_else(|| (self.role() == Role::Source).then(|| "push".to_owned()))
     }
 
+    /// Why a source takes no writes any more, as a push found out at some time.
+    pub(crate) fn superseded(&self) -> Option<String> {
+        let why = self.get(SUPERSEDED_KEY).filter(|why| !why.is_empty())?;
+        (self.known_role() == Some(Role::Source)).then_some(why)
+    }
+
+    /// One setting, or all, by name.
+    pub(crate) fn select(&self, key: Option<&str>) -> Vec<(String, String)> {
+        match key {
+            Some(key) => self.get(key).map(|value| (key.to_owned(), value)).into_iter().collect(),
+            None => self.all(),
+        }
+    }
+
     /// A setting.
     pub(crate) fn get(&self, key: &str) -> Option<String> {
         self.settings.lock().get(key).cloned()

@@ -4,6 +4,7 @@ pub mod configuration;
 pub(crate) mod exec_log;
 pub(crate) mod factory;
 pub(crate) mod host_path;
+pub(crate) mod nodes;
 pub(crate) mod pond;
 pub(crate) mod post_commit;
 pub(crate) mod progress;

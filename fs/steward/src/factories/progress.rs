@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use pond_oplog::{CommitInfo, Position, TxnSeq, Version};
+use pond_oplog::{CommitInfo, Origin, Position, TxnSeq, Version, history};
 use pond_tinyfs::NodeId;
+
+use crate::commit::committer::FACTORY_ORIGIN;
 
 /// So many commits are kept in memory, so that post-commit work need not read the log.
 const RECENT: usize = 256;
@@ -49,6 +52,32 @@ pub(crate) struct Tip {
     pub(crate) txn_seq: TxnSeq,
     /// The newest version that holds more than what factories wrote.
     pub(crate) others: Version,
+    /// The timeline of the newest version.
+    pub(crate) timeline: u64,
+}
+
+impl Tip {
+    fn at(position: &Position, others: Version) -> Self {
+        let Position { version, txn_seq, timeline, .. } = *position;
+        Tip { version, txn_seq, others, timeline }
+    }
+}
+
+/// The newest version up to `tip` that holds more than what factories wrote.
+pub(crate) fn newest_by_others(pond: &Path, tip: Version) -> Version {
+    let maintenance = Origin::maintenance().kind;
+    match history(pond, Some(64)) {
+        Ok(commits) => commits
+            .iter()
+            .map(|commit| (commit.position.version, &commit.origin.kind))
+            .find(|(version, kind)| *version <= tip && *kind != FACTORY_ORIGIN && **kind != maintenance)
+            .map_or(tip, |(version, _)| version),
+        Err(error) => {
+            // A writing factory then runs once more than needed.
+            tracing::warn!(%error, "could not tell which commits are factories' own");
+            tip
+        }
+    }
 }
 
 /// How a node's work stands.
@@ -84,7 +113,7 @@ pub(crate) struct Pass {
 
 impl Progress {
     pub(crate) fn new(position: &Position, others: Version) -> Self {
-        let tip = Tip { version: position.version, txn_seq: position.txn_seq, others };
+        let tip = Tip::at(position, others);
         Progress {
             state: Mutex::new(State {
                 tip,
@@ -104,11 +133,8 @@ impl Progress {
     /// A commit has landed.
     pub(crate) fn landed(&self, commit: &CommitInfo, by_factories: bool) {
         let mut state = self.state.lock();
-        state.tip.version = commit.position.version;
-        state.tip.txn_seq = commit.position.txn_seq;
-        if !by_factories {
-            state.tip.others = commit.position.version;
-        }
+        let others = if by_factories { state.tip.others } else { commit.position.version };
+        state.tip = Tip::at(&commit.position, others);
         if state.recent.len() == RECENT {
             state.recent.pop_front();
         }
@@ -120,7 +146,7 @@ impl Progress {
     /// Versions that were made elsewhere have come in.
     pub(crate) fn advanced(&self, position: &Position) {
         let mut state = self.state.lock();
-        state.tip = Tip { version: position.version, txn_seq: position.txn_seq, others: position.version };
+        state.tip = Tip::at(position, position.version);
         // Whoever needs them reads them from the log.
         state.recent.clear();
         drop(state);

@@ -12,7 +12,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::control::table::REMOTE_CONFIG_KEY;
 use crate::factories::factory::REMOTE;
-use crate::factories::post_commit::{FactoryNode, PostCommit, run_factory, system_nodes};
+use crate::factories::nodes::{FactoryNode, system_nodes};
+use crate::factories::post_commit::{PostCommit, run_factory};
 use crate::host::end_process::EndProcessOnPanic;
 use crate::{FactoryContext, FactoryError, Replica, StewardError};
 
@@ -118,7 +119,7 @@ impl Follower {
         if self.replica.stopping() {
             return Err(StewardError::Closed);
         }
-        let mode = self.post_commit.control.factory_mode(REMOTE).unwrap_or_else(|| "pull".to_owned());
+        let mode = self.post_commit.nodes.control.factory_mode(REMOTE).unwrap_or_else(|| "pull".to_owned());
         let context = FactoryContext {
             factory: REMOTE,
             mode: &mode,
@@ -129,7 +130,7 @@ impl Follower {
             pond: &self.post_commit.pond,
             replica: Some(&self.replica),
         };
-        Ok(run_factory(&self.post_commit.registry, REMOTE, &context))
+        Ok(run_factory(&self.post_commit.nodes.registry, REMOTE, &context))
     }
 
     /// Takes note of how a run went, and decides when the next one is due.
@@ -157,18 +158,22 @@ impl Follower {
     }
 
     fn interval(&self, node: &FactoryNode) -> Result<Option<Duration>, FactoryError> {
-        let factory =
-            self.post_commit.registry.get(REMOTE).map_err(|error| FactoryError::new(error.to_string()))?;
+        let factory = self
+            .post_commit
+            .nodes
+            .registry
+            .get(REMOTE)
+            .map_err(|error| FactoryError::new(error.to_string()))?;
         factory.interval(&node.configuration)
     }
 
     /// What is followed: the stored configuration or, where the settings were lost, the first remote of the pond.
     fn node(&self) -> Result<FactoryNode, FactoryError> {
-        if let Some(configuration) = self.post_commit.control.get(REMOTE_CONFIG_KEY) {
+        if let Some(configuration) = self.post_commit.nodes.control.get(REMOTE_CONFIG_KEY) {
             return Ok(FactoryNode::new(REMOTE_CONFIG_KEY, REMOTE, configuration.into()));
         }
         let nodes =
-            system_nodes(&self.post_commit.fs).map_err(|error| FactoryError::new(error.to_string()))?;
+            system_nodes(&self.post_commit.nodes.fs).map_err(|error| FactoryError::new(error.to_string()))?;
         nodes.into_iter().find(|node| node.factory == REMOTE).ok_or_else(|| {
             FactoryError::new(format!(
                 "this replica does not know what to follow: there is no setting {REMOTE_CONFIG_KEY} and no node of \

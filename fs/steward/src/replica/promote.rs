@@ -65,7 +65,7 @@ impl Steward {
             StewardError::PromotedUnfinished { path, timeline, reason }
         })?;
         self.oplog.advance(promoted.clone());
-        self.post_commit.progress.advanced(&promoted);
+        self.post_commit.nodes.progress.advanced(&promoted);
         Ok(promoted)
     }
 

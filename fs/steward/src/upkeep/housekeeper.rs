@@ -141,7 +141,7 @@ impl Housekeeper {
 }
 
 /// The disk space of a pond.
-fn measure(pond: &Path) -> Sizes {
+pub(crate) fn measure(pond: &Path) -> Sizes {
     let layout = Layout::new(pond);
     Sizes {
         data: size_of(&layout.data()),

@@ -494,7 +494,7 @@ impl Maintenance {
         if self.control.role() == Role::Replica {
             return Ok(None);
         }
-        let remotes = self.post_commit.status()?.into_iter().filter(|node| node.factory == REMOTE);
+        let remotes = self.post_commit.nodes.status()?.into_iter().filter(|node| node.factory == REMOTE);
         // One that has nothing yet may need anything.
         Ok(remotes.map(|node| node.watermark.unwrap_or(Version(0))).min())
     }

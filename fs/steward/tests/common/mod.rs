@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pond_steward::{OpenOptions, Steward};
-use pond_tinyfs::{Caller, Errno, Error, Make, NodeId, WriteFlags};
+use pond_tinyfs::{Caller, Errno, Error, Make, NodeId, TinyFs, WriteFlags};
 
 /// A directory with a place for a pond.
 pub struct Place {
@@ -60,7 +60,11 @@ pub fn write(steward: &Steward, name: &str, content: &[u8]) -> Result<NodeId, Er
 }
 
 pub fn read(steward: &Steward, name: &str) -> Option<Vec<u8>> {
-    let fs = steward.fs();
+    read_in(steward.fs(), name)
+}
+
+/// The same in a tree.
+pub fn read_in(fs: &TinyFs, name: &str) -> Option<Vec<u8>> {
     let found = fs.resolve(format!("/{name}").as_bytes()).ok()?;
     let mut content = Vec::new();
     while (content.len() as u64) < found.size {
