@@ -21,6 +21,11 @@ pub enum MountError {
         /// Why not.
         source: io::Error,
     },
+    /// The pond's directory is closed to this user.
+    #[error(
+        "the pond {0} is another user's; run the command as that user or as root (its mount may be open to others all the same)"
+    )]
+    AnotherUsers(PathBuf),
     /// There is no FUSE here.
     #[error("/dev/fuse cannot be used: {source}; {}", advice(.source))]
     NoFuse {

@@ -177,7 +177,7 @@ impl Pusher {
     /// After an error the pusher must be opened anew.
     pub(crate) async fn push(&mut self) -> Result<(), ReplicateError> {
         let newest = (self.source.newest)();
-        if newest > self.chain.tip && self.is_another_place().await? {
+        if self.is_another_place(newest).await? {
             tracing::warn!(
                 place = self.place(),
                 version = self.chain.tip.0,
@@ -210,11 +210,12 @@ impl Pusher {
         Ok(())
     }
 
-    /// Whether a directory is not the one in which this chain's tip is: a disk was unmounted, or another one mounted in its
-    /// place, which may have less of the chain. A bucket is not asked, it does not change under its name.
-    async fn is_another_place(&self) -> Result<bool, ReplicateError> {
+    /// Whether a store is not the one in which this chain's tip is: a disk was unmounted, another one mounted in its place, which
+    /// may have less of the chain, or it was emptied. Where versions are owed a bucket is not asked, which does not change under
+    /// its name; where none are, nothing else would be asked of it.
+    async fn is_another_place(&self, newest: Version) -> Result<bool, ReplicateError> {
         let store = &self.source.store;
-        if !store.is_local() {
+        if !store.is_local() && newest > self.chain.tip {
             return Ok(false);
         }
         let found = store.get(&self.chain.key).await?;

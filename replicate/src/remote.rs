@@ -151,6 +151,7 @@ impl Factory for Remote {
     }
 
     fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError> {
+        context.refuse_arguments()?;
         let result = match context.mode {
             "push" => self.push(context),
             "pull" => self.pull(context),

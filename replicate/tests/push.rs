@@ -233,3 +233,18 @@ fn a_remote_that_is_made_once_old_versions_are_let_go_of_begins_with_what_is_kep
     assert_eq!(same.digest, steward.position().digest);
     steward.close().unwrap();
 }
+
+#[test]
+fn a_run_with_nothing_new_notices_that_the_store_was_emptied() {
+    let place = Place::with_pond();
+    let steward = open(&place.pond);
+    steward.mknod("remote", "/etc/system.d/10-remote", place.yaml("a").as_bytes()).unwrap();
+    write(&steward, "one");
+    sync(&steward);
+    let run = || steward.run("/etc/system.d/10-remote", &[]);
+    run().unwrap();
+    std::fs::remove_dir_all(place.store("a").join("backups")).unwrap();
+    let error = run().unwrap_err().to_string();
+    assert!(error.contains("holds no backup, although"), "{error}");
+    steward.close().unwrap();
+}

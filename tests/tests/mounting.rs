@@ -589,6 +589,7 @@ fn an_ordinary_user_mounts_through_fusermount3() {
     // A place of the user's own, a program that the user may run, and a /dev/fuse that the user may open, the
     // last in a mount namespace of this script's.
     let home = pond.host_directory("home");
+    pond.pond(["init"]);
     let program = pond.host("pond-program");
     fs::copy(pond_binary(), &program).unwrap();
     succeed(Command::new("chown").arg("nobody").arg(&home));
@@ -610,6 +611,8 @@ fn an_ordinary_user_mounts_through_fusermount3() {
             "$PROGRAM" sync
             "$PROGRAM" umount mnt
             refused grep -q "$HOME_OF_USER" /proc/self/mounts
+            refused "$PROGRAM" --pond "$PONDS_OF_ROOT" status 2> said
+            grep -q "is another user" said
             "$PROGRAM" mount mnt -o allow_other
             test "$(cat mnt/file)" = content
             pid=$(sed -n "s/.*\"pid\": *\([0-9]*\).*/\1/p" mnt/.pond/status.json)
@@ -622,7 +625,7 @@ fn an_ordinary_user_mounts_through_fusermount3() {
         '"#;
     let mut command = pond.marked("unshare");
     command.args(["--mount", "sh", "-e", "-u", "-c", script]);
-    command.env("HOME_OF_USER", &home).env("PROGRAM", &program);
+    command.env("HOME_OF_USER", &home).env("PROGRAM", &program).env("PONDS_OF_ROOT", pond.directory());
     let finished = run(&mut command);
     println!("{finished}");
     finished.success();

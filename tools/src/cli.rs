@@ -37,7 +37,6 @@ lines. A name that is not UTF-8 is approximate in \"path\", and exact, in hexade
 which is there only then.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage.",
-    disable_help_subcommand = true,
     max_term_width = 100
 )]
 pub struct Cli {
@@ -91,8 +90,10 @@ pub enum Command {
 Examples:
   pond --pond /srv/pond init
   pond --pond /srv/replica init --from-backup remote.yaml
-  pond --pond /srv/replica init --from-backup remote.yaml --version 42     the history up to version 42
-  pond --pond /srv/replica init --from-backup remote.yaml --tip            without the versions before the newest base
+  pond --pond /srv/replica init --from-backup remote.yaml --version 42
+                          the history up to version 42
+  pond --pond /srv/replica init --from-backup remote.yaml --tip
+                          without the versions before the newest base
 
 remote.yaml is the configuration that the source was given with `pond mknod remote`:
   storage_type: s3
@@ -117,8 +118,8 @@ Examples:
   pond mount /mnt/old --timestamp '2026-11-20 18:30'
   pond mount /mnt/pond -o nosuid,nodev,commit=5
 
-In /etc/fstab, with mount.fuse.pond and umount.fuse.pond installed as links to pond (the pond must be there, unless
-the options have `create` among them):
+In /etc/fstab, with mount.fuse.pond and umount.fuse.pond installed as links to pond (the pond must be there, \
+unless the options have `create` among them):
   /srv/pond  /mnt/pond  fuse.pond  defaults,nofail,commit=1  0 0")]
     Mount(MountArgs),
 
@@ -126,7 +127,7 @@ the options have `create` among them):
     ///
     /// When it returns, all that was written is committed and another mount may follow at once. Fails,
     /// naming the processes, while files in the mount are open.
-    #[command(after_long_help = "Example:\n  pond umount /mnt/pond")]
+    #[command(alias = "unmount", after_long_help = "Example:\n  pond umount /mnt/pond")]
     Umount(UmountArgs),
 
     /// Commit everything now and run the post-commit factories; on a replica, pull now
@@ -144,7 +145,7 @@ the options have `create` among them):
 Examples:
   pond sync
   pond sync --no-push           commit only
-  pond sync --timeout 5m        exit with 1 if pushes are not done by then; what is committed stays committed")]
+  pond sync --timeout 5m        exit with 1 if pushes are not done by then; the commit stays")]
     Sync(SyncArgs),
 
     /// Show identity, mode, state, versions and sizes
@@ -274,6 +275,8 @@ with, where wanted:
     Mknod(MknodArgs),
 
     /// Run a factory's node now
+    ///
+    /// Does what would be done after a commit, also where nothing is new: `remote` looks whether its store still has everything.
     #[command(after_long_help = "Example:\n  pond run /etc/system.d/10-log")]
     Run(RunArgs),
 
@@ -329,7 +332,8 @@ Examples:
     /// (`pond control set retention 30d`, or `'1000 versions'`, of which those that maintenance itself makes do not count; unset,
     /// every version is kept): the floor rises, and what
     /// only older versions show is dropped. Files that others stand for are removed once they were replaced as long ago
-    /// as the setting `keep_replaced` says (24h), every remote has passed that version, and nobody reads from them.
+    /// as the setting `keep_replaced` says (24h; some ten seconds at least, for reads that had begun), every remote has passed that
+    /// version, and nobody reads from them.
     #[command(after_long_help = "\
 Examples:
   pond maintain
@@ -386,7 +390,7 @@ pub struct FsckArgs {
     #[arg(long)]
     pub repair: bool,
 
-    /// Take files from the backup store of this configuration, a file on the host; - reads standard input
+    /// With --repair: take files from the backup store of this configuration, a file on the host; - reads standard input
     #[arg(long, value_name = "CFG", requires = "repair", value_hint = ValueHint::FilePath)]
     pub from_backup: Option<PathBuf>,
 }
@@ -486,7 +490,7 @@ pub struct StatusArgs {
     pub check: bool,
 
     /// Return once this version is here: committed, or on a replica visible
-    #[arg(long, value_name = "N", value_parser = version_number)]
+    #[arg(long, value_name = "N", value_parser = version_number, conflicts_with = "watch")]
     pub wait_version: Option<u64>,
 
     /// Fail if --wait-version has waited this long: 90s, 5m, 2h; a number alone is seconds
@@ -501,7 +505,7 @@ pub struct MaintainArgs {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// As if the setting `retention` were this
+    /// With --dry-run: as if the setting `retention` were this
     #[arg(long, value_name = "RETENTION", requires = "dry_run")]
     pub retention: Option<String>,
 }
@@ -536,6 +540,10 @@ pub struct ListArgs {
     /// Accepted for those who are used to ls: modes, owners, sizes and times are shown in any case
     #[arg(short, long)]
     pub long: bool,
+
+    /// Accepted for those who are used to ls: names that begin with a dot are listed in any case
+    #[arg(short, long)]
+    pub all: bool,
 }
 
 /// `pond cat`
@@ -558,7 +566,7 @@ pub struct CopyArgs {
     pub destination: WritePath,
 
     /// Accepted for those who are used to cp: directories are copied whole in any case
-    #[arg(short, long, visible_short_alias = 'a', alias = "archive")]
+    #[arg(short, long, visible_short_aliases = ['a', 'R'], alias = "archive")]
     pub recursive: bool,
 }
 
@@ -608,7 +616,8 @@ pub struct MknodArgs {
     /// The kind of factory
     pub factory: String,
 
-    /// The node to make
+    /// The node to make, a path inside the pond
+    #[arg(value_parser = path_inside)]
     pub path: String,
 
     /// The configuration, a file on the host; - reads standard input
@@ -619,10 +628,11 @@ pub struct MknodArgs {
 /// `pond run`
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// The node
+    /// The node, a path inside the pond
+    #[arg(value_parser = path_inside)]
     pub path: String,
 
-    /// What the factory is told
+    /// What the factory is told; exec-log and remote take nothing
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub args: Vec<String>,
 }
@@ -705,6 +715,11 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
+/// A path inside the pond, as text.
+fn path_inside(text: &str) -> Result<String, String> {
+    path::parse_inside(text.into()).map(|_| text.to_owned())
+}
+
 fn number(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "a number is wanted, 0 or more".to_owned())
 }
@@ -715,7 +730,7 @@ fn version_number(text: &str) -> Result<u64, String> {
 
 fn directory(text: OsString) -> Result<PathBuf, String> {
     match text.is_empty() {
-        true => Err("the pond's directory cannot be empty".into()),
+        true => Err("the pond's directory cannot be empty; unset $POND for the default, or name one".into()),
         false => Ok(PathBuf::from(text)),
     }
 }
@@ -740,6 +755,18 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             assert!(command.get_about().is_some(), "{}", command.get_name());
         }
+    }
+
+    #[test]
+    fn examples_are_not_broken_at_the_terminals_edge() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter(|line| line.starts_with("  ")) {
+                assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod commands;
 mod copier;
 mod error;
 mod interrupt;
+mod missing;
 mod mount_helper;
 mod output;
 mod path;
@@ -139,9 +140,17 @@ fn run(
 /// commands that make ponds.
 fn pond_directory(given: Option<PathBuf>, make_parent: bool) -> Result<PathBuf> {
     if let Some(directory) = given {
-        return std::path::absolute(&directory).map_err(|error| {
+        let directory = std::path::absolute(&directory).map_err(|error| {
             Failure::because(format!("cannot find the pond {}", directory.display()), &error)
-        });
+        })?;
+        return match pond_mounted_on(&directory) {
+            Some(pond) => Err(Failure::new(
+                "cannot open the pond",
+                format!("{} is where the pond {} is mounted", directory.display(), pond.display()),
+            )
+            .next(format!("--pond and $POND name the pond's directory: --pond {}", pond.display()))),
+            None => Ok(directory),
+        };
     }
     let here = pond_mount::pond_of_current_directory()
         .map_err(|error| Failure::because("cannot tell which pond is mounted here", &error))?;
@@ -153,10 +162,19 @@ fn pond_directory(given: Option<PathBuf>, make_parent: bool) -> Result<PathBuf> 
             .next("name the pond's directory with --pond or $POND")
     })?;
     if make_parent {
-        std::fs::create_dir_all(&data)
-            .map_err(|error| Failure::because(format!("cannot make {}", data.display()), &error))?;
+        std::fs::create_dir_all(&data).map_err(|error| {
+            Failure::because(format!("cannot make {}", data.display()), &error)
+                .next("name the pond's directory with --pond or $POND")
+        })?;
     }
     Ok(data.join("pond"))
+}
+
+/// The pond that is mounted there, if one is. What is mounted is not asked, as it may no longer answer.
+fn pond_mounted_on(directory: &Path) -> Option<PathBuf> {
+    let mounts = pond_mount::mounts().ok()?;
+    let topmost = mounts.into_iter().rfind(|mount| mount.mountpoint == directory)?;
+    topmost.is_pond().then_some(topmost.source)
 }
 
 /// `$XDG_DATA_HOME`, else `~/.local/share`.

@@ -33,12 +33,30 @@ fn mended(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
             "a path as version V had it is written PATH@V, and `pond --version` tells the program's version";
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(tip)]));
     }
+    if error.kind() == ErrorKind::UnknownArgument && !given.starts_with('-') {
+        let command = command(arguments);
+        if WITHOUT_PATHS.contains(&command.get_name()) {
+            let tip = format!(
+                "which pond is meant is said by --pond, as in `pond --pond DIR {} …`",
+                command.get_name()
+            );
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![StyledStr::from(tip)]));
+        }
+    }
     error.insert(ContextKind::Usage, ContextValue::StyledStr(usage(arguments)));
     error
 }
 
+/// The commands that are about the whole pond, which people who know other programs name behind them.
+const WITHOUT_PATHS: [&str; 8] = ["init", "mount", "sync", "status", "log", "promote", "fsck", "maintain"];
+
 /// The usage of the command that is meant.
 fn usage(arguments: &[OsString]) -> StyledStr {
+    command(arguments).render_usage()
+}
+
+/// The command that is meant.
+fn command(arguments: &[OsString]) -> clap::Command {
     let mut program = Cli::command();
     program.build();
     let mut command = program;
@@ -47,5 +65,5 @@ fn usage(arguments: &[OsString]) -> StyledStr {
             command = found.clone();
         }
     }
-    command.render_usage()
+    command
 }

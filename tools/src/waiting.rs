@@ -45,7 +45,9 @@ impl Wait {
         if waited >= self.next {
             let (seconds, message) = (waited.as_secs(), what());
             let event = json!({"event": "waiting", "seconds": seconds, "message": message});
-            self.notices.tell(&event, || format!("pond: {message}"));
+            // The same words again would look as if nothing had gone on.
+            let since = if self.next == SILENCE { String::new() } else { format!(" ({seconds} s)") };
+            self.notices.tell(&event, || format!("pond: {message}{since}"));
             self.next = (waited * 2).max(5 * SILENCE).min(waited + LONGEST);
         }
         true

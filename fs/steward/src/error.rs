@@ -222,8 +222,8 @@ pub enum StewardError {
         /// What it said.
         reason: FactoryError,
     },
-    /// What a configuration leads to will not do.
-    #[error("{factory} tried its configuration out, and it will not do: {reason}")]
+    /// What a configuration leads to does not serve.
+    #[error("{factory} cannot work with this configuration: {reason}")]
     ProbeFailed {
         /// The factory.
         factory: String,

@@ -39,6 +39,9 @@ pub fn connect(pond: &Path) -> Result<Option<Client>, MountError> {
         {
             Ok(None)
         }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(MountError::AnotherUsers(pond.to_owned()))
+        }
         Err(error) => Err(MountError::io("connect to the daemon at", &socket, error)),
     }
 }

@@ -3,6 +3,7 @@
 use super::Context;
 use crate::cli::CatArgs;
 use crate::error::{During, Failure, Result};
+use crate::missing;
 use crate::path::ReadPath;
 use crate::target::FileTree;
 
@@ -20,8 +21,8 @@ pub fn cat(args: &CatArgs, context: &mut Context) -> Result {
         let access = context.pond.read(*when)?;
         let tree = access.tree();
         let what = || format!("cannot read {path}");
-        let place = tree.resolve(inside, true).during(what)?;
-        let stat = tree.stat(&place).during(what)?;
+        let found = tree.resolve(inside, true).and_then(|place| Ok((tree.stat(&place)?, place)));
+        let (stat, place) = missing::during(found, inside, what)?;
         if stat.is_directory() {
             return Err(
                 Failure::new(what(), "it is a directory").next(format!("`pond list {path}` lists it"))

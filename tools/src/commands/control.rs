@@ -26,7 +26,7 @@ pub fn help() -> String {
         let name = setting.name.strip_suffix(':').map_or(setting.name.to_owned(), |of| format!("{of}:NAME"));
         let default = setting.default();
         let default = if default.is_empty() { "none" } else { &*default };
-        text.push_str(&format!("  {name:20} {} (default: {default})\n", setting.doc));
+        text.push_str(&described(&name, &format!("{} (default: {default})", setting.doc)));
     }
     text + "
 Examples:
@@ -36,6 +36,28 @@ Examples:
   pond control set dirty_budget 512MiB
   pond control unset retention            as it was before anybody set it
   pond control --mode sync                as pond sync"
+}
+
+/// A name, and beside it what it is for, in lines that fit a terminal.
+fn described(name: &str, doc: &str) -> String {
+    const COLUMN: usize = 23;
+    const WIDTH: usize = 100;
+    let mut text = format!("  {name:20} ");
+    let mut column = COLUMN;
+    for word in doc.split(' ') {
+        let length = word.chars().count();
+        if column > COLUMN && column + 1 + length > WIDTH {
+            text.push_str(&format!("\n{:COLUMN$}", ""));
+            column = COLUMN;
+        }
+        if column > COLUMN {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text + "\n"
 }
 
 /// Reads or changes settings, or triggers a sync.

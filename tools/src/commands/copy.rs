@@ -10,6 +10,7 @@ use crate::cli::CopyArgs;
 use crate::copier::{Copied, Copier, Side, total_size};
 use crate::error::{During, Failure, Result};
 use crate::interrupt;
+use crate::missing;
 use crate::output::{count, size};
 use crate::path::{GivenPath, ReadPath, TreePath, When, WritePath};
 use crate::progress::Progress;
@@ -118,7 +119,11 @@ fn copy_all(args: &CopyArgs, trees: &Trees, context: &mut Context) -> Result {
     for source in &args.sources {
         let what = || format!("cannot copy {source}");
         let (side, given) = trees.source(source)?;
-        let from = side.tree.resolve(&given, false).during(what)?;
+        let found = side.tree.resolve(&given, false).and_then(|from| side.tree.stat(&from).map(|_| from));
+        let from = match source {
+            ReadPath::Pond(path, _) => missing::during(found, path, what)?,
+            ReadPath::Host(_) => found.during(what)?,
+        };
         refuse_within_pond(side, &from, pond).map_err(|why| Failure::new(what(), why))?;
         let to_path = destination.of(given.name());
         refuse_within_itself(side, &from, to, &to_path).map_err(|why| Failure::new(what(), why))?;

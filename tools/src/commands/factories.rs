@@ -1,5 +1,6 @@
 //! `pond mknod`, `pond run` and `pond factories`.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -25,14 +26,14 @@ const TRYING: &str =
 /// Makes a factory's node.
 pub fn mknod(args: &MknodArgs, context: &mut Context) -> Result {
     let configuration = read_configuration(&args.config_path)
-        .during(|| format!("cannot read the configuration {}", args.config_path.display()))?;
+        .during(|| format!("cannot read the configuration {}", shown(&args.config_path)))?;
     let path = absolute(&args.path);
     for key in pond_steward::configuration::written_secrets(&configuration) {
         context.notices.warn(&format!(
             "{key}: what is written there stays readable in the pond's history and in every backup; write ${{env:NAME}} and set that variable"
         ));
     }
-    let what = format!("make the node {} with {}", escape(path.as_bytes()), args.config_path.display());
+    let what = format!("make the node {} with {}", escape(path.as_bytes()), shown(&args.config_path));
     match context.pond.state()? {
         State::Mounted(mut daemon) => {
             let factory = args.factory.clone();
@@ -54,6 +55,11 @@ pub fn mknod(args: &MknodArgs, context: &mut Context) -> Result {
 /// Steward and daemon want paths from the root.
 fn absolute(path: &str) -> String {
     format!("/{}", path.trim_start_matches('/'))
+}
+
+/// How the place of a configuration is told.
+pub fn shown(path: &Path) -> Cow<'_, str> {
+    if path.as_os_str() == "-" { "standard input".into() } else { path.to_string_lossy() }
 }
 
 /// A configuration from a file on the host, or from standard input.

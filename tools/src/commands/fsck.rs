@@ -9,7 +9,7 @@ use pond_steward::fsck;
 use serde_json::json;
 
 use super::Context;
-use super::factories::read_configuration;
+use super::factories::{read_configuration, shown};
 use crate::cli::FsckArgs;
 use crate::error::{During, Failure, Result};
 use crate::interrupt;
@@ -51,8 +51,7 @@ pub fn fsck(args: &FsckArgs, context: &mut Context) -> Result {
 fn repair(from: Option<&Path>, pond: &Path, watch: &Bars, context: &mut Context) -> Result<Report> {
     let given = match from {
         Some(path) => Some(
-            read_configuration(path)
-                .during(|| format!("cannot read the configuration {}", path.display()))?,
+            read_configuration(path).during(|| format!("cannot read the configuration {}", shown(path)))?,
         ),
         None => None,
     };

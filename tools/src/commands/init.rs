@@ -8,7 +8,7 @@ use pond_steward::{Steward, StewardError};
 use serde_json::json;
 
 use super::Context;
-use super::factories::read_configuration;
+use super::factories::{read_configuration, shown};
 use crate::cli::InitArgs;
 use crate::error::{During, Failure, Result};
 use crate::interrupt;
@@ -34,7 +34,7 @@ fn empty(context: &mut Context) -> Result {
 
 fn from_backup(configuration_path: &Path, args: &InitArgs, context: &mut Context) -> Result {
     let configuration = read_configuration(configuration_path)
-        .during(|| format!("cannot read the configuration {}", configuration_path.display()))?;
+        .during(|| format!("cannot read the configuration {}", shown(configuration_path)))?;
     let directory = context.pond.directory().to_path_buf();
     let version = args.version.map(|version| At::Version(Version(version)));
     let options = InitOptions { at: version.or(args.timestamp.map(At::Timestamp)), tip: args.tip };
@@ -127,8 +127,7 @@ fn failed(error: &ReplicateError, configuration: &Path, context: &Context) -> Fa
         return Failure::new("cannot make the replica", "it was interrupted")
             .next(format!("what was fetched is kept; `{again}` goes on from there"));
     }
-    let failure =
-        Failure::because(format!("cannot make the replica with {}", configuration.display()), error);
+    let failure = Failure::because(format!("cannot make the replica with {}", shown(configuration)), error);
     match error {
         // It says so itself.
         ReplicateError::MissingVersion { .. } => failure,

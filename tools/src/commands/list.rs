@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::Context;
 use crate::cli::ListArgs;
 use crate::error::{During, Failure, Result};
+use crate::missing;
 use crate::output::{Column, Output, json_bytes};
 use crate::path::{GivenPath, TreePath, When, escape};
 use crate::pattern::{Pattern, Positions, is_pattern};
@@ -47,9 +48,12 @@ pub fn list(args: &ListArgs, context: &mut Context) -> Result {
         }
         Ok((None, _)) if !is_pattern(&args.glob.pattern) => {
             let missing = std::io::Error::from_raw_os_error(libc::ENOENT);
-            return Err(Failure::because(what(), &missing).next("see what is there with `pond list`"));
+            let failure = Failure::because(what(), &missing).next("see what is there with `pond list`");
+            return Err(missing::advise(failure, &given));
         }
-        Err(error) if !is_pattern(&args.glob.pattern) => return Err(Failure::because(what(), &error)),
+        Err(error) if !is_pattern(&args.glob.pattern) => {
+            return missing::during(Err(error), &given, what);
+        }
         _ => {}
     }
 

@@ -82,7 +82,10 @@ fn facts(report: &MaintainReport) -> Vec<(&'static str, String)> {
     ));
     if cleaned.waiting_files > 0 {
         let waiting = files(cleaned.waiting_files, cleaned.waiting_bytes);
-        facts.push(("waiting", format!("{waiting}, replaced and not to be removed yet")));
+        facts.push((
+            "waiting",
+            format!("{waiting}, replaced, and removed later (`pond maintain --help` says when)"),
+        ));
     }
     if let Some(doubt) = &report.doubt {
         facts.push(("in doubt", doubt.clone()));

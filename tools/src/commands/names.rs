@@ -24,15 +24,26 @@ pub fn mkdir(args: &MkdirArgs, context: &mut Context) -> Result {
             let failure = Failure::because(format!("cannot make the directory {path}"), &error);
             match error.kind() {
                 io::ErrorKind::NotFound => failure.next("-p makes the missing parents too"),
-                io::ErrorKind::PermissionDenied if path.to_string().starts_with("/.pond") => {
-                    failure.next("the name .pond is the mount's own")
-                }
-                _ => failure,
+                _ => own_name(failure, &error, &[path]),
             }
         })
     });
     access.finish(result)?;
     tell_each("made", &args.paths, context)
+}
+
+/// Adds why one of these paths may not be changed, where it lies in what each mount shows of itself.
+fn own_name(failure: Failure, error: &io::Error, paths: &[&dyn ToString]) -> Failure {
+    let is_own = |path: &&dyn ToString| {
+        let path = path.to_string();
+        path == "/.pond" || path.starts_with("/.pond/")
+    };
+    match error.kind() {
+        io::ErrorKind::PermissionDenied if paths.iter().any(is_own) => {
+            failure.next("the name .pond is the mount's own")
+        }
+        _ => failure,
+    }
 }
 
 /// What was done to which paths, for programs.
@@ -115,7 +126,10 @@ impl Removal<'_> {
             }
             // What is left in it has been reported.
             Err(error) if self.failed && error.raw_os_error() == Some(libc::ENOTEMPTY) => Ok(()),
-            Err(error) => self.report(Failure::because(format!("cannot remove {path}"), &error)),
+            Err(error) => {
+                let failure = Failure::because(format!("cannot remove {path}"), &error);
+                self.report(own_name(failure, &error, &[path]))
+            }
         }
     }
 
@@ -166,7 +180,8 @@ fn move_all(
         if stat.is_directory() && target.starts_with(&from) && target != from {
             return Err(Failure::new(what(), "a directory cannot be moved into itself"));
         }
-        tree.rename(&from, &target).during(what)?;
+        tree.rename(&from, &target)
+            .map_err(|error| own_name(Failure::because(what(), &error), &error, &[&from, &target]))?;
         moved.push((from.to_string(), target.to_string()));
     }
     Ok(moved)

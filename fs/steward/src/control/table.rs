@@ -246,6 +246,11 @@ impl Control {
         if key == TIMELINE_KEY || key == TIMELINE_ID_KEY {
             return Err(bad("`pond promote` sets it, once the timeline is claimed"));
         }
+        if key == SUPERSEDED_KEY && !value.is_empty() {
+            return Err(bad(
+                "pond sets it where a promoted replica has taken over; empty, it lets this source write again",
+            ));
+        }
         self.write_settings(&mut table, &[(key, value)])
     }
 

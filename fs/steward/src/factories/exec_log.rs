@@ -83,6 +83,7 @@ impl Factory for ExecLog {
     }
 
     fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError> {
+        context.refuse_arguments()?;
         let Configuration { path } = configuration::parse(context.configuration)?;
         if !path.is_absolute() {
             return Err(FactoryError::new(format!("path: {} is not absolute", path.display())));

@@ -78,6 +78,16 @@ pub struct FactoryContext<'a> {
 }
 
 impl FactoryContext<'_> {
+    /// For a factory that knows no arguments: an error where `pond run` gave some, which would otherwise seem to be heeded.
+    pub fn refuse_arguments(&self) -> Result<(), FactoryError> {
+        match self.args {
+            [] => Ok(()),
+            [first, ..] => {
+                Err(FactoryError::new(format!("{} takes no arguments, not {first:?}", self.factory)))
+            }
+        }
+    }
+
     /// Sets one of the factory's own settings, whose names begin with the factory's and a colon; it is durable when
     /// this returns. Those of other factories are not its to set.
     pub fn control_set(&self, key: &str, value: &str) -> Result<(), StewardError> {
