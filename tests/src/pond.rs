@@ -121,6 +121,20 @@ impl TestPond {
         command
     }
 
+    /// A shell script in a mount namespace of its own, where no pond is mounted but this one: a copy of another test's mount would
+    /// keep that test's daemon alive.
+    pub fn in_namespace(&self, script: &str) -> Command {
+        let others = r#"mounts=$(cat /proc/self/mounts)
+            echo "$mounts" | while read -r _ at type _; do
+                if test "$type" = fuse.pond && test "$at" != "$KEPT"; then umount -l "$at"; fi
+            done
+            "#;
+        let mut command = self.marked("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-e", "-u", "-c"]);
+        command.arg(format!("{others}{script}")).env("KEPT", self.mountpoint());
+        command
+    }
+
     /// Runs `pond` with these arguments, however it ends.
     #[track_caller]
     pub fn try_pond<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Finished {

@@ -210,8 +210,8 @@ fn a_missing_fuse_device_is_told_before_anything_is_made() {
         mount -t tmpfs tmpfs /dev
         for node in "null 1 3" "zero 1 5" "random 1 8" "urandom 1 9"; do set -- $node; mknod -m 666 /dev/$1 c $2 $3; done
         exec "$POND_PROGRAM" mount "$MOUNTPOINT""#;
-    let mut command = pond.marked("unshare");
-    command.args(["--mount", "sh", "-e", "-c", script]).env("POND", pond.directory());
+    let mut command = pond.in_namespace(script);
+    command.env("POND", pond.directory());
     command.env("POND_PROGRAM", pond_tests::pond_binary()).env("MOUNTPOINT", pond.mountpoint());
     refused(run(&mut command), &["/dev/fuse", "modprobe fuse"]);
     assert!(!pond.directory().exists(), "a pond was made");

@@ -553,11 +553,11 @@ fn umount_does_not_wait_for_mount_namespaces_that_keep_a_copy_and_names_who_is_i
     let pond = TestPond::mounted();
     fs::write(pond.path("file"), "content").unwrap();
     let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/mnt")).unwrap();
-    let mut command = pond.marked("unshare");
-    let mut keeper = command.args(["--mount", "--propagation", "private", "sleep", "600"]).spawn().unwrap();
+    let mut keeper = pond.in_namespace("exec sleep 600").spawn().unwrap();
     let pid = keeper.id().to_string();
-    wait_until("it has a namespace of its own", Duration::from_secs(20), || {
-        (namespace(&pid) != namespace("self")).then_some(())
+    wait_until("it sleeps in a namespace of its own", Duration::from_secs(20), || {
+        let sleeps = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() == "sleep\n";
+        (sleeps && namespace(&pid) != namespace("self")).then_some(())
     });
     // From the namespace of the daemon, and from another one, where the daemon itself keeps the mount.
     let umount = pond.try_pond(["umount", pond.mountpoint().to_str().unwrap()]);
@@ -566,9 +566,8 @@ fn umount_does_not_wait_for_mount_namespaces_that_keep_a_copy_and_names_who_is_i
     keeper.kill().unwrap();
     keeper.wait().unwrap();
     pond.mount();
-    let mut command = pond.marked("unshare");
-    command.args(["--mount", "--propagation", "private"]).arg(pond_binary()).arg("umount");
-    let umount = run(command.arg(pond.mountpoint()));
+    let mut command = pond.in_namespace(r#"exec "$PROGRAM" umount "$KEPT""#);
+    let umount = run(command.env("PROGRAM", pond_binary()));
     assert!(umount.stderr.contains(&format!("{} pond", pond.daemon())), "{umount}");
     umount.success();
     assert_eq!(fs::read_to_string(pond.path("file")).unwrap(), "content");
@@ -623,8 +622,7 @@ fn an_ordinary_user_mounts_through_fusermount3() {
             test "$(cat mnt/file)" = content
             "$PROGRAM" umount mnt
         '"#;
-    let mut command = pond.marked("unshare");
-    command.args(["--mount", "sh", "-e", "-u", "-c", script]);
+    let mut command = pond.in_namespace(script);
     command.env("HOME_OF_USER", &home).env("PROGRAM", &program).env("PONDS_OF_ROOT", pond.directory());
     let finished = run(&mut command);
     println!("{finished}");

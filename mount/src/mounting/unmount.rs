@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use pond_steward::FactoryStatus;
 use serde::Serialize;
@@ -17,6 +18,9 @@ use crate::error::MountError;
 use crate::mounting::busy::{self, BusyProcess};
 use crate::mounting::mount_info;
 use crate::mounting::mount_point;
+
+/// How long others may keep a copy of the mount before they are no longer waited for: most end with what they began for.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What an unmount did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -90,12 +94,13 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
         return Err(MountError::Busy { users: busy::users_of(&mountpoint, pid), mountpoint });
     }
     // The filesystem ends with its last mount, and the daemon with the filesystem.
-    let nobody_keeps_it = |report: &mut UnmountReport| {
+    let began = Instant::now();
+    let is_worth_waiting = |report: &mut UnmountReport| {
         report.kept_by = busy::keepers_of(&mount.device, pid);
-        report.kept_by.is_empty()
+        report.kept_by.is_empty() || began.elapsed() < PATIENCE
     };
     if let Some(daemon) = &mut daemon {
-        let Some(farewell) = daemon.answer_while(&mut || nobody_keeps_it(&mut report))? else {
+        let Some(farewell) = daemon.answer_while(&mut || is_worth_waiting(&mut report))? else {
             return Ok(report);
         };
         let farewell: Farewell = serde_json::from_value(farewell).map_err(|error| MountError::Protocol {
@@ -107,9 +112,13 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
     }
     if let Some(process) = process {
         let pond = report.pond.clone();
-        wait_for_end(&process, &mut || nobody_keeps_it(&mut report))
+        let ended = wait_for_end(&process, &mut || is_worth_waiting(&mut report))
             .map_err(|error| MountError::io("wait for the daemon of", &pond, error))?;
+        if !ended {
+            return Ok(report);
+        }
     }
+    report.kept_by.clear();
     Ok(report)
 }
 
@@ -141,8 +150,8 @@ fn open_process(pid: u32) -> Option<OwnedFd> {
     (descriptor >= 0).then(|| unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
 }
 
-/// Waits for the end of a process as long as `goes_on` says so, which is asked every moment.
-fn wait_for_end(process: &OwnedFd, goes_on: &mut dyn FnMut() -> bool) -> io::Result<()> {
+/// Waits for the end of a process as long as `goes_on` says so, which is asked every moment; whether it ended.
+fn wait_for_end(process: &OwnedFd, goes_on: &mut dyn FnMut() -> bool) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     loop {
         // SAFETY: one initialized pollfd.
@@ -154,7 +163,7 @@ fn wait_for_end(process: &OwnedFd, goes_on: &mut dyn FnMut() -> bool) -> io::Res
                 }
             }
             0 if goes_on() => {}
-            _ => return Ok(()),
+            ready => return Ok(ready == 1),
         }
     }
 }
