@@ -161,6 +161,11 @@ impl std::fmt::Debug for Clock {
     }
 }
 
+/// Milliseconds since 1970 UTC, as the wall clock has it: for what nothing is judged by.
+pub(crate) fn now_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

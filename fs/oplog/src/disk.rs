@@ -3,6 +3,8 @@
 pub mod durable;
 pub mod exclusive_names;
 pub(crate) mod layout;
+pub(crate) mod listing;
+pub(crate) mod pin;
 pub(crate) mod recorder;
 pub(crate) mod space;
 pub(crate) mod spill;

@@ -18,6 +18,7 @@ mod versions;
 pub use clock::{Clock, Doubt, Now, Reading};
 pub use disk::durable::{Existing, is_temporary, write_durably};
 pub use disk::layout::Layout;
+pub use disk::pin::Pin;
 pub use disk::recorder::Step;
 #[cfg(debug_assertions)]
 pub use disk::recorder::{FAILPOINT, Recording};
@@ -25,30 +26,33 @@ pub use disk::store::DurableStore;
 pub use disk::{durable, exclusive_names};
 pub use error::OpLogError;
 pub use exchange::export::{
-    EntryFacts, FileRef, LiveFiles, VersionFiles, checkpoint_bytes, entry_facts, live_files,
-    schema_fingerprint, version_files,
+    EntryFacts, LiveFiles, VersionFiles, checkpoint_bytes, entry_facts, live_files, schema_fingerprint,
+    version_files,
 };
+pub use exchange::file_ref::FileRef;
 pub use exchange::follow::Ahead;
-pub use exchange::followed::HistoryFigures;
 pub use exchange::incoming::{Incoming, IncomingVersion};
 pub use exchange::staging::StagedFile;
 pub use files::content::CacheUse;
 pub use files::damage::{DamageMet, DamagedPlace};
-pub use files::drain::Drained;
-pub use journal::writer::{Journal, JournalError, JournalSize};
+pub use journal::error::JournalError;
+pub use journal::writer::{Journal, JournalSize};
 pub use log::delta::{checkpoint_name, entry_name};
-pub use log::evolve::Growth;
+pub use log::floor::Floor;
+pub use log::followed::HistoryFigures;
 pub use log::format::may_write;
 #[cfg(debug_assertions)]
 pub use log::format::{Pretended, pretend_to_know};
 pub use log::history::{CommitInfo, changes, history, history_of};
 pub use log::position::{At, Identity, Origin, PondId, Position, TxnSeq, Version};
 pub use log::table::{DeltaTable, Salvaged};
-pub use oplog::{Committed, OpLog, Opened, Options, Pause};
+pub use oplog::commit::Committed;
+pub use oplog::drain::Drained;
+pub use oplog::evolve::Growth;
+pub use oplog::open::{Opened, Options};
+pub use oplog::{OpLog, Pause};
 pub use upkeep::clean::{CleanOptions, CleanReport};
-pub use upkeep::floor::Floor;
 pub use upkeep::merge::MergeLimits;
-pub use upkeep::pin::Pin;
 pub use upkeep::prune::PruneReport;
 pub use upkeep::rewrite::{Rewrite, Rewritten};
 pub use upkeep::sweep::SweepReport;

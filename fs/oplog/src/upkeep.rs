@@ -2,10 +2,7 @@
 
 pub(crate) mod clean;
 pub(crate) mod facts;
-pub(crate) mod floor;
-pub(crate) mod live;
 pub(crate) mod merge;
-pub(crate) mod pin;
 pub(crate) mod prune;
 pub(crate) mod rewrite;
 pub(crate) mod superseded;

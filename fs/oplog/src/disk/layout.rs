@@ -14,6 +14,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::OpLogError;
+use crate::disk::durable;
+
 /// Where a pond's parts lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -29,6 +32,17 @@ impl Layout {
     /// `$POND` itself.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Makes `$POND` itself where it is missing; its parent must exist.
+    pub(crate) fn ensure_root(&self) -> Result<(), OpLogError> {
+        ensure_directory(&self.root)
+    }
+
+    /// Makes the directories, besides those of the table, without which nothing can be written.
+    pub(crate) fn ensure_work_directories(&self) -> Result<(), OpLogError> {
+        ensure_directory(&self.inflight())?;
+        ensure_directory(&self.journal())
     }
 
     /// The Delta table of all history.
@@ -87,3 +101,7 @@ pub(crate) const DELTA_LOG: &str = "_delta_log";
 
 /// Name of the directory of data files being written.
 pub(crate) const INFLIGHT: &str = "_inflight";
+
+fn ensure_directory(directory: &Path) -> Result<(), OpLogError> {
+    durable::ensure_directory(directory).map_err(OpLogError::io("create", directory))
+}

@@ -7,12 +7,11 @@
 //! It blocks the calling task: give it a runtime of its own. It does not encode names: a location
 //! is the path below the root as it is.
 
-use std::fmt;
 use std::fs::{self, File};
-use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -7,39 +7,13 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::files::data_file;
-use crate::log::action::{Action, Add};
+use crate::log::action::Action;
+use crate::log::action::property::POND_ID;
+use crate::log::commits::{self, commit_info, position_of};
 use crate::log::delta::{Entry, Listing, Log};
-use crate::log::format::{POND_ID, min_reader};
-use crate::log::snapshot::{self, commit_info};
-use crate::log::{checkpoint, reading};
-use crate::oplog::position_of;
-use crate::{At, Layout, OpLogError, PondId, Position, Version};
-
-/// A data file that a version added.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FileRef {
-    /// Name within `data/`.
-    pub name: String,
-    /// Bytes.
-    pub length: u64,
-    /// BLAKE3-256 of them, lowercase hex, where whoever names the file says it.
-    pub blake3: Option<String>,
-}
-
-impl FileRef {
-    fn of(add: &Add) -> Self {
-        FileRef { name: add.path.clone(), length: add.size, blake3: data_file::file_tag(add) }
-    }
-
-    /// Whether both may mean the same file: nothing that both say differs.
-    pub(crate) fn agrees(&self, other: &FileRef) -> bool {
-        let digests = self.blake3.as_ref().zip(other.blake3.as_ref());
-        self.name == other.name
-            && self.length == other.length
-            && digests.is_none_or(|(ours, theirs)| ours == theirs)
-    }
-}
+use crate::log::format::min_reader;
+use crate::log::{checkpoint, reading, snapshot};
+use crate::{At, FileRef, Layout, OpLogError, PondId, Position, Version};
 
 /// One version as the log holds it.
 #[derive(Clone, Debug)]
@@ -128,7 +102,7 @@ pub fn live_files(pond: &Path, version: Version) -> Result<LiveFiles, OpLogError
 /// The first version from which on each has all its own files: none that cleaning has removed.
 fn first_whole(log: &Log, listing: &Listing) -> Result<Version, OpLogError> {
     for versions in listing.entries.rchunks(256) {
-        for (&version, entry) in versions.iter().zip(snapshot::read_entries(log, versions)?).rev() {
+        for (&version, entry) in versions.iter().zip(commits::read_entries(log, versions)?).rev() {
             let mut removes = entry.actions.iter().filter_map(|action| action.remove.as_ref());
             if removes.any(|remove| !log.table().join(&remove.path).exists()) {
                 return Ok(Version(version));

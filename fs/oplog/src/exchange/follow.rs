@@ -2,13 +2,11 @@
 
 use pond_tinyfs::Row;
 
-use crate::files::data_file::Digests;
+use crate::files::digests::Digests;
 use crate::files::load::{self, Source};
+use crate::log::commits::{self, commit_info, position_of};
 use crate::log::format::check_readable;
-use crate::log::snapshot::{self, commit_info};
-use crate::oplog::position_of;
 use crate::parallel::threads;
-use crate::upkeep::rewrite::is_rewritten;
 use crate::{OpLog, OpLogError, Position, Version};
 
 /// What came after the current position.
@@ -34,7 +32,7 @@ impl OpLog {
         let mut sources = Vec::new();
         let mut ahead = self.ahead().lock();
         self.followed().begin();
-        for (&version, entry) in versions.iter().zip(snapshot::read_entries(self.log(), &versions)?) {
+        for (&version, entry) in versions.iter().zip(commits::read_entries(self.log(), &versions)?) {
             let version = Version(version);
             let info = commit_info(self.log(), version, &entry)?;
             position = position_of(self.log(), version, &entry.digest, info)?;
@@ -43,7 +41,7 @@ impl OpLog {
                 self.followed().note(&action);
                 // Files that only hold old rows anew say nothing new. The rows' old places stay readable: a file
                 // that a version removes stays on disk, and nobody here forgets its number.
-                let Some(add) = action.add.filter(|add| !is_rewritten(add)) else { continue };
+                let Some(add) = action.add.filter(|add| !add.is_rewritten()) else { continue };
                 let file = *ahead
                     .entry(add.path.clone())
                     .or_insert_with(|| self.files().add(&add.path, Digests::of(&add).as_ref()));

@@ -17,16 +17,12 @@ use std::path::Path;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::disk::durable;
+use crate::disk::{durable, listing, pin};
 use crate::exchange::export::{self, EntryFacts};
 use crate::exchange::quarantine;
-use crate::exchange::staging::{self, StagedFile, Staging, check_name};
-use crate::log::delta::{Entry, Log};
-use crate::log::format;
-use crate::log::snapshot;
-use crate::log::{checkpoint, delta};
-use crate::oplog::ensure_directories;
-use crate::upkeep::pin;
+use crate::exchange::staging::{StagedFile, Staging, check_name};
+use crate::log::delta::{self, Entry, Log};
+use crate::log::{checkpoint, format, snapshot};
 use crate::{FileRef, Layout, OpLogError, PondId, Position, Version};
 
 /// Versions whose names become durable together.
@@ -77,12 +73,12 @@ impl Incoming {
     pub fn open(pond: &Path) -> Result<(Incoming, Option<Position>), OpLogError> {
         let layout = Layout::new(pond);
         let log = Log::new(&layout.data());
-        ensure_directories([pond.to_path_buf()])?;
+        layout.ensure_root()?;
         log.create_directories()?;
-        ensure_directories([layout.inflight(), layout.journal()])?;
+        layout.ensure_work_directories()?;
         pin::ensure_if_there_is_room(pond)?;
         for directory in [layout.data(), layout.delta_log()] {
-            for name in staging::names(&directory)?.iter().filter(|name| durable::is_temporary(name)) {
+            for name in listing::names(&directory)?.iter().filter(|name| durable::is_temporary(name)) {
                 let path = directory.join(name);
                 durable::remove(&path).map_err(OpLogError::io("remove", &path))?;
             }
@@ -124,7 +120,7 @@ impl Incoming {
         let held = || -> Result<bool, OpLogError> {
             check_name(name)?;
             Ok(self.staging.length(name)?.is_some()
-                || staging::length(&self.layout.data().join(name))?.is_some())
+                || listing::length(&self.layout.data().join(name))?.is_some())
         };
         held().unwrap_or_else(|error| {
             tracing::warn!(%error, name, "cannot tell whether a file was fetched; it will be fetched again");

@@ -4,8 +4,9 @@ use std::fs;
 use std::io::{self, Write};
 
 use crate::disk::durable::{self, Existing, Unnamed};
+use crate::disk::listing;
 use crate::exchange::incoming::{Checked, State};
-use crate::exchange::staging::{self, check_name};
+use crate::exchange::staging::check_name;
 use crate::parallel::parallel;
 use crate::{FileRef, Incoming, OpLogError, Version};
 
@@ -37,7 +38,7 @@ impl Incoming {
     /// Whether a file lies in `data/`. Whatever does was verified: it came through the staging area.
     fn in_place(&self, file: &FileRef) -> Result<bool, OpLogError> {
         let path = self.layout.data().join(&file.name);
-        match staging::length(&path)? {
+        match listing::length(&path)? {
             None => Ok(false),
             Some(length) if length == file.length => Ok(true),
             Some(length) => {

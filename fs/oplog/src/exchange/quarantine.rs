@@ -7,8 +7,7 @@
 use std::fs;
 
 use crate::disk::durable;
-use crate::log::delta;
-use crate::log::delta::{Listing, Log};
+use crate::log::delta::{self, Listing, Log};
 use crate::{OpLogError, Version};
 
 /// Moves what lies above the first gap aside; gives what is left.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::disk::durable::{self, Existing, Unnamed};
+use crate::disk::listing;
 use crate::{FileRef, OpLogError};
 
 /// What names of staged files begin with.
@@ -26,7 +27,7 @@ impl Staging {
     /// The one in this directory, which must exist. What was not finished is removed, and so is whatever else lies
     /// there.
     pub(crate) fn open(directory: &Path) -> Result<Self, OpLogError> {
-        for name in names(directory)? {
+        for name in listing::names(directory)? {
             if !name.starts_with(PREFIX) {
                 let path = directory.join(name);
                 durable::remove(&path).map_err(OpLogError::io("remove", &path))?;
@@ -42,13 +43,13 @@ impl Staging {
 
     /// Length of a waiting file.
     pub(crate) fn length(&self, name: &str) -> Result<Option<u64>, OpLogError> {
-        length(&self.path(name))
+        listing::length(&self.path(name))
     }
 
     /// The files that wait, by name.
     pub(crate) fn list(&self) -> Result<Vec<FileRef>, OpLogError> {
         let mut found = Vec::new();
-        for name in names(&self.directory)? {
+        for name in listing::names(&self.directory)? {
             // One that is applied meanwhile waits no longer.
             if let Some(name) = name.strip_prefix(PREFIX)
                 && let Some(length) = self.length(name)?
@@ -137,29 +138,4 @@ pub(crate) fn check_name(name: &str) -> Result<(), OpLogError> {
         _ => return Ok(()),
     };
     Err(OpLogError::BadName { name: name.to_string(), why })
-}
-
-/// Length of a plain file; `None` if there is none.
-pub(crate) fn length(path: &Path) -> Result<Option<u64>, OpLogError> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_file() => Ok(Some(metadata.len())),
-        Ok(_) => Err(OpLogError::CorruptFile { path: path.to_path_buf(), why: "it is no plain file".into() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(OpLogError::io("stat", path)(error)),
-    }
-}
-
-/// Names of the plain files in a directory, as far as they are text.
-pub(crate) fn names(directory: &Path) -> Result<Vec<String>, OpLogError> {
-    let listing = |error| OpLogError::io("list", directory)(error);
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).map_err(listing)? {
-        let entry = entry.map_err(listing)?;
-        if entry.file_type().map_err(listing)?.is_file()
-            && let Ok(name) = entry.file_name().into_string()
-        {
-            found.push(name);
-        }
-    }
-    Ok(found)
 }

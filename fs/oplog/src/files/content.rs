@@ -16,15 +16,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use parquet::errors::ParquetError;
 use pond_tinyfs::{Location, MAX_EXTENT, StorageError};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::files::damage::{Damage, DamageMet};
-use crate::files::data_file::{Digests, unpanicked};
+use crate::files::decoder_panics::unpanicked;
+use crate::files::digests::Digests;
 use crate::files::page::Page;
 use crate::files::page_index::{self, Column, PageIndex};
+use crate::files::read_error::{ReadError, storage_error};
 
 /// Most of the cache's budget that page indexes take, bytes; of small budgets it is an eighth.
 const INDEXES: u64 = 32 << 20;
@@ -319,55 +320,6 @@ impl Weighter<PageKey, Arc<Page>> for PageWeight {
     fn weight(&self, _: &PageKey, page: &Arc<Page>) -> u64 {
         page.memory() as u64 + OVERHEAD
     }
-}
-
-/// Why a row could not be read.
-pub(crate) enum ReadError {
-    Io(io::Error),
-    Corrupt(String),
-}
-
-impl From<io::Error> for ReadError {
-    fn from(error: io::Error) -> Self {
-        ReadError::Io(error)
-    }
-}
-
-impl From<ParquetError> for ReadError {
-    fn from(error: ParquetError) -> Self {
-        match error {
-            ParquetError::External(cause) => match cause.downcast::<io::Error>() {
-                Ok(error) => ReadError::Io(*error),
-                Err(cause) => ReadError::Corrupt(cause.to_string()),
-            },
-            other => ReadError::Corrupt(other.to_string()),
-        }
-    }
-}
-
-impl ReadError {
-    fn on(self, path: &Path, row: u32) -> StorageError {
-        let path = path.display();
-        match self {
-            ReadError::Io(error) => {
-                let hint = match error.kind() {
-                    io::ErrorKind::NotFound => "; restore the file from a backup",
-                    _ => "",
-                };
-                let message = format!("cannot read row {row} of data file {path}: {error}{hint}");
-                storage_error(message, libc::EIO)
-            }
-            ReadError::Corrupt(why) => storage_error(
-                format!("data file {path} is corrupt at row {row}: {why}; restore the file from a backup"),
-                libc::EIO,
-            ),
-        }
-    }
-}
-
-fn storage_error(message: String, errno: i32) -> StorageError {
-    tracing::error!("{message}");
-    StorageError { message: message.into(), errno }
 }
 
 #[cfg(test)]

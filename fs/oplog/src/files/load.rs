@@ -6,9 +6,8 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::Builder;
 
 use arrow::array::AsArray;
@@ -23,7 +22,8 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
 use pond_tinyfs::Row;
 
-use crate::files::data_file::{self, Digests, TAIL};
+use crate::files::decoder_panics::unpanicked;
+use crate::files::digests::{self, Digests, TAIL};
 use crate::rows::decode::{self, Extents};
 use crate::rows::schema::col;
 use crate::{OpLogError, TxnSeq, Version};
@@ -120,7 +120,7 @@ pub(crate) fn load_file(
     let mut first_row = 0u32;
     for (number, group) in metadata.row_groups().iter().enumerate() {
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(window.clone(), reader.clone());
-        let builder = if data_file::is_extents(group) {
+        let builder = if digests::is_extents(group) {
             let mask = ProjectionMask::columns(builder.parquet_schema(), EXTENT_COLUMNS);
             builder.with_projection(mask)
         } else {
@@ -195,7 +195,7 @@ impl Opened {
             }
         }
         // What lies in extents' pages nothing has verified yet.
-        data_file::unpanicked(|| window.rows(number)).and_then(|whole| whole).map_err(corrupt)
+        unpanicked(|| window.rows(number)).and_then(|whole| whole).map_err(corrupt)
     }
 
     /// Decodes all of it.
@@ -257,7 +257,7 @@ impl Window {
         let mut parts = vec![(tail_start, fetch(tail_start..size)?)];
         let ending: [u8; TAIL] =
             parts[0].1.last_chunk().copied().ok_or_else(|| corrupt("it is too short".into()))?;
-        let footer_start = data_file::footer_length(&ending)
+        let footer_start = digests::footer_length(&ending)
             .and_then(|length| size.checked_sub(length))
             .ok_or_else(|| corrupt("it does not end like a Parquet file".into()))?;
         let mut get = |range: Range<u64>| -> Result<Bytes, OpLogError> {
@@ -279,7 +279,7 @@ impl Window {
         let metadata = ParquetMetaDataReader::decode_metadata(&footer[..footer.len() - TAIL])
             .map_err(|error| corrupt(error.to_string()))?;
         let mut hasher = blake3::Hasher::new();
-        for range in data_file::footprint(&metadata) {
+        for range in digests::footprint(&metadata) {
             if range.end > footer_start {
                 return Err(corrupt("its footer names bytes that are not there".into()));
             }

@@ -13,10 +13,10 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::{ChunkReader, Length};
 
-use crate::files::content::ReadError;
-use crate::files::data_file::{self, TAIL};
+use crate::files::digests::{self, TAIL};
 use crate::files::page::{Page, Place};
 use crate::files::pieces::{self, Pieces, SLOT, Slots};
+use crate::files::read_error::ReadError;
 use crate::rows::schema::col;
 
 /// A footer of most files is in so many last bytes.
@@ -57,7 +57,7 @@ impl PageIndex {
         let tail = read_range(file, tail_start, (size - tail_start) as usize)?;
         let length = tail
             .last_chunk::<TAIL>()
-            .and_then(data_file::footer_length)
+            .and_then(digests::footer_length)
             .filter(|&length| length <= size)
             .ok_or_else(|| corrupt("it does not end like a Parquet file"))?;
         let footer = match (tail.len() as u64).checked_sub(length) {

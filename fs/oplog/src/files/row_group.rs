@@ -14,9 +14,8 @@ use pond_tinyfs::Row;
 use crate::files::content_column::ContentColumn;
 use crate::files::pieces;
 use crate::files::sink::Sink;
-use crate::rows::encode;
-use crate::rows::schema;
 use crate::rows::txns::Txns;
+use crate::rows::{encode, schema};
 
 /// Content that is turned into Arrow, or digested, at a time.
 const BATCH: usize = 8 << 20;
@@ -90,7 +89,7 @@ impl<'a> RowGroup<'a> {
 }
 
 impl EncodedGroup<'_> {
-    /// How many of its first bytes a load reads (`data_file::footprint`).
+    /// How many of its first bytes a load reads (`digests::footprint`).
     pub(crate) fn footprint(&self) -> u64 {
         self.footprint
     }

@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 
 use crate::disk::durable::DurableFile;
-use crate::files::data_file::{Digests, TAIL, footer_length};
+use crate::files::digests::{Digests, TAIL, footer_length};
 
 /// Bytes that are gathered for one direct write.
 const BUFFER: usize = 1 << 20;

@@ -12,11 +12,12 @@ use pond_tinyfs::{ExtentContent, ExtentRecord, NodeId, Record, Row};
 
 use super::log::{Table, what};
 use super::paths::Names;
-use super::{Finding, Part, Report, Watch};
-use crate::disk::durable;
-use crate::exchange::staging;
+use super::report::{Finding, Part, Report, Watch};
+use crate::disk::{durable, listing};
 use crate::files::content::DataFiles;
-use crate::files::data_file::{self, Digests};
+use crate::files::decoder_panics::unpanicked;
+use crate::files::digests::{self, Digests};
+use crate::files::file_name;
 use crate::files::load::{self, Source};
 use crate::log::delta::Log;
 use crate::parallel::{parallel, threads};
@@ -181,7 +182,7 @@ fn check_file(item: &Item<'_>, watch: &dyn Watch) -> Checked {
         Ok(Some((size, _))) if size != item.source.size => {
             problem(format!("it has {size} bytes and the log says {}", item.source.size));
         }
-        Ok(Some((_, digest))) => match data_file::file_tag(&item.file.add) {
+        Ok(Some((_, digest))) => match digests::file_tag(&item.file.add) {
             Some(said) if said == digest => {}
             Some(_) => problem("its bytes do not match the digest in the log".into()),
             None => problem("the log has no digest for it".into()),
@@ -229,7 +230,7 @@ fn digest(path: &PathBuf, watch: &dyn Watch) -> io::Result<Option<(u64, String)>
 /// The rows of a file whose footer and footprint match their digests, and its row groups.
 fn rows(source: &Source, version: Version) -> Result<(Vec<Row>, usize), String> {
     // The bytes were verified, so the decoder should not panic; here nothing depends on that.
-    data_file::unpanicked(|| {
+    unpanicked(|| {
         let rows = load::read_rows(source, version).map_err(|error| what(&error))?;
         let file = File::open(&source.path).map_err(|error| error.to_string())?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
@@ -240,8 +241,8 @@ fn rows(source: &Source, version: Version) -> Result<(Vec<Row>, usize), String> 
 
 /// What rows a damaged file seems to have: only to tell what it concerns.
 fn unverified(source: &Source, version: Version) -> Option<Vec<Row>> {
-    data_file::unpanicked(|| {
-        let digests = data_file::digests_of(&source.path).ok()?;
+    unpanicked(|| {
+        let digests = digests::digests_of(&source.path).ok()?;
         load::read_rows(&Source { digests: Some(digests), ..source.clone() }, version).ok()
     })
     .ok()
@@ -250,7 +251,7 @@ fn unverified(source: &Source, version: Version) -> Option<Vec<Row>> {
 
 /// Decodes the extents of a row group and compares them with their digests; gives their number.
 fn check_group(path: &PathBuf, group: usize, watch: &dyn Watch) -> Result<u64, String> {
-    data_file::unpanicked(|| {
+    unpanicked(|| {
         let text = |error: &dyn std::error::Error| error.to_string();
         let file = File::open(path).map_err(|error| text(&error))?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| text(&error))?;
@@ -324,7 +325,7 @@ pub(super) fn check_small(log: &Log, table: &Table, watch: &dyn Watch, report: &
             Ok(Some((size, digest))) => {
                 report.files += 1;
                 report.bytes += size;
-                let said = file.add.tags.as_ref().and_then(|tags| tags.get(data_file::DIGEST_TAG)?.as_ref());
+                let said = file.add.tags.as_ref().and_then(|tags| tags.get(digests::DIGEST_TAG)?.as_ref());
                 if said == Some(&digest) {
                     continue;
                 }
@@ -343,9 +344,9 @@ pub(super) fn leftovers(
     report: &mut Report,
 ) -> Result<(), OpLogError> {
     let leftover = |name: &str, problem: &str| Finding::notice(Part::Leftover, name, problem);
-    for name in staging::names(&layout.data())? {
+    for name in listing::names(&layout.data())? {
         let last = table.tip.as_ref().map(|tip| tip.txn_seq);
-        let problem = match data_file::txn_of_name(&name) {
+        let problem = match file_name::txn_seq(&name) {
             _ if table.files.contains_key(&name) => continue,
             _ if name.contains(".damaged-") => "a damaged file, kept aside",
             // A commit may be on its way.
@@ -360,7 +361,7 @@ pub(super) fn leftovers(
         report.push(leftover(&table.file(&name), problem));
     }
     if exclusive && fs::exists(layout.inflight()).unwrap_or(false) {
-        for name in staging::names(&layout.inflight())? {
+        for name in listing::names(&layout.inflight())? {
             let name = format!("data/_inflight/{name}");
             report.push(leftover(&name, "it was being written, or fetched, when a process ended"));
         }

@@ -6,10 +6,10 @@ use std::path::Path;
 use pond_tinyfs::{Lsn, Row};
 
 use super::log::Table;
-use super::{Finding, Part, Report};
+use super::report::{Finding, Part, Report};
 use crate::disk::durable;
 use crate::journal::frame::{self, BadHeader, Header};
-use crate::journal::{recovery, writer};
+use crate::journal::{recovery, segment};
 use crate::{Layout, OpLogError};
 
 /// Checks the segments; gives the rows beyond the newest version, in the order of the frames.
@@ -28,7 +28,7 @@ pub(super) fn check(
     }
     let cut_lsn = table.tip.as_ref().map_or(Lsn(0), |tip| tip.cut_lsn);
     let tip = table.tip.as_ref().map_or(0, |tip| tip.version.0);
-    let listed = writer::list(&directory)?;
+    let listed = segment::list(&directory)?;
     let mut read = Vec::new();
     for (number, path) in &listed {
         let bytes = match fs::read(path) {
@@ -109,7 +109,7 @@ pub(super) fn check(
         let mut last_lsn = Lsn(0);
         while offset < bytes.len() {
             // The newest one may be larger than its frames.
-            if newest && bytes[offset..].iter().take(writer::TERMINATOR).all(|&byte| byte == 0) {
+            if newest && bytes[offset..].iter().take(segment::TERMINATOR).all(|&byte| byte == 0) {
                 break;
             }
             let Some(frame) = header.frame(bytes, offset) else {
@@ -174,8 +174,8 @@ fn others(directory: &Path, exclusive: bool, report: &mut Report) -> Result<(), 
             "the end of a segment that a crash had cut off, kept aside"
         } else if name.starts_with("orphan-") {
             "changes that could not be committed, since another writer's version stood in their place; kept aside"
-        } else if writer::segment_number(&name).is_some()
-            || name == writer::SPARE
+        } else if segment::segment_number(&name).is_some()
+            || name == segment::SPARE
             || (durable::is_temporary(&name) && !exclusive)
         {
             continue;

@@ -6,15 +6,13 @@ use std::fs;
 use pond_tinyfs::Lsn;
 use serde_json::Value;
 
-use super::{Begins, Finding, Part, Report};
-use crate::disk::durable;
-use crate::exchange::staging;
+use super::report::{Begins, Finding, Part, Report};
+use crate::disk::{durable, listing};
 use crate::log::action::Add;
 use crate::log::checkpoint;
+use crate::log::commits::{commit_info, position_of};
 use crate::log::delta::{self, Entry, Listing, Log};
-use crate::log::snapshot::{self, State, commit_info};
-use crate::oplog::position_of;
-use crate::upkeep::floor;
+use crate::log::snapshot::{self, State};
 use crate::{OpLogError, PondId, Position, Version};
 
 /// Tag of files that hold rows of earlier versions anew.
@@ -101,7 +99,7 @@ pub(super) fn check(
     }
     // Below the floor history is being removed, or was, and power loss brings some of it back.
     let floor = match kind {
-        Kind::Oplog => floor::of_table(log).ok().flatten().map_or(0, |floor| floor.version.0),
+        Kind::Oplog => snapshot::newest_floor(log).ok().flatten().map_or(0, |floor| floor.version.0),
         // What a checkpoint covers is removed after it.
         Kind::Small => checkpoints.keys().max().copied().unwrap_or(0),
     };
@@ -428,7 +426,7 @@ fn others(
     exclusive: bool,
     report: &mut Report,
 ) -> Result<(), OpLogError> {
-    for name in staging::names(&log.directory())? {
+    for name in listing::names(&log.directory())? {
         let number = |name: &str| name.get(..20).and_then(|digits| digits.parse::<u64>().ok());
         let known = match name.as_str() {
             "_last_checkpoint" => true,

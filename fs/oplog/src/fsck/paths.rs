@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use pond_tinyfs::{EntryOp, FileType, Lsn, NodeId, Record, Row};
 
-use super::Finding;
+use super::report::Finding;
 
 /// Paths that a finding lists at most.
 const MOST: usize = 100;

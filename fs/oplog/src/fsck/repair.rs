@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::log::{self, Kind};
-use super::{Finding, Part, Report, Severity, Watch};
+use super::report::{Finding, Part, Report, Severity, Watch};
 use crate::disk::durable::{self, Existing};
-use crate::exchange::staging;
-use crate::files::data_file::{self, file_digest};
-use crate::log::delta::Log;
-use crate::log::snapshot::{self, commit_info};
-use crate::log::{checkpoint, delta};
+use crate::disk::listing;
+use crate::files::digests::{self, file_digest};
+use crate::log::commits::commit_info;
+use crate::log::delta::{self, Log};
+use crate::log::{checkpoint, snapshot};
 use crate::{Layout, OpLogError, Version};
 
 /// Where lost files are had from: a backup. Errors are sentences for the user.
@@ -73,7 +73,7 @@ pub fn repair(
     // Files are known by the entries: those that are whole only now name others.
     let again = match repaired.done.is_empty() {
         true => None,
-        false => Some(super::check(pond, true, watch)?),
+        false => Some(super::check::check(pond, true, watch)?),
     };
     let report = again.as_ref().unwrap_or(report);
     let mut scratch = Report::default();
@@ -87,7 +87,7 @@ pub fn repair(
             Some(restore) => restore.file(named.added, &name),
             None => Err("there is no backup to take it from".into()),
         };
-        let said = data_file::file_tag(&named.add);
+        let said = digests::file_tag(&named.add);
         let done = fetched.and_then(|from| put_file(&log, &name, &from, named.add.size, said.as_deref()));
         repaired.note(done, format!("put the data file {name} back"), &name);
     }
@@ -103,7 +103,7 @@ pub fn repair(
         if !directory.is_dir() {
             continue;
         }
-        for name in staging::names(&directory)?.iter().filter(|name| durable::is_temporary(name)) {
+        for name in listing::names(&directory)?.iter().filter(|name| durable::is_temporary(name)) {
             let path = directory.join(name);
             let removed = durable::remove(&path).map_err(|error| error.to_string());
             repaired.note(removed, format!("removed {}, which was never finished", path.display()), name);

@@ -6,7 +6,7 @@ use pond_tinyfs::{EntryOp, ExtentRecord, Fold, LARGEST_EXTENT, Lsn, NodeId, Reco
 
 use super::files::ReadFiles;
 use super::log::Table;
-use super::{Finding, Part, Report};
+use super::report::{Finding, Part, Report};
 
 /// Findings of one kind that are listed one by one.
 const MOST: usize = 20;

@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pond_tinyfs::{NodeId, Row, TinyFs};
 
 use super::*;
 use crate::rows::samples::{self, extent, fast_directory, file, id};
-use crate::{At, OpLog, Options, Origin};
+use crate::{At, OpLog, Options, Origin, Version};
 
 struct Pond {
     _dir: tempfile::TempDir,
@@ -238,7 +238,7 @@ fn a_missing_entry_and_a_missing_segment_are_found() {
     }
     drop(opened);
     assert!(pond.check().is_clean());
-    let segments = crate::journal::writer::list(&pond.file("journal")).unwrap();
+    let segments = crate::journal::segment::list(&pond.file("journal")).unwrap();
     assert_eq!(segments.len(), 3);
     fs::remove_file(&segments[1].1).unwrap();
     assert!(only(&pond.check()).problem.contains("is missing"));

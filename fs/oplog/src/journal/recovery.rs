@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use pond_tinyfs::{Lsn, Row};
 
 use crate::disk::durable::{self, Existing};
+use crate::journal::error::JournalError;
 use crate::journal::frame::{self, BadHeader, Base, FORMAT, Header, ReadHeader};
-use crate::journal::writer::{self, JournalError, Segment, TERMINATOR};
+use crate::journal::segment::{self, Segment, TERMINATOR};
 use crate::{OpLogError, PondId};
 
 /// What the journal held.
@@ -48,7 +49,7 @@ pub(crate) fn recover(
     digest_of: &DigestOf<'_>,
 ) -> Result<Recovered, JournalError> {
     let mut found = Vec::new();
-    for (number, path) in writer::list(directory)? {
+    for (number, path) in segment::list(directory)? {
         found.push(read(number, path, pond_id)?);
     }
     let mut recovered = Recovered::default();

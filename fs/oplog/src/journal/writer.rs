@@ -25,7 +25,6 @@
 //! segment, or before a segment that was begun because this one failed (flag `AFTER_FAILURE`), whose first
 //! frame holds again whatever was not yet in the table. Anything else is damage.
 
-use std::fs;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
@@ -33,117 +32,13 @@ use parking_lot::Mutex;
 use pond_tinyfs::{Lsn, Row};
 
 use crate::disk::durable::{self, DurableFile, Existing};
+use crate::journal::error::JournalError;
 use crate::journal::frame::{Base, Header, Payload};
+use crate::journal::segment::{SPARE, Segment, base_of, segment_name, terminator, zeros_behind, zeros_of};
 use crate::{PondId, Position};
-
-/// Name of a segment that is no longer needed and will be overwritten.
-pub(crate) const SPARE: &str = "spare";
 
 /// Larger segments are not kept as spares, bytes.
 const LARGEST_SPARE: u64 = 16 << 20;
-
-/// A segment that has to grow is written on with at least and at most so many zeros, bytes.
-const SMALLEST_GROWTH: u64 = 16 << 10;
-const LARGEST_GROWTH: u64 = 1 << 20;
-
-/// For larger frames than this, bytes, it grows by nothing more: the zeros would cost more than they save.
-const LARGEST_GROWING: u64 = 32 << 10;
-
-/// What disks are written by, bytes.
-const BLOCK: u64 = 4 << 10;
-
-/// Zero bytes that say that no frame follows.
-pub(crate) const TERMINATOR: usize = 8;
-
-/// Why rows could not be journaled.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// The operating system refused. A full disk changes nothing else; after any other failure
-    /// [`Journal::must_restart`] tells whether the segment is lost.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
-    Io {
-        /// What was tried, as a verb.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// An earlier write or fsync of the current segment failed, so nobody knows what of it is on disk.
-    #[error(
-        "the journal {path} failed earlier; all rows that no commit holds must be journaled again (restart)",
-        path = path.display()
-    )]
-    MustRestart {
-        /// Its directory.
-        path: PathBuf,
-    },
-    /// Nothing may be journaled here.
-    #[error("the journal {path} takes no rows: {why}", path = path.display())]
-    Closed {
-        /// The journal's directory.
-        path: PathBuf,
-        /// Why not.
-        why: String,
-    },
-    /// The journal belongs to another pond.
-    #[error(
-        "the journal segment {path} belongs to pond {found} and this is {expected}; move it out of the pond",
-        path = path.display()
-    )]
-    OtherPond {
-        /// The segment.
-        path: PathBuf,
-        /// Whose it is.
-        found: PondId,
-        /// Whose it should be.
-        expected: PondId,
-    },
-    /// The journal was written in a format that this program does not know.
-    #[error(
-        "the journal segment {path} has format {found} and this program knows {known}: use the program that wrote it",
-        path = path.display()
-    )]
-    OtherFormat {
-        /// The segment.
-        path: PathBuf,
-        /// Its format.
-        found: u32,
-        /// Ours.
-        known: u32,
-    },
-    /// Rows that do not fit the format.
-    #[error("cannot encode rows for the journal: {why}")]
-    Encode {
-        /// What is wrong.
-        why: String,
-    },
-}
-
-impl JournalError {
-    /// The error number that a system call is answered with.
-    pub fn errno(&self) -> i32 {
-        match self {
-            JournalError::Io { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
-            JournalError::Closed { .. } => libc::EROFS,
-            _ => libc::EIO,
-        }
-    }
-
-    /// Whether the disk (or the quota) is full.
-    pub fn is_full(&self) -> bool {
-        matches!(self.errno(), libc::ENOSPC | libc::EDQUOT)
-    }
-
-    /// Whether the process, or the system, has too many files open, which passes.
-    pub fn is_out_of_files(&self) -> bool {
-        matches!(self.errno(), libc::EMFILE | libc::ENFILE)
-    }
-
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
-        move |source| JournalError::Io { action, path: path.to_path_buf(), source }
-    }
-}
 
 /// What the journal holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -154,21 +49,6 @@ pub struct JournalSize {
     pub frames: u64,
     /// Their bytes.
     pub bytes: u64,
-}
-
-/// A segment that is there.
-#[derive(Clone, Debug)]
-pub(crate) struct Segment {
-    pub(crate) number: u64,
-    pub(crate) path: PathBuf,
-    /// The version on which it builds.
-    pub(crate) base: u64,
-    /// Highest lsn in it.
-    pub(crate) last_lsn: Lsn,
-    pub(crate) frames: u64,
-    pub(crate) bytes: u64,
-    /// A write or fsync of it failed: it may be torn.
-    pub(crate) failed: bool,
 }
 
 /// The journal of an open pond.
@@ -518,30 +398,6 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
-/// What a frame, or a header, is followed by that ends here in a file of this length: where old bytes follow, zeros.
-fn terminator(end: u64, length: u64) -> &'static [u8] {
-    &[0; TERMINATOR][..length.saturating_sub(end).min(TERMINATOR as u64) as usize]
-}
-
-/// How many zero bytes to write behind a frame of length `frame` that ends at `end` in a file of this length: where old
-/// bytes follow, as many as say that no frame does; where the file has to grow for a small frame, half as much as there
-/// is, so that the next ones change neither size nor blocks.
-fn zeros_behind(frame: u64, end: u64, length: u64) -> u64 {
-    match length.checked_sub(end) {
-        Some(rest) => rest.min(TERMINATOR as u64),
-        None if frame > LARGEST_GROWING => 0,
-        None => (end + (end / 2).clamp(SMALLEST_GROWTH, LARGEST_GROWTH)).next_multiple_of(BLOCK) - end,
-    }
-}
-
-/// So many zero bytes, in pieces.
-fn zeros_of<'a>(count: u64) -> impl Iterator<Item = &'a [u8]> {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    let pieces = (count / ZEROS.len() as u64) as usize;
-    let rest = (count % ZEROS.len() as u64) as usize;
-    std::iter::repeat_n(&ZEROS[..], pieces).chain([&ZEROS[..rest]])
-}
-
 /// Cuts a segment to its frames and syncs it.
 fn end_of(file: &mut DurableFile, segment: &Segment, length: u64) -> io::Result<()> {
     if length > segment.bytes {
@@ -568,35 +424,4 @@ impl State {
 
 fn encode(rows: &[&[Row]]) -> Result<Option<Payload>, JournalError> {
     Payload::encode(rows).map_err(|why| JournalError::Encode { why })
-}
-
-/// What a segment that begins at this position builds on.
-pub(crate) fn base_of(position: &Position) -> Base {
-    // A position's digest is always the hexadecimal form of 32 bytes.
-    let digest = blake3::Hash::from_hex(&position.digest).map_or([0; 32], |hash| *hash.as_bytes());
-    Base { version: position.version.0, digest }
-}
-
-/// Name of a segment's file.
-pub(crate) fn segment_name(number: u64) -> String {
-    format!("{number:016}.segment")
-}
-
-/// Number of a segment, from its file's name.
-pub(crate) fn segment_number(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".segment")?;
-    (digits.len() == 16).then(|| digits.parse().ok()).flatten()
-}
-
-/// The segments in a journal's directory, oldest first.
-pub(crate) fn list(directory: &Path) -> Result<Vec<(u64, PathBuf)>, JournalError> {
-    let mut segments = Vec::new();
-    for entry in fs::read_dir(directory).map_err(JournalError::io("list", directory))? {
-        let entry = entry.map_err(JournalError::io("list", directory))?;
-        if let Some(number) = entry.file_name().to_str().and_then(segment_number) {
-            segments.push((number, entry.path()));
-        }
-    }
-    segments.sort_unstable();
-    Ok(segments)
 }

@@ -115,6 +115,16 @@ pub(crate) struct Metadata {
     pub(crate) created_time: Option<i64>,
 }
 
+/// Names in [`Metadata::configuration`] that are pond's own.
+pub(crate) mod property {
+    /// Whose the table is.
+    pub(crate) const POND_ID: &str = "pond.id";
+    /// Least format that a program must know to read it.
+    pub(crate) const MIN_READER: &str = "pond.minReader";
+    /// Least format that a program must know to write it.
+    pub(crate) const MIN_WRITER: &str = "pond.minWriter";
+}
+
 /// The format of data files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Format {
@@ -172,4 +182,26 @@ pub(crate) struct Remove {
     pub(crate) partition_values: Option<BTreeMap<String, Option<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) size: Option<u64>,
+}
+
+/// Tag of an `add` action whose rows earlier versions brought: what wrote the file.
+pub(crate) const REWRITTEN_TAG: &str = "pond.rewritten";
+/// Tag of an `add` action: how many times its rows were joined with those of others.
+pub(crate) const LEVEL_TAG: &str = "pond.level";
+
+impl Add {
+    /// What one of the file's tags says.
+    pub(crate) fn tag(&self, name: &str) -> Option<&str> {
+        self.tags.as_ref()?.get(name)?.as_deref()
+    }
+
+    /// Whether the file holds rows that earlier versions brought, and none that its own did.
+    pub(crate) fn is_rewritten(&self) -> bool {
+        self.tag(REWRITTEN_TAG).is_some()
+    }
+
+    /// How many times the file's rows were joined with those of others.
+    pub(crate) fn level(&self) -> u32 {
+        self.tag(LEVEL_TAG).and_then(|level| level.parse().ok()).unwrap_or(0)
+    }
 }

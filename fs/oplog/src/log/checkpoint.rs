@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use url::Url;
 
 use crate::disk::durable::{self, Existing};
-use crate::files::data_file::unpanicked;
+use crate::files::decoder_panics::unpanicked;
 use crate::log::action::{Add, Metadata, Protocol};
 use crate::log::delta::{self, Log};
 use crate::log::snapshot::{self, State};

@@ -6,9 +6,8 @@
 //! An entry costs the same at any version: one file is written, nothing is replayed. Which
 //! files are live at a version is `snapshot.rs`'s business.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::disk::durable::{self, Existing};
 use crate::disk::layout::DELTA_LOG;

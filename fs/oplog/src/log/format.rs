@@ -1,10 +1,11 @@
 //! Formats: which one this program knows, and whether that is enough for a pond.
 //!
 //! A pond says in its table's configuration what a program must know to read it (`pond.minReader`) and to write it
-//! (`pond.minWriter`). Both only grow, by commits that [`evolve.rs`](crate::log::evolve) makes.
+//! (`pond.minWriter`). Both only grow, by commits that [`evolve.rs`](crate::oplog::evolve) makes.
 
 use std::path::Path;
 
+use crate::log::action::property::{MIN_READER, MIN_WRITER, POND_ID};
 use crate::log::action::{Metadata, Protocol};
 use crate::log::delta::Log;
 use crate::log::snapshot::{self, Snapshot};
@@ -12,10 +13,6 @@ use crate::{Identity, Layout, OpLogError, Version};
 
 /// The format that this program gives new ponds, and the newest that it knows.
 pub(crate) const FORMAT: u32 = 1;
-/// Names in the table's configuration.
-pub(crate) const POND_ID: &str = "pond.id";
-pub(crate) const MIN_READER: &str = "pond.minReader";
-pub(crate) const MIN_WRITER: &str = "pond.minWriter";
 
 /// The newest format that this program knows.
 #[cfg(not(debug_assertions))]

@@ -6,15 +6,12 @@ use std::path::Path;
 use pond_tinyfs::{Lsn, Row};
 use serde::Serialize;
 
-use crate::files::data_file::Digests;
+use crate::files::digests::Digests;
 use crate::files::load::{self, Source};
 use crate::log::action::{Add, metric};
+use crate::log::commits::{self, commit_info, position_of};
 use crate::log::delta::Log;
-use crate::log::reading;
-use crate::log::snapshot::{self, commit_info};
-use crate::oplog::position_of;
-use crate::upkeep::floor;
-use crate::upkeep::rewrite::is_rewritten;
+use crate::log::{reading, snapshot};
 use crate::{At, Layout, OpLogError, Origin, Position, Version};
 
 /// Entries read at a time.
@@ -55,7 +52,7 @@ pub fn history_of(pond: &Path, wanted: RangeInclusive<Version>) -> Result<Vec<Co
 
 /// The versions that the log has from the floor on, ascending.
 fn kept(log: &Log) -> Result<Vec<u64>, OpLogError> {
-    let floor = floor::of_table(log)?.map_or(0, |floor| floor.version.0);
+    let floor = snapshot::newest_floor(log)?.map_or(0, |floor| floor.version.0);
     let mut versions = log.list()?.entries;
     versions.retain(|&version| version >= floor);
     Ok(versions)
@@ -64,7 +61,7 @@ fn kept(log: &Log) -> Result<Vec<u64>, OpLogError> {
 fn read(log: &Log, versions: &[u64]) -> Result<Vec<CommitInfo>, OpLogError> {
     let mut commits = Vec::with_capacity(versions.len());
     for chunk in versions.chunks(CHUNK) {
-        for (&version, entry) in chunk.iter().zip(snapshot::read_entries(log, chunk)?) {
+        for (&version, entry) in chunk.iter().zip(commits::read_entries(log, chunk)?) {
             let version = Version(version);
             let info = commit_info(log, version, &entry)?;
             let number = |name: &str| info.operation_metrics.get(name).copied().unwrap_or_default();
@@ -91,7 +88,7 @@ pub fn changes(pond: &Path, version: Version) -> Result<Vec<Row>, OpLogError> {
     let entry = log.read(version)?;
     let to = position_of(&log, version, &entry.digest, commit_info(&log, version, &entry)?)?.cut_lsn;
     let adds = entry.actions.into_iter().filter_map(|action| action.add);
-    let mut files: Vec<Add> = adds.filter(|add| !is_rewritten(add)).collect();
+    let mut files: Vec<Add> = adds.filter(|add| !add.is_rewritten()).collect();
     let mut from = Lsn(0);
     if files.iter().any(|add| !log.table().join(&add.path).exists()) {
         // Merging has replaced them: the newest version's files hold the rows, among others. The entry itself says where they

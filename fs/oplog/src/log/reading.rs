@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use pond_tinyfs::{Lsn, NodeId, Row};
 use serde::Deserialize;
 
-use crate::files::data_file::Digests;
+use crate::files::digests::Digests;
 use crate::files::load::{self, Source};
 use crate::log::action::Add;
 use crate::log::delta::Log;

@@ -5,8 +5,7 @@
 //! over, and noted, as long as the entries that it stands for are still there.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::{fs, io};
 
 use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
@@ -14,13 +13,12 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;
 
-use crate::files::data_file;
+use crate::files::decoder_panics::unpanicked;
+use crate::log::action::property::POND_ID;
 use crate::log::action::{Action, Add, CommitInfo, Metadata, Protocol};
-use crate::log::delta::{Entry, Listing, Log};
-use crate::log::format::POND_ID;
-use crate::parallel::{parallel, threads};
-use crate::upkeep::floor;
-use crate::{At, Floor, OpLogError, Version};
+use crate::log::commits::{commit_info, position_of, read_entries, timestamp_of};
+use crate::log::delta::{Listing, Log};
+use crate::{At, Floor, OpLogError, Position, Version};
 
 /// A table at a version.
 #[derive(Clone, Debug)]
@@ -47,6 +45,18 @@ impl Snapshot {
     pub(crate) fn floor(&self) -> Option<Floor> {
         Floor::of(&self.txns, self.metadata.configuration.get(POND_ID)?.parse().ok()?)
     }
+}
+
+impl Snapshot {
+    /// Where the table stands at the version.
+    pub(crate) fn position(&self, log: &Log) -> Result<Position, OpLogError> {
+        position_of(log, self.version, &self.digest, &self.commit_info)
+    }
+}
+
+/// The oldest version that the newest one keeps; `None` if all versions are kept.
+pub(crate) fn newest_floor(log: &Log) -> Result<Option<Floor>, OpLogError> {
+    Ok(load(log, At::Tip)?.floor())
 }
 
 /// Loads the table as of `at`.
@@ -108,7 +118,7 @@ pub(crate) fn resolve(log: &Log, listing: &Listing, at: At) -> Result<Version, O
     // The newest version says which is the oldest that is kept.
     let floor = match at {
         At::Tip => return Ok(Version(last)),
-        _ => floor::of_table(log)?.map_or(0, |floor| floor.version.0),
+        _ => newest_floor(log)?.map_or(0, |floor| floor.version.0),
     };
     let first = first.max(floor);
     match at {
@@ -144,43 +154,6 @@ pub(crate) fn resolve(log: &Log, listing: &Listing, at: At) -> Result<Version, O
             }
         }
     }
-}
-
-/// When a version was committed, microseconds since 1970 UTC.
-fn timestamp_of(log: &Log, version: Version) -> Result<i64, OpLogError> {
-    let entry = log.read(version)?;
-    Ok(commit_info(log, version, &entry)?.timestamp.saturating_mul(1000))
-}
-
-/// What an entry of ours says of itself.
-pub(crate) fn commit_info<'a>(
-    log: &Log,
-    version: Version,
-    entry: &'a Entry,
-) -> Result<&'a CommitInfo, OpLogError> {
-    entry.commit_info().ok_or_else(|| OpLogError::CorruptEntry {
-        version,
-        path: log.entry_path(version),
-        why: "it has no commitInfo".into(),
-    })
-}
-
-/// Reads entries on all cores, in their order.
-pub(crate) fn read_entries(log: &Log, versions: &[u64]) -> Result<Vec<Entry>, OpLogError> {
-    let threads = threads();
-    let read = |versions: &[u64]| -> Result<Vec<Entry>, OpLogError> {
-        versions.iter().map(|&version| log.read(Version(version))).collect()
-    };
-    if versions.len() < 4 * threads {
-        return read(versions);
-    }
-    let portions: Vec<&[u64]> = versions.chunks(versions.len().div_ceil(threads)).collect();
-    let parts = parallel(&portions, threads, |versions| read(versions));
-    let mut entries = Vec::with_capacity(versions.len());
-    for part in parts {
-        entries.extend(part?);
-    }
-    Ok(entries)
 }
 
 /// Entries that are read at a time.
@@ -303,7 +276,7 @@ pub(crate) fn parse_checkpoint(
 ) -> Result<Vec<Action>, OpLogError> {
     let corrupt =
         |why: String| OpLogError::CorruptCheckpoint { version, path: log.checkpoint_path(version), why };
-    data_file::unpanicked(|| decode_checkpoint(checkpoint)).and_then(|decoded| decoded).map_err(corrupt)
+    unpanicked(|| decode_checkpoint(checkpoint)).and_then(|decoded| decoded).map_err(corrupt)
 }
 
 /// Rows of a checkpoint, as its footer says.
@@ -312,7 +285,7 @@ pub(crate) fn checkpoint_rows(checkpoint: &Bytes) -> Option<u64> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(checkpoint.clone()).ok()?;
         u64::try_from(builder.metadata().file_metadata().num_rows()).ok()
     };
-    data_file::unpanicked(rows).ok().flatten()
+    unpanicked(rows).ok().flatten()
 }
 
 fn decode_checkpoint(file: impl ChunkReader + 'static) -> Result<Vec<Action>, String> {

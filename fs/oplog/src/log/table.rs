@@ -2,10 +2,9 @@
 //! replaced, so that it does not grow without bound. One process at a time writes it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+use std::{fs, io};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -15,12 +14,12 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::properties::WriterProperties;
 
+use crate::clock::now_ms;
 use crate::disk::durable::{self, Existing};
-use crate::files::data_file;
+use crate::files::{data_file, digests};
 use crate::log::action::{Action, Add, CommitInfo, Metadata, Protocol, Remove};
 use crate::log::delta::{self, Log, Put};
 use crate::log::{checkpoint, snapshot};
-use crate::oplog::now_ms;
 use crate::rows::schema;
 use crate::{At, OpLogError, Version};
 
@@ -222,7 +221,7 @@ impl DeltaTable {
             modification_time: now,
             data_change: true,
             stats: Some(format!("{{\"numRecords\":{}}}", batch.num_rows())),
-            tags: Some(BTreeMap::from([(data_file::DIGEST_TAG.to_string(), Some(digest))])),
+            tags: Some(BTreeMap::from([(digests::DIGEST_TAG.to_string(), Some(digest))])),
         })
     }
 
@@ -291,7 +290,7 @@ fn read_file(log: &Log, add: &Add, version: Version) -> Result<Vec<RecordBatch>,
     if bytes.len() as u64 != add.size {
         return Err(corrupt(format!("it has {} bytes and the log says {}", bytes.len(), add.size)));
     }
-    let digest = add.tags.as_ref().and_then(|tags| tags.get(data_file::DIGEST_TAG)?.as_deref());
+    let digest = add.tags.as_ref().and_then(|tags| tags.get(digests::DIGEST_TAG)?.as_deref());
     if digest != Some(blake3::hash(&bytes).to_hex().as_str()) {
         return Err(corrupt("its bytes do not match the digest in the log".into()));
     }

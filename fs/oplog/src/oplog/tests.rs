@@ -1,11 +1,15 @@
+use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
-use pond_tinyfs::{ExtentContent, TinyFs};
+use pond_tinyfs::{ExtentContent, Lsn, Record, Row, TinyFs};
 
 use super::*;
-use crate::history;
+use crate::files::digests::{self, Digests};
+use crate::journal::recovery;
+use crate::journal::segment::base_of;
 use crate::rows::samples::{self, extent, file, id};
-use crate::{changes, history_of};
+use crate::{At, Committed, Opened, Options, Origin, TxnSeq, changes, history, history_of};
 
 struct Pond {
     _dir: tempfile::TempDir,
@@ -53,7 +57,7 @@ fn commit(oplog: &OpLog, rows: &[Row]) -> Committed {
 /// What the log says of a data file that is as it was written; of the rest nobody asks who reads extents.
 fn digests(path: &Path) -> Digests {
     let bytes = fs::read(path).unwrap();
-    let length = data_file::footer_length(bytes.last_chunk().unwrap()).unwrap() as usize;
+    let length = digests::footer_length(bytes.last_chunk().unwrap()).unwrap() as usize;
     let footer = blake3::hash(&bytes[bytes.len() - length..]).to_hex().to_string();
     Digests { footer, footprint: String::new(), file: String::new() }
 }
@@ -498,7 +502,7 @@ fn the_sweep_keeps_files_that_only_an_older_version_names() {
     // An OpLog that knows of no file but the first must find the rest in the log.
     let position = pond.open().oplog.position();
     let log = Arc::into_inner(log).unwrap();
-    let log = OpLog { position: RwLock::new(position), commit: Mutex::new(Ok(())), ..log };
+    let log = OpLog { position: RwLock::new(position), turns: Turns::new(Ok(())), ..log };
     assert_eq!(log.sweep().unwrap(), crate::SweepReport::default());
     assert!(pond.path.join("data").join(replaced).exists());
 }

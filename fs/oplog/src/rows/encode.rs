@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use pond_tinyfs::{ExtentContent, Record, Row, Xattrs};
 
 use crate::rows::entries;
-use crate::rows::schema::{self, record};
+use crate::rows::schema::{self, hex_text, long, record};
 use crate::rows::txns::Txns;
 
 /// Encodes rows in the order given. Extents must be in memory; their checksums are computed here.
@@ -67,18 +67,6 @@ pub(crate) fn record_name(row: &Row) -> &'static str {
         Record::Extent(_) => record::EXTENT,
         Record::Cut { .. } => record::CUT,
     }
-}
-
-/// The digits of a node id as text.
-pub(crate) fn hex_text(digits: &[u8; 16]) -> &str {
-    // Hexadecimal digits are ASCII.
-    std::str::from_utf8(digits).unwrap_or_default()
-}
-
-/// A number as Delta's `long`.
-pub(crate) fn long(value: u64, what: &str) -> Result<i64, ArrowError> {
-    i64::try_from(value)
-        .map_err(|_| ArrowError::InvalidArgumentError(format!("{what} {value} exceeds 63 bits")))
 }
 
 struct Columns {

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
-use arrow::array::{BinaryBuilder, Int64Builder, StringBuilder};
+use arrow::array::{
+    Array, ArrayRef, BinaryArray, BinaryBuilder, Int64Array, Int64Builder, RecordBatch, StringArray,
+    StringBuilder,
+};
 use arrow::buffer::Buffer;
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
@@ -11,8 +13,7 @@ use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use pond_tinyfs::{EntryChange, EntryOp, FileType, NodeId};
 
-use crate::rows::encode::hex_text;
-use crate::rows::schema;
+use crate::rows::schema::{self, hex_text, long};
 
 /// The stream that holds these changes.
 pub(crate) fn encode(changes: &[EntryChange]) -> Result<Vec<u8>, ArrowError> {
@@ -26,7 +27,7 @@ pub(crate) fn encode(changes: &[EntryChange]) -> Result<Vec<u8>, ArrowError> {
         name.append_value(&change.name);
         child.append_value(hex_text(&change.child.hex()));
         kind.append_value(change.kind.name());
-        cookie.append_value(crate::rows::encode::long(change.cookie, "cookie")?);
+        cookie.append_value(long(change.cookie, "cookie")?);
         op.append_value(change.op.name());
     }
     let columns: Vec<ArrayRef> = vec![

@@ -118,6 +118,18 @@ pub(crate) fn delta_schema(schema: &Schema) -> Result<String, String> {
     serde_json::to_string(&delta).map_err(|error| error.to_string())
 }
 
+/// The digits of a node id as text.
+pub(crate) fn hex_text(digits: &[u8; 16]) -> &str {
+    // Hexadecimal digits are ASCII.
+    std::str::from_utf8(digits).unwrap_or_default()
+}
+
+/// A number as Delta's `long`.
+pub(crate) fn long(value: u64, what: &str) -> Result<i64, ArrowError> {
+    i64::try_from(value)
+        .map_err(|_| ArrowError::InvalidArgumentError(format!("{what} {value} exceeds 63 bits")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,25 +4,20 @@
 //! version that replaced it, no pin is older than that version, and no open file is read from it. Versions whose own
 //! files are gone are read from those of the newest one.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs;
-use std::io;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::{fs, io};
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::disk::durable;
-use crate::exchange::staging;
-use crate::files::data_file;
-use crate::log::delta::{Entry, Listing, Log, checkpoint_of_digest};
+use crate::disk::{durable, listing, pin};
+use crate::files::file_name;
+use crate::log::delta::{Log, checkpoint_of_digest};
+use crate::log::replaced::{Replacement, is_past};
 use crate::log::snapshot;
-use crate::upkeep::pin;
-use crate::{At, Floor, OpLog, OpLogError, TxnSeq, Version};
+use crate::{At, Floor, OpLog, OpLogError, Version};
 
-/// Entries read at a time, looking for what they replaced.
-const READ_AT_ONCE: usize = 1024;
 /// Checkpoints that stay: the newest ones.
 const NEWEST_CHECKPOINTS: usize = 3;
 /// And of older ones one in so many versions, so that any version is opened with not many more entries.
@@ -92,118 +87,6 @@ pub struct CleanReport {
     pub waiting_bytes: u64,
 }
 
-/// When a data file was replaced.
-#[derive(Clone, Copy, Debug)]
-struct Replacement {
-    version: Version,
-    /// Milliseconds since 1970 UTC.
-    timestamp: i64,
-    /// It was no later than this.
-    known: Instant,
-}
-
-impl Replacement {
-    /// Whether it was so long ago: by what this process has seen since, or by the time, if that is certain.
-    fn is_past(&self, age: Duration, now: Option<i64>) -> bool {
-        self.known.elapsed() >= age
-            || now.is_some_and(|now| is_past(self.timestamp.saturating_mul(1000), age, now))
-    }
-}
-
-/// Whether a time was so long before another, microseconds since 1970 UTC.
-fn is_past(time: i64, age: Duration, now: i64) -> bool {
-    u128::try_from(now.saturating_sub(time)).is_ok_and(|is| is >= age.as_micros())
-}
-
-/// Which versions replaced which data files: what this process did, and what the log says as far as anybody asked.
-#[derive(Debug)]
-pub(crate) struct Replaced {
-    known: Mutex<Known>,
-    /// When it began, and the newest version then.
-    began: (Instant, Version),
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    replaced: BTreeMap<String, Replacement>,
-    /// Entries from here on were read.
-    read_from: Option<u64>,
-}
-
-impl Replaced {
-    /// Begins, with this as the newest version.
-    pub(crate) fn since(newest: Version) -> Self {
-        Replaced { known: Mutex::default(), began: (Instant::now(), newest) }
-    }
-
-    /// A version has replaced these.
-    pub(crate) fn note(&self, names: &[String], version: Version, timestamp: i64) {
-        let mut known = self.known.lock();
-        for name in names {
-            known.replaced.insert(name.clone(), Replacement { version, timestamp, known: Instant::now() });
-        }
-    }
-
-    /// Of the files that transactions up to `last` made only these are there; of the others nobody asks again.
-    fn retain(&self, there: &BTreeSet<String>, last: TxnSeq) {
-        let is_later = |name: &str| data_file::txn_of_name(name).is_some_and(|txn_seq| txn_seq > last);
-        self.known.lock().replaced.retain(|name, _| there.contains(name) || is_later(name));
-    }
-
-    /// When these were replaced. What is not known yet is looked for in the log, backwards, down to the transaction that
-    /// made the oldest of them; nothing is read twice.
-    fn explain(
-        &self,
-        log: &Log,
-        listing: &Listing,
-        names: &BTreeSet<String>,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<BTreeMap<String, Replacement>, OpLogError> {
-        while !stop() {
-            let (oldest, read_from) = {
-                let known = self.known.lock();
-                let unknown = names.iter().filter(|name| !known.replaced.contains_key(*name));
-                (unknown.filter_map(|name| data_file::txn_of_name(name)).min(), known.read_from)
-            };
-            let Some(oldest) = oldest else { break };
-            let end = read_from.map_or(listing.entries.len(), |from| {
-                listing.entries.partition_point(|&version| version < from)
-            });
-            let versions = &listing.entries[end.saturating_sub(READ_AT_ONCE)..end];
-            let Some(&first) = versions.first() else { break };
-            // What came before these entries replaced no file that is younger.
-            if end < listing.entries.len()
-                && txn_seq(&log.read(Version(versions[versions.len() - 1]))?).is_some_and(|txn| txn < oldest)
-            {
-                break;
-            }
-            // Without the lock: merges note what they replace while they keep commits waiting.
-            let entries = snapshot::read_entries(log, versions)?;
-            let mut found = self.known.lock();
-            for (&version, entry) in versions.iter().zip(entries) {
-                for remove in entry.actions.into_iter().filter_map(|action| action.remove) {
-                    let timestamp = remove.deletion_timestamp.unwrap_or_default();
-                    let version = Version(version);
-                    let (began, newest) = self.began;
-                    let known = if version <= newest { began } else { Instant::now() };
-                    let replacement = Replacement { version, timestamp, known };
-                    // Also those that are not asked for yet: they are not read again.
-                    found.replaced.entry(remove.path).or_insert(replacement);
-                }
-            }
-            found.read_from = Some(first);
-        }
-        let known = self.known.lock();
-        let asked = known.replaced.iter().filter(|(name, _)| names.contains(*name));
-        Ok(asked.map(|(name, replacement)| (name.clone(), *replacement)).collect())
-    }
-}
-
-/// The transaction of an entry.
-fn txn_seq(entry: &Entry) -> Option<TxnSeq> {
-    entry.commit_info().and_then(|info| info.txn_seq).map(TxnSeq)
-}
-
 impl OpLog {
     /// Removes what nobody needs any more. Commits, merges and prunes may go on meanwhile.
     pub fn clean(&self, options: &CleanOptions<'_>) -> Result<CleanReport, OpLogError> {
@@ -226,7 +109,7 @@ impl OpLog {
         let data = self.layout().data();
         let before = self.position().txn_seq;
         // Before the position: files that a commit is putting there now have a later transaction.
-        let mut names: BTreeSet<String> = staging::names(&data)?.into_iter().collect();
+        let mut names: BTreeSet<String> = listing::names(&data)?.into_iter().collect();
         let (last, shown) = {
             let position = self.position();
             (position.txn_seq, position.version)
@@ -235,7 +118,7 @@ impl OpLog {
             self.live().select(|_| true).into_iter().map(|file| file.add.path).collect();
         self.replaced().retain(&names, before);
         names.retain(|name| {
-            !live.contains(name) && data_file::txn_of_name(name).is_some_and(|txn_seq| txn_seq <= last)
+            !live.contains(name) && file_name::txn_seq(name).is_some_and(|txn_seq| txn_seq <= last)
         });
         if names.is_empty() {
             return Ok(None);
@@ -451,7 +334,7 @@ fn remove_checkpoints(log: &Log, versions: &[u64], others: bool) -> Result<(), O
     durable::sync_directory(&directory).map_err(OpLogError::io("fsync", &directory))?;
     let there = log.list()?.checkpoints;
     let newest = versions.last().copied().unwrap_or_default();
-    for name in staging::names(&directory)? {
+    for name in listing::names(&directory)? {
         let Some(version) = checkpoint_of_digest(&name) else { continue };
         let is_meant = versions.contains(&version) || (others && version < newest);
         if is_meant && there.binary_search(&version).is_err() {

@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 
 use pond_tinyfs::Location;
 
-use crate::files::data_file::{self, Digests};
+use crate::files::digests::Digests;
+use crate::files::file_name;
 use crate::files::load::{Opened, Source};
+use crate::log::live::LiveFile;
 use crate::rows::schema;
-use crate::upkeep::live::LiveFile;
-use crate::upkeep::rewrite::{Collected, Kind, Output, Rewrite, level_of};
+use crate::upkeep::rewrite::{Collected, Kind, Output, Rewrite};
 use crate::{HistoryFigures, OpLog, OpLogError, TxnSeq};
 
 /// How much is merged at a time.
@@ -38,7 +39,7 @@ impl Default for MergeLimits {
 
 impl MergeLimits {
     fn concern(&self, file: &LiveFile) -> bool {
-        let is_new = || data_file::txn_of_name(&file.add.path).is_none_or(|txn_seq| txn_seq >= self.since);
+        let is_new = || file_name::txn_seq(&file.add.path).is_none_or(|txn_seq| txn_seq >= self.since);
         file.add.size < self.large
             && file.decoded.is_none_or(|decoded| decoded <= self.memory / 4)
             && (self.since == TxnSeq(0) || is_new())
@@ -71,7 +72,7 @@ impl OpLog {
     /// How many files merging would join at first, and their bytes.
     pub fn would_merge(&self, limits: &MergeLimits) -> (u64, u64) {
         let levels = self.live().levels(|file| limits.concern(file));
-        let enough = |file: &LiveFile| levels.get(&level_of(&file.add)).is_some_and(|&n| n >= limits.fan_in);
+        let enough = |file: &LiveFile| levels.get(&file.add.level()).is_some_and(|&n| n >= limits.fan_in);
         let files = self.live().select(|file| limits.concern(file) && enough(file));
         (files.len() as u64, files.iter().map(|file| file.add.size).sum())
     }
@@ -105,7 +106,7 @@ impl OpLog {
             else {
                 return Ok(None);
             };
-            let mut oldest = self.live().select(|file| level_of(&file.add) == level && limits.concern(file));
+            let mut oldest = self.live().select(|file| file.add.level() == level && limits.concern(file));
             oldest.truncate(64.max(fan_in));
             let mut inputs = Vec::new();
             let mut opened = Vec::new();

@@ -10,14 +10,14 @@ use std::collections::HashMap;
 use pond_tinyfs::{EntryChange, Location, NodeId, Record};
 use serde::{Deserialize, Serialize};
 
-use crate::files::data_file::Digests;
+use crate::files::digests::Digests;
 use crate::files::load::{self, Source};
+use crate::log::live::LiveFile;
 use crate::log::reading;
 use crate::rows::encode;
 use crate::upkeep::facts::Facts;
-use crate::upkeep::live::LiveFile;
 use crate::upkeep::merge::MergeLimits;
-use crate::upkeep::rewrite::{Collected, Kind, Output, Rewrite, level_of};
+use crate::upkeep::rewrite::{Collected, Kind, Output, Rewrite};
 use crate::upkeep::superseded::{self, Fact, Fate};
 use crate::{Floor, OpLog, OpLogError};
 
@@ -206,7 +206,7 @@ impl OpLog {
             return Ok(None);
         };
         // Files of a level stay together, so that merging goes on as before.
-        let place = |input: &Input| (level_of(&input.file.add), input.file.add.path.clone());
+        let place = |input: &Input| (input.file.add.level(), input.file.add.path.clone());
         inputs.sort_by_cached_key(place);
         let mut outputs = Vec::new();
         match self.write_pruned(&mut inputs, limits, pace, &mut outputs) {
@@ -310,12 +310,12 @@ impl OpLog {
         let mut joined = 0;
         for input in inputs.iter_mut().filter(|input| !input.nothing_is_left()) {
             let file = &input.file;
-            if level_of(&file.add) != level && !collected.is_empty() {
+            if file.add.level() != level && !collected.is_empty() {
                 let level = level + u32::from(joined > 1);
                 std::mem::take(&mut collected).write(self, Kind::Prune, level, limits.threads, outputs)?;
                 (bytes, joined) = (0, 0);
             }
-            level = level_of(&file.add);
+            level = file.add.level();
             joined += 1;
             let opened = self.open_whole(file)?;
             let mut number = 0u32;

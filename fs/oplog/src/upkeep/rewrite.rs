@@ -8,34 +8,15 @@ use std::path::PathBuf;
 
 use pond_tinyfs::{Location, Lsn, Moved, NodeId, Record, Row};
 
+use crate::clock::now_ms;
 use crate::disk::durable;
-use crate::files::data_file;
-use crate::files::data_file::{Digests, Effort};
-use crate::log::action::{Action, Add, CommitInfo, Remove, Txn, metric};
-use crate::log::delta::{self, Put};
-use crate::oplog::{Next, now_ms};
+use crate::files::data_file::{self, Effort};
+use crate::files::digests::Digests;
+use crate::files::file_name;
+use crate::log::action::{Action, Add, LEVEL_TAG, REWRITTEN_TAG, Remove};
+use crate::log::live::LiveFile;
 use crate::rows::txns::{TxnRanges, Txns};
-use crate::upkeep::live::LiveFile;
-use crate::{Floor, OpLog, OpLogError, Origin, Position, TxnSeq};
-
-/// Tag of an `add` action whose rows earlier versions brought: what wrote the file.
-pub(crate) const REWRITTEN_TAG: &str = "pond.rewritten";
-/// Tag of an `add` action: how many times its rows were joined with those of others.
-pub(crate) const LEVEL_TAG: &str = "pond.level";
-
-/// Whether a file holds rows that earlier versions brought, and none that its own did.
-pub(crate) fn is_rewritten(add: &Add) -> bool {
-    tag(add, REWRITTEN_TAG).is_some()
-}
-
-/// How many times a file's rows were joined with those of others.
-pub(crate) fn level_of(add: &Add) -> u32 {
-    tag(add, LEVEL_TAG).and_then(|level| level.parse().ok()).unwrap_or(0)
-}
-
-fn tag<'a>(add: &'a Add, name: &str) -> Option<&'a str> {
-    add.tags.as_ref()?.get(name)?.as_deref()
-}
+use crate::{OpLog, OpLogError, Position, TxnSeq};
 
 /// Why files are written anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,15 +185,15 @@ impl OpLog {
     pub fn commit_rewrite(&self, mut rewrite: Rewrite) -> Result<Rewritten, OpLogError> {
         let names: Vec<String> = rewrite.inputs.iter().map(|file| file.add.path.clone()).collect();
         let (kind, replaced) = (rewrite.kind, rewrite.replaces());
-        let mut open = self.commit_lock().lock();
+        let mut turn = self.turn()?;
         if !self.live().contains_all(&names) {
             let why = "a file that was to be replaced is not part of the table any more".to_string();
             return Err(OpLogError::Encode { path: self.log().table().to_path_buf(), why });
         }
-        let next = self.next_maintenance(&open)?;
+        let next = self.next_maintenance();
         let data = self.layout().data();
         for output in &mut rewrite.outputs {
-            let name = data_file::renamed(&output.add.path, next.txn_seq);
+            let name = file_name::renamed(&output.add.path, next.txn_seq);
             let target = data.join(&name);
             durable::rename(&output.path, &target).map_err(OpLogError::io("move", &output.path))?;
             (output.path, output.add.path) = (target, name);
@@ -221,13 +202,11 @@ impl OpLog {
         let mut actions: Vec<Action> =
             rewrite.inputs.iter().map(|file| removal(&file.add, next.timestamp, kind).into()).collect();
         actions.extend(rewrite.outputs.iter().map(|output| Action::from(output.add.clone())));
-        let parameters = BTreeMap::from([("mode".to_string(), "Overwrite".to_string())]);
-        let put = self.put_maintenance(&next, kind.operation(), parameters, actions);
-        if let Err(error @ OpLogError::Unconfirmed { .. }) = put {
+        let parameter = ("mode", "Overwrite".to_string());
+        let put = turn.settle(self.put_maintenance(&next, kind.operation(), parameter, actions));
+        if let Err(OpLogError::Unconfirmed { .. }) = &put {
             // Perhaps it names them.
             rewrite.outputs.clear();
-            *open = Err(error.to_string());
-            return Err(error);
         }
         let position = put?;
         let outputs = std::mem::take(&mut rewrite.outputs);
@@ -249,90 +228,6 @@ impl OpLog {
         self.replaced().note(&names, position.version, next.timestamp);
         self.set_position(position.clone());
         Ok(Rewritten { position, moved, replaced, added })
-    }
-
-    /// Raises the floor, in a version of its own: below it no version can be read any more.
-    ///
-    /// # Errors
-    ///
-    /// As [`OpLog::commit_rewrite`].
-    pub fn commit_floor(&self, floor: Floor) -> Result<Position, OpLogError> {
-        let mut open = self.commit_lock().lock();
-        let next = self.next_maintenance(&open)?;
-        let parameters = BTreeMap::from([("floor".to_string(), floor.version.to_string())]);
-        let actions = floor.actions(self.identity().pond_id, next.timestamp);
-        match self.put_maintenance(&next, "RAISE FLOOR", parameters, actions) {
-            Ok(position) => {
-                self.live().set_floor(Some(floor));
-                self.set_position(position.clone());
-                Ok(position)
-            }
-            Err(error) => {
-                if let OpLogError::Unconfirmed { .. } = &error {
-                    *open = Err(error.to_string());
-                }
-                Err(error)
-            }
-        }
-    }
-
-    pub(crate) fn next_maintenance(&self, open: &Result<(), String>) -> Result<Next, OpLogError> {
-        match open {
-            Err(why) => {
-                Err(OpLogError::ReadOnly { path: self.log().table().to_path_buf(), why: why.clone() })
-            }
-            Ok(()) => {
-                let last = self.position();
-                Ok(Next::after(&last, last.cut_lsn, self.timeline(), self.clock().now().time))
-            }
-        }
-    }
-
-    pub(crate) fn put_maintenance(
-        &self,
-        next: &Next,
-        operation: &str,
-        parameters: BTreeMap<String, String>,
-        actions: Vec<Action>,
-    ) -> Result<Position, OpLogError> {
-        let pond_id = self.identity().pond_id;
-        let adds = || actions.iter().filter_map(|action| action.add.as_ref());
-        let metrics = [
-            (metric::FILES, adds().count() as u64),
-            (metric::BYTES, adds().map(|add| add.size).sum()),
-            ("numRemovedFiles", actions.iter().filter(|action| action.remove.is_some()).count() as u64),
-        ];
-        let mut all = vec![
-            Action::from(CommitInfo {
-                timestamp: next.timestamp,
-                operation: operation.into(),
-                operation_parameters: parameters,
-                operation_metrics: metrics.map(|(name, value)| (name.to_string(), value)).into(),
-                engine_info: Some(concat!("pond/", env!("CARGO_PKG_VERSION")).into()),
-                pond_id: Some(pond_id),
-                timeline: Some(next.timeline),
-                txn_seq: Some(next.txn_seq.0),
-                cut_lsn: Some(next.cut_lsn.0),
-                origin: Some(Origin::maintenance()),
-                digest: None,
-            }),
-            Action::from(Txn {
-                app_id: pond_id.to_string(),
-                version: next.cut_lsn.0 as i64,
-                last_updated: Some(next.timestamp),
-            }),
-        ];
-        all.extend(actions);
-        let path = self.log().entry_path(next.version);
-        let bytes = delta::encode(&all)
-            .map_err(|error| OpLogError::Encode { path: path.clone(), why: error.to_string() })?;
-        match self.log().put(next.version, &bytes)? {
-            Put::Done => Ok(next.position(&bytes)),
-            Put::SomeoneElse => {
-                let kept = "memory and the journal; the next commit sets it aside".to_string();
-                Err(OpLogError::SomeoneElse { version: next.version, path, kept })
-            }
-        }
     }
 }
 

@@ -8,11 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::disk::durable;
-use crate::exchange::staging;
-use crate::files::data_file;
+use crate::disk::{durable, listing};
+use crate::files::file_name;
+use crate::log::commits::commit_info;
 use crate::log::delta::Log;
-use crate::log::snapshot::commit_info;
 use crate::{OpLog, OpLogError, TxnSeq, Version};
 
 /// How many transactions back files are looked for that nothing names.
@@ -31,10 +30,7 @@ impl OpLog {
     /// Removes what an earlier process left behind. To be called once the recovered rows are committed. No commit runs
     /// meanwhile.
     pub fn sweep(&self) -> Result<SweepReport, OpLogError> {
-        let lock = self.commit_lock().lock();
-        if let Err(why) = &*lock {
-            return Err(OpLogError::ReadOnly { path: self.log().table().to_path_buf(), why: why.clone() });
-        }
+        let _no_commit_meanwhile = self.turn()?;
         let mut report = SweepReport::default();
         for (_, path) in files(&self.layout().inflight())? {
             report.remove(&path)?;
@@ -53,7 +49,7 @@ impl OpLog {
         };
         let known: BTreeSet<Box<str>> = self.files().names().into_iter().collect();
         for (name, path) in files(&self.layout().data())? {
-            let Some(txn) = data_file::txn_of_name(&name) else { continue };
+            let Some(txn) = file_name::txn_seq(&name) else { continue };
             let is_new = txn.0.saturating_add(NEWEST) > position.txn_seq.0;
             if is_new && !known.contains(name.as_str()) && ledger.never_committed(txn, &name)? {
                 report.remove(&path)?;
@@ -75,7 +71,7 @@ impl SweepReport {
 
 /// The plain files in a directory: names and paths.
 fn files(directory: &Path) -> Result<Vec<(String, PathBuf)>, OpLogError> {
-    let names = staging::names(directory)?;
+    let names = listing::names(directory)?;
     Ok(names
         .into_iter()
         .map(|name| {

@@ -8,7 +8,7 @@ use pond_tinyfs::{Location, PersistenceLayer, Space, StorageError};
 
 use crate::disk::space::SpaceGauge;
 use crate::files::content::DataFiles;
-use crate::files::data_file::Digests;
+use crate::files::digests::Digests;
 use crate::log::action::Add;
 use crate::{CacheUse, DamageMet, Layout, Options};
 

@@ -14,7 +14,6 @@ use crate::log::delta::Log;
 use crate::log::format::identity;
 use crate::log::reading;
 use crate::log::snapshot::{self, Snapshot};
-use crate::oplog::position;
 use crate::versions::stored::StoredContent;
 use crate::versions::view::View;
 use crate::{At, HistoryFigures, Layout, OpLogError, Options, Pin, Position, Version};
@@ -97,7 +96,7 @@ impl Views {
         let mut pins = vec![Arc::new(Pin::hold(&self.pond, version)?)];
         let snapshot = snapshot::load(&self.log, At::Version(version))?;
         let identity = identity(&self.log, &snapshot)?;
-        let position = position(&self.log, &snapshot)?;
+        let position = snapshot.position(&self.log)?;
         let distance = |view: &View| view.position.version.0.abs_diff(version.0);
         let views = || open.iter().map(|(_, view)| view);
         let before = views().filter(|view| view.position.version < version).min_by_key(|view| distance(view));

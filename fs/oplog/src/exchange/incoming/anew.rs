@@ -1,9 +1,8 @@
 //! Beginning anew: what was applied is given up, for a replica that nobody has seen yet.
 
 use super::Incoming;
-use crate::disk::durable;
-use crate::exchange::staging;
-use crate::files::data_file;
+use crate::disk::{durable, listing};
+use crate::files::file_name;
 use crate::{OpLogError, Version};
 
 impl Incoming {
@@ -27,7 +26,7 @@ impl Incoming {
         (state.position, state.pond_id, *checkpoint) = (None, None, None);
         // Nothing names them any more.
         let data = self.layout.data();
-        for name in staging::names(&data)?.iter().filter(|name| data_file::txn_of_name(name).is_some()) {
+        for name in listing::names(&data)?.iter().filter(|name| file_name::txn_seq(name).is_some()) {
             let path = data.join(name);
             durable::remove(&path).map_err(OpLogError::io("remove", &path))?;
         }

@@ -7,10 +7,9 @@ use pond_tinyfs::{Attributes, DirEntry, FileType, Lsn, NodeId, TinyFs};
 
 use super::*;
 use crate::exchange::export::{LiveFiles, VersionFiles};
-use crate::history;
 use crate::rows::samples::{self, extent, fast_directory, file, resealed};
 use crate::{
-    At, OpLog, Options, Origin, changes, checkpoint_bytes, checkpoint_name, entry_facts, entry_name,
+    At, OpLog, Options, Origin, changes, checkpoint_bytes, checkpoint_name, entry_facts, entry_name, history,
     live_files, version_files,
 };
 
@@ -114,7 +113,7 @@ fn later(source: &Path, last: u64) -> Vec<String> {
 fn held(pond: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for directory in [pond.join("data"), pond.join("data/_delta_log")] {
-        for name in staging::names(&directory).unwrap() {
+        for name in listing::names(&directory).unwrap() {
             let derived = [".checkpoint.parquet", "_last_checkpoint", ".blake3"];
             if !derived.iter().any(|ending| name.ends_with(ending)) {
                 found.insert(name.clone(), fs::read(directory.join(name)).unwrap());
@@ -262,7 +261,7 @@ fn whichever_names_power_loss_takes_a_contiguous_prefix_is_left() {
         let opened = OpLog::open_read_only(&ponds.replica, At::Tip, &Options::default()).unwrap();
         assert_eq!(opened.oplog.position().version, Version(expected));
         let aside = |pond: &Path| {
-            let names = staging::names(&pond.join("data/_delta_log")).unwrap();
+            let names = listing::names(&pond.join("data/_delta_log")).unwrap();
             names.into_iter().filter(|name| name.starts_with("gap-")).collect::<Vec<_>>()
         };
         let above = 5 - expected - gone.count() as u64;

@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use pond_tinyfs::{Caller, ExtentContent, MAX_EXTENT, Record, Row, SetAttributes, TinyFs, WriteFlags};
 
 use super::*;
-use crate::files::data_file::{TAIL, footer_length};
+use crate::files::digests::{TAIL, footer_length};
 use crate::files::pieces::PIECE;
 use crate::rows::samples::{self, extent};
 use crate::{OpLog, Options, Origin};

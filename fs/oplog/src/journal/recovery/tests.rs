@@ -27,7 +27,7 @@ impl Scene {
     }
 
     fn segment(&self, number: u64) -> PathBuf {
-        self.dir.path().join(writer::segment_name(number))
+        self.dir.path().join(segment::segment_name(number))
     }
 
     fn names(&self) -> Vec<String> {

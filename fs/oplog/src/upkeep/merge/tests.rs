@@ -127,8 +127,8 @@ fn a_merge_keeps_every_row_and_its_transaction_and_readers_go_on() {
     let mut after = all_rows(&oplog);
     after.retain(|(lsn, _), _| *lsn < Lsn(11));
     assert_eq!(after, before);
-    let add = oplog.live().select(|file| level_of(&file.add) == 1).remove(0).add;
-    assert!(!add.data_change && crate::upkeep::rewrite::is_rewritten(&add));
+    let add = oplog.live().select(|file| file.add.level() == 1).remove(0).add;
+    assert!(!add.data_change && add.is_rewritten());
     assert!(changes(pond.dir.path(), Version(11)).unwrap().is_empty(), "a merge changes nothing");
 }
 

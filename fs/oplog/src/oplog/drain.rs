@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use pond_tinyfs::{Placed, Record, Row};
 
+use crate::clock::now_ms;
 use crate::disk::durable;
-use crate::files::data_file::{self, Digests};
-use crate::journal::writer::JournalError;
+use crate::files::digests::Digests;
+use crate::files::{data_file, file_name};
+use crate::journal::error::JournalError;
 use crate::log::action::Add;
-use crate::oplog::{now_ms, placed_in};
 use crate::{OpLog, OpLogError, TxnSeq};
 
 /// A content file that no version names yet.
@@ -88,7 +89,7 @@ impl OpLog {
                 &format!("{}/{}", crate::disk::layout::INFLIGHT, file.add.path),
                 Digests::of(&file.add).as_ref(),
             );
-            placed.extend(placed_in(&file, number));
+            placed.extend(file.placed(number));
             let place = Mutex::new(Place { path: file.path, named: None });
             drained.push(Drained { number, rows: file.rows, add: file.add, place });
         }
@@ -107,7 +108,7 @@ impl OpLog {
             // An earlier commit that failed has named it already.
             Some((named, name)) if *named == txn_seq => name.clone(),
             _ => {
-                let name = data_file::new_name(txn_seq);
+                let name = file_name::new(txn_seq);
                 let target = self.layout().data().join(&name);
                 self.files()
                     .rename(drained.number, &name, || durable::rename(&place.path, &target))

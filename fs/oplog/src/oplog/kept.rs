@@ -1,67 +1,15 @@
-//! The floor: the oldest version that is kept. Rows that only older ones show may be gone.
+//! Which version is meant, which are kept, and which somebody reads.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use pond_tinyfs::Lsn;
-
-use crate::log::action::{Action, Txn};
-use crate::log::delta::Entry;
-use crate::log::delta::Log;
+use crate::disk::pin;
+use crate::log::commits::{self, position_of};
+use crate::log::delta::{Entry, Log};
 use crate::log::snapshot;
-use crate::oplog::position_of;
-use crate::upkeep::pin;
-use crate::{At, Layout, OpLog, OpLogError, Origin, PondId, Position, Version};
+use crate::{At, Floor, Layout, OpLog, OpLogError, Origin, Version};
 
 /// Entries read at a time, looking for whose versions they are.
 const READ_AT_ONCE: usize = 256;
-
-/// The oldest version that is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Floor {
-    /// The version.
-    pub version: Version,
-    /// Last operation that it holds.
-    pub cut_lsn: Lsn,
-}
-
-impl From<&Position> for Floor {
-    fn from(position: &Position) -> Self {
-        Floor { version: position.version, cut_lsn: position.cut_lsn }
-    }
-}
-
-impl Floor {
-    /// The actions that raise it. Delta's `txn` actions survive checkpoints.
-    pub(crate) fn actions(&self, pond_id: PondId, now: i64) -> Vec<Action> {
-        let txn = |app_id: String, version: u64| {
-            Action::from(Txn { app_id, version: version as i64, last_updated: Some(now) })
-        };
-        vec![txn(floor_id(pond_id), self.cut_lsn.0), txn(floor_version_id(pond_id), self.version.0)]
-    }
-
-    /// The floor that a table's `txn` actions name, if it was ever raised.
-    pub(crate) fn of(txns: &BTreeMap<String, i64>, pond_id: PondId) -> Option<Floor> {
-        let number = |id: String| txns.get(&id).map(|number| number.unsigned_abs());
-        Some(Floor {
-            cut_lsn: Lsn(number(floor_id(pond_id))?),
-            version: Version(number(floor_version_id(pond_id))?),
-        })
-    }
-}
-
-fn floor_id(pond_id: PondId) -> String {
-    format!("{pond_id}/floor")
-}
-
-fn floor_version_id(pond_id: PondId) -> String {
-    format!("{pond_id}/floor_version")
-}
-
-/// The floor of the newest version; `None` if all versions are kept.
-pub(crate) fn of_table(log: &Log) -> Result<Option<Floor>, OpLogError> {
-    Ok(snapshot::load(log, At::Tip)?.floor())
-}
 
 impl OpLog {
     /// The oldest version that is kept; `None` if all are.
@@ -72,7 +20,7 @@ impl OpLog {
     /// What the floor would be at a version.
     pub fn floor_at(&self, version: Version) -> Result<Floor, OpLogError> {
         let entry: Entry = self.log().read(version)?;
-        let info = snapshot::commit_info(self.log(), version, &entry)?;
+        let info = commits::commit_info(self.log(), version, &entry)?;
         Ok(Floor::from(&position_of(self.log(), version, &entry.digest, info)?))
     }
 
@@ -85,9 +33,9 @@ impl OpLog {
         let maintenance = Origin::maintenance().kind;
         let mut left = count;
         for portion in versions.rchunks(READ_AT_ONCE) {
-            let entries = snapshot::read_entries(self.log(), portion)?;
+            let entries = commits::read_entries(self.log(), portion)?;
             for (&version, entry) in portion.iter().zip(&entries).rev() {
-                let info = snapshot::commit_info(self.log(), Version(version), entry)?;
+                let info = commits::commit_info(self.log(), Version(version), entry)?;
                 if info.origin.as_ref().is_some_and(|origin| origin.kind == maintenance) {
                     continue;
                 }

@@ -6,7 +6,6 @@ use parking_lot::Mutex;
 
 use crate::Floor;
 use crate::log::action::Add;
-use crate::upkeep::rewrite::level_of;
 
 /// A data file of the newest version.
 #[derive(Clone, Debug)]
@@ -74,7 +73,7 @@ impl Live {
     pub(crate) fn levels(&self, mut wanted: impl FnMut(&LiveFile) -> bool) -> BTreeMap<u32, usize> {
         let mut levels = BTreeMap::new();
         for file in self.files.lock().values().filter(|file| wanted(file)) {
-            *levels.entry(level_of(&file.add)).or_default() += 1;
+            *levels.entry(file.add.level()).or_default() += 1;
         }
         levels
     }

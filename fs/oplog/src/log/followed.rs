@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use crate::log::action::Action;
-use crate::upkeep::live::Live;
+use crate::log::live::Live;
 use crate::{Floor, PondId};
 
 /// How much history a version has.

@@ -67,7 +67,7 @@ fn a_drained_file_is_read_where_it_lies_and_a_commit_names_it() {
     assert!(committed.bytes > drained[0].bytes());
     assert!(committed.placed.is_empty(), "the drain has told where the extents lie");
     assert!(pond.files("data/_inflight").is_empty());
-    assert!(pond.files("data").iter().all(|name| data_file::txn_of_name(name).is_some()));
+    assert!(pond.files("data").iter().all(|name| file_name::txn_seq(name).is_some()));
     assert!(oplog.read(placed[7].location, 0, 10).unwrap() == vec![7; 10]);
     assert_eq!(oplog.sweep().unwrap().files, 0);
     drop(oplog);

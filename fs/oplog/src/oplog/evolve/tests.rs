@@ -12,7 +12,7 @@ use pond_tinyfs::{Lsn, NodeId, TinyFs};
 use url::Url;
 
 use super::*;
-use crate::files::data_file;
+use crate::files::digests;
 use crate::log::delta::{self, Log};
 use crate::log::format::{may_write, pretend_to_know};
 use crate::rows::samples;
@@ -195,7 +195,7 @@ fn note_in(log: &Log, version: Version) {
     batches.iter().for_each(|batch| writer.write(batch).unwrap());
     writer.close().unwrap();
     add.size = fs::metadata(&path).unwrap().len();
-    add.tags = Some(data_file::digests_of(&path).unwrap().into_tags());
+    add.tags = Some(digests::digests_of(&path).unwrap().into_tags());
     fs::write(log.entry_path(version), delta::encode(&entry.actions).unwrap()).unwrap();
 }
 

@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 use arrow::datatypes::{Field, Schema};
 use deltalake::kernel::StructType;
 
+use crate::log::action::property::{MIN_READER, MIN_WRITER, POND_ID};
 use crate::log::action::{Action, Metadata};
-use crate::log::format::{self, MIN_READER, MIN_WRITER, POND_ID};
-use crate::log::snapshot;
+use crate::log::{format, snapshot};
 use crate::rows::schema;
 use crate::{At, OpLog, OpLogError, Position};
 
@@ -57,25 +57,16 @@ impl OpLog {
     ///
     /// [`OpLogError::CannotGrow`] for what would break readers or writers, with nothing changed; else as [`OpLog::commit_floor`].
     pub fn evolve(&self, growth: &Growth) -> Result<Option<Position>, OpLogError> {
-        let mut open = self.commit_lock().lock();
-        let next = self.next_maintenance(&open)?;
+        let mut turn = self.turn()?;
+        let next = self.next_maintenance();
         let Some(metadata) = self.grown(growth)? else { return Ok(None) };
         let operation = if growth.columns.is_empty() { "SET TBLPROPERTIES" } else { "ADD COLUMNS" };
         let names = growth.columns.iter().map(Field::name).chain(growth.properties.keys());
         let added = names.map(String::as_str).collect::<Vec<_>>().join(", ");
-        let parameters = BTreeMap::from([("added".to_string(), added)]);
-        match self.put_maintenance(&next, operation, parameters, vec![Action::from(metadata)]) {
-            Ok(position) => {
-                self.set_position(position.clone());
-                Ok(Some(position))
-            }
-            Err(error) => {
-                if let OpLogError::Unconfirmed { .. } = &error {
-                    *open = Err(error.to_string());
-                }
-                Err(error)
-            }
-        }
+        let actions = vec![Action::from(metadata)];
+        let position = turn.settle(self.put_maintenance(&next, operation, ("added", added), actions))?;
+        self.set_position(position.clone());
+        Ok(Some(position))
     }
 }
 
