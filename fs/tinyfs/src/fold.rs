@@ -4,12 +4,17 @@
 //! It sorts by `(lsn, seq)` and never trusts the order in which rows arrive, and it refuses
 //! rows that do not make a tree: carrying on would turn a damaged table into wrong files.
 
+pub(crate) mod names;
+pub(crate) mod neighbour;
+pub(crate) mod publish;
+pub(crate) mod step;
+
 use std::sync::atomic::Ordering;
 
-use crate::extent::Extent;
-use crate::node::{Body, Node};
-use crate::shared::SharedNode;
-use crate::tree::NodeMap;
+use crate::tree::extent::Extent;
+use crate::tree::node::{Body, Node};
+use crate::tree::node_map::NodeMap;
+use crate::tree::shared::SharedNode;
 use crate::{EntryChange, ExtentContent, ExtentRecord, FileType, Lsn, NodeId, Record, Row, Tree};
 
 /// Why rows make no tree.

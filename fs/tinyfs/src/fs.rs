@@ -9,17 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::shown::Found;
-use crate::tree::{ContentInMemory, Spilling};
-use crate::{
-    Attributes, Cut, Errno, Error, Lsn, MAX_EXTENT, NodeId, PersistenceLayer, Placed, Space, Timestamp, Tree,
-};
+use crate::tree::ContentInMemory;
+use crate::tree::found::Found;
+use crate::{Attributes, Cut, Errno, Error, Lsn, NodeId, PersistenceLayer, Placed, Space, Timestamp, Tree};
 
 /// Space that a changed node's rows are taken to need until a commit has them, in bytes.
 const ROW_ESTIMATE: u64 = 512;
-
-/// Where a spill file ends at the latest: rows of locations have 32 bits.
-const MAX_SPILL: u64 = (MAX_EXTENT as u64) << 32;
 
 /// A POSIX filesystem over a persistence layer. All calls may be made from any thread.
 ///
@@ -31,7 +26,7 @@ pub struct TinyFs {
     persistence: Arc<dyn PersistenceLayer>,
     read_only: AtomicBool,
     /// Held while an unlinked file's bytes are written to its spill file.
-    spilling: Mutex<()>,
+    pub(crate) spilling: Mutex<()>,
     /// Held while later versions are published.
     pub(crate) publishing: Mutex<()>,
     /// Where others' changes are published: the names by which files were found.
@@ -156,52 +151,6 @@ impl TinyFs {
                 self.persistence.close_spill(spill);
             }
         }
-    }
-
-    /// Lets memory go of what unlinked files hold: no row will ever tell of it, so it goes to spill files. Blocks on
-    /// I/O; what cannot be written stays in memory, and the first error is returned when all others were tried.
-    pub fn spill(&self) -> Result<(), Error> {
-        // One at a time: of two writes to the same place in a spill file the later must win.
-        let _turn = self.spilling.lock();
-        // As much as there is now: whoever waits for this shall not wait for writers who go on and on.
-        let mut left = self.unspilled_bytes();
-        let mut result = Ok(());
-        while left > 0 {
-            let Some(spilling) = self.changing().take_for_spill() else { break };
-            left = left.saturating_sub(spilling.bytes());
-            match self.write_spill(&spilling) {
-                Ok(spill) => {
-                    if !self.changing().spilled(&spilling, spill) {
-                        self.persistence.close_spill(spill);
-                    }
-                }
-                Err(error) => {
-                    // A file that went meanwhile took its spill file with it.
-                    if self.changing().not_spilled(&spilling) {
-                        result = result.and(Err(error));
-                    }
-                }
-            }
-        }
-        result
-    }
-
-    /// The number of the spill file that holds these bytes now.
-    fn write_spill(&self, spilling: &Spilling) -> Result<u32, Error> {
-        let end = spilling.pieces.iter().map(|(offset, data, _)| offset + data.len() as u64).max();
-        if end > Some(MAX_SPILL) {
-            return Err(Errno::FBIG.into());
-        }
-        let spill = spilling.spill.map_or_else(|| self.persistence.open_spill(), Ok)?;
-        for (offset, data, _) in &spilling.pieces {
-            if let Err(error) = self.persistence.write_spill(spill, *offset, data) {
-                if spilling.spill.is_none() {
-                    self.persistence.close_spill(spill);
-                }
-                return Err(error.into());
-            }
-        }
-        Ok(spill)
     }
 
     /// How many nodes there are, unlinked ones that are still referred to included.

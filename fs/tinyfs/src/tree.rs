@@ -1,43 +1,24 @@
 //! The nodes and what changed since the last cut. Knows nothing of names' rules or permissions.
 
+pub(crate) mod cut;
+pub(crate) mod directory;
+pub(crate) mod extent;
+pub(crate) mod found;
+pub(crate) mod inos;
+pub(crate) mod node;
+pub(crate) mod node_map;
+pub(crate) mod shared;
+pub(crate) mod spill;
+pub(crate) mod writing;
+
 use std::collections::BTreeSet;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::ops::Bound;
 
-use bytes::Bytes;
-use hashbrown::HashMap;
-
-use crate::directory::Directory;
-use crate::extent::{ExtentMap, Source};
-use crate::node::{Body, Content, Node, PendingContent, PendingCut};
-use crate::shared::SharedNode;
-use crate::shown::Versions;
-use crate::{
-    Errno, ExtentContent, ExtentRecord, FileType, Lsn, NodeId, NodeRecord, Placed, Record, Row, Timestamp,
-};
-
-/// Hashes node ids: they are random already, one multiplication spreads the root's.
-#[derive(Default, Clone, Copy)]
-pub(crate) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        // 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming 6.4).
-        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-pub(crate) type NodeMap = HashMap<NodeId, SharedNode, BuildHasherDefault<IdHasher>>;
+use crate::tree::directory::Directory;
+use crate::tree::inos::Versions;
+use crate::tree::node::{Body, Node, PendingContent};
+use crate::tree::node_map::NodeMap;
+use crate::tree::shared::SharedNode;
+use crate::{Errno, FileType, Lsn, NodeId, NodeRecord, Record, Row, Timestamp};
 
 /// All nodes, in memory.
 #[derive(Debug, Default)]
@@ -64,24 +45,6 @@ pub struct Tree {
     pub(crate) versions: Option<Box<Versions>>,
 }
 
-/// Bytes of an unlinked file on their way to its spill file.
-#[derive(Debug)]
-pub(crate) struct Spilling {
-    /// The file.
-    pub(crate) node: NodeId,
-    /// The persistence layer's number of its spill file, if it has one already.
-    pub(crate) spill: Option<u32>,
-    /// Offset, bytes and last operation of each extent.
-    pub(crate) pieces: Vec<(u64, Bytes, Lsn)>,
-}
-
-impl Spilling {
-    /// How many they are.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.pieces.iter().map(|(_, data, _)| data.len() as u64).sum()
-    }
-}
-
 /// Content that no data file and no spill file holds, bytes, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ContentInMemory {
@@ -105,17 +68,6 @@ impl ContentInMemory {
     pub fn committable(&self) -> u64 {
         self.uncut + self.cut
     }
-}
-
-/// Rows that make a consistent state: all operations up to `cut_lsn`, nothing of later ones.
-#[derive(Debug)]
-pub struct Cut {
-    /// The rows since the cut before, sorted by `(lsn, seq)`.
-    pub rows: Vec<Row>,
-    /// The last operation of this cut.
-    pub cut_lsn: Lsn,
-    /// Bytes of content and of extended attributes in the rows.
-    pub bytes: u64,
 }
 
 impl Tree {
@@ -212,7 +164,7 @@ impl Tree {
         }
         if let Body::File(content) = &mut node.body {
             let pending = content.pending.take();
-            let open = open_bytes(content);
+            let open = content.open_bytes();
             self.uncut_bytes -= open;
             if open > 0 && *node.references.get_mut() > 0 {
                 self.unlinked_bytes += open;
@@ -240,143 +192,8 @@ impl Tree {
         let node = self.remove(id)?;
         self.unlinked.remove(&id);
         let Body::File(content) = &node.body else { return None };
-        self.unlinked_bytes = self.unlinked_bytes.saturating_sub(open_bytes(content));
+        self.unlinked_bytes = self.unlinked_bytes.saturating_sub(content.open_bytes());
         content.pending.as_ref().and_then(|pending| pending.spill)
-    }
-
-    fn unlinked_content(&mut self, id: NodeId) -> Option<&mut Content> {
-        match self.nodes.get_mut(&id).map(|node| &mut **node) {
-            Some(Node { nlink: 0, body: Body::File(content), .. }) => Some(content),
-            _ => None,
-        }
-    }
-
-    /// Takes one of the unlinked files that have open bytes out of their set: after the last one, so that one that cannot be
-    /// spilled keeps none of the others in memory.
-    fn next_unlinked(&mut self) -> Option<NodeId> {
-        let after = self.last_unlinked.map_or(Bound::Unbounded, Bound::Excluded);
-        let next =
-            self.unlinked.range((after, Bound::Unbounded)).next().or(self.unlinked.first()).copied()?;
-        self.unlinked.remove(&next);
-        self.last_unlinked = Some(next);
-        Some(next)
-    }
-
-    /// Takes the open bytes of the next unlinked file that has any, to be written to its spill file.
-    pub(crate) fn take_for_spill(&mut self) -> Option<Spilling> {
-        while let Some(node) = self.next_unlinked() {
-            let Some(content) = self.unlinked_content(node) else { continue };
-            let opened = content.pending.as_mut().map(|pending| std::mem::take(&mut pending.opened));
-            let pieces = content.extents.hold_open(opened.unwrap_or_default());
-            if pieces.is_empty() {
-                continue;
-            }
-            let spill = content.pending.as_ref().and_then(|pending| pending.spill);
-            let spilling = Spilling { node, spill, pieces };
-            self.spilling_bytes = spilling.bytes();
-            self.unlinked_bytes = self.unlinked_bytes.saturating_sub(self.spilling_bytes);
-            return Some(spilling);
-        }
-        None
-    }
-
-    /// Notes that these bytes are in this spill file. False if the node is gone, and the spill file without use.
-    pub(crate) fn spilled(&mut self, spilling: &Spilling, spill: u32) -> bool {
-        self.spilling_bytes = 0;
-        let Some(content) = self.unlinked_content(spilling.node) else { return false };
-        content.pending.get_or_insert_default().spill = Some(spill);
-        for (offset, data, lsn) in &spilling.pieces {
-            content.extents.settle_spilled(*offset, data.len() as u32, *lsn, spill);
-        }
-        true
-    }
-
-    /// Takes bytes back that could not be spilled. False if the node is gone.
-    pub(crate) fn not_spilled(&mut self, spilling: &Spilling) -> bool {
-        self.spilling_bytes = 0;
-        let Some(content) = self.unlinked_content(spilling.node) else { return false };
-        // What came meanwhile is counted already.
-        let (mut opened, mut bytes) = (Vec::new(), 0);
-        for (offset, data, lsn) in &spilling.pieces {
-            bytes += content.extents.reopen(*offset, data.len() as u32, *lsn, &mut opened);
-        }
-        content.note_opened(opened);
-        self.unlinked_bytes += bytes;
-        self.unlinked.insert(spilling.node);
-        true
-    }
-
-    /// Writes bytes into a file and keeps the accounts. The file exists and is one.
-    pub(crate) fn put(&mut self, id: NodeId, offset: u64, data: &[u8], lsn: Lsn) -> Result<(), Errno> {
-        let node = self.nodes.get_mut(&id).ok_or(Errno::STALE)?;
-        let orphan = node.nlink == 0;
-        let content = node.content_mut()?;
-        let mut opened = Vec::new();
-        let change = content.extents.write(offset, data, lsn, &mut opened);
-        content.allocated = content.allocated.saturating_add_signed(change.allocated);
-        content.note_opened(opened);
-        if orphan {
-            self.unlinked_bytes = self.unlinked_bytes.saturating_add_signed(change.open);
-            if change.open > 0 {
-                self.unlinked.insert(id);
-            }
-        } else {
-            self.uncut_bytes = self.uncut_bytes.saturating_add_signed(change.open);
-        }
-        Ok(())
-    }
-
-    /// Gives open extents of so many bytes to a file in the place of those that it has, and keeps the accounts.
-    pub(crate) fn exchange(
-        &mut self,
-        id: NodeId,
-        extents: ExtentMap,
-        opened: Vec<u64>,
-        bytes: u64,
-        lsn: Lsn,
-    ) -> Result<ExtentMap, Errno> {
-        let node = self.nodes.get_mut(&id).ok_or(Errno::STALE)?;
-        let orphan = node.nlink == 0;
-        let content = node.content_mut()?;
-        let before = open_bytes(content);
-        let old = std::mem::replace(&mut content.extents, extents);
-        content.allocated = bytes;
-        let pending = content.pending.get_or_insert_default();
-        pending.opened = opened;
-        if orphan {
-            self.unlinked_bytes = self.unlinked_bytes.saturating_sub(before) + bytes;
-            self.unlinked.insert(id);
-        } else {
-            pending.cut(PendingCut { lsn, offset: 0, length: None });
-            self.uncut_bytes = self.uncut_bytes.saturating_sub(before) + bytes;
-        }
-        Ok(old)
-    }
-
-    /// Makes a hole in a file and keeps the accounts; `None` reaches to the end.
-    pub(crate) fn punch(
-        &mut self,
-        id: NodeId,
-        offset: u64,
-        length: Option<u64>,
-        lsn: Lsn,
-    ) -> Result<(), Errno> {
-        let node = self.nodes.get_mut(&id).ok_or(Errno::STALE)?;
-        let orphan = node.nlink == 0;
-        let content = node.content_mut()?;
-        let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
-        let mut opened = Vec::new();
-        let change = content.extents.carve(offset, end, &mut opened);
-        content.allocated = content.allocated.saturating_add_signed(change.allocated);
-        content.note_opened(opened);
-        if orphan {
-            self.unlinked_bytes = self.unlinked_bytes.saturating_add_signed(change.open);
-        } else {
-            let pending = content.pending.get_or_insert_default();
-            pending.cut(PendingCut { lsn, offset, length });
-            self.uncut_bytes = self.uncut_bytes.saturating_add_signed(change.open);
-        }
-        Ok(())
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
@@ -403,121 +220,55 @@ impl Tree {
         self.content_in_memory().total()
     }
 
-    /// Takes all that changed since the last cut.
-    pub(crate) fn cut(&mut self, timestamp: i64) -> Cut {
-        let mut rows = std::mem::take(&mut self.ended);
-        for id in std::mem::take(&mut self.dirty) {
-            let Some(node) = self.nodes.get_mut(&id).filter(|node| node.dirty) else { continue };
-            node.dirty = false;
-            node.version += 1;
-            let (part, lsn, version) = (node.part, node.lsn, u64::from(node.version));
-            let row = |lsn, record| Row { part, node: id, lsn, seq: 0, version, timestamp, record };
-            match &mut node.body {
-                Body::Directory(directory) if directory.is_changed() => {
-                    let changes = directory.take_changes();
-                    if !changes.is_empty() {
-                        rows.push(row(lsn, Record::Entries(changes)));
-                    }
-                }
-                Body::File(content) => {
-                    if let Some(pending) = content.pending.take() {
-                        take_content(content, *pending, |lsn, record| rows.push(row(lsn, record)));
-                    }
-                }
-                _ => {}
-            }
-            rows.push(row(lsn, Record::Node(Box::new(node.record()))));
+    /// The node that an id stands for which a lookup gave out.
+    pub(crate) fn find(&self, shown: NodeId) -> Result<&Node, Errno> {
+        let Some(versions) = &self.versions else { return self.get(shown) };
+        if let Some(frozen) = versions.frozen.get(&shown) {
+            return Ok(frozen);
         }
-        self.number(&mut rows, timestamp);
-        self.hold(&rows);
-        self.unstored_bytes += self.uncut_bytes;
-        let bytes = std::mem::take(&mut self.uncut_bytes) + xattr_bytes(&rows);
-        Cut { rows, cut_lsn: self.last_lsn, bytes }
+        let id = versions.current.get(&shown).copied().unwrap_or(shown);
+        // A node that is shown under another id by now is not found under its own.
+        self.get(id).and_then(|node| if node.shown == shown { Ok(node) } else { Err(Errno::STALE) })
     }
 
-    /// Sorts rows and gives those of one operation their numbers.
-    fn number(&self, rows: &mut [Row], timestamp: i64) {
-        let rank = |record: &Record| match record {
-            Record::Cut { .. } => 0,
-            Record::Extent(_) => 1,
-            Record::Entries(_) => 2,
-            Record::Node(_) => 3,
-        };
-        rows.sort_by_key(|row| (row.lsn, rank(&row.record)));
-        let mut before = Lsn(0);
-        let mut seq = 0;
-        for row in rows {
-            seq = if row.lsn == before { seq + 1 } else { 0 };
-            before = row.lsn;
-            row.seq = seq;
-            row.timestamp = timestamp;
+    /// The node's own id, for changing it: an old version cannot change.
+    pub(crate) fn own_id(&self, shown: NodeId) -> Result<NodeId, Errno> {
+        match &self.versions {
+            None => Ok(shown),
+            Some(versions) if versions.frozen.contains_key(&shown) => Err(Errno::STALE),
+            Some(_) => self.find(shown).map(|node| node.id),
         }
     }
 
-    /// Lets the tree share the bytes of the extent rows that were just taken.
-    fn hold(&mut self, rows: &[Row]) {
-        for row in rows {
-            let Record::Extent(ExtentRecord { offset, content: ExtentContent::Memory(data), .. }) =
-                &row.record
-            else {
-                continue;
-            };
-            if let Some(node) = self.nodes.get_mut(&row.node)
-                && let Body::File(content) = &mut node.body
-                && let Some(extent) = content.extents.get_mut(*offset)
-            {
-                *extent = crate::extent::Extent::held(data.clone(), row.lsn, row.seq);
-            }
+    /// The id under which a node is shown.
+    pub(crate) fn shown_id(&self, id: NodeId) -> NodeId {
+        match &self.versions {
+            None => id,
+            Some(_) => self.nodes.get(&id).map_or(id, |node| node.shown),
         }
     }
 
-    /// The bytes of these rows are in the table: memory may let go of them.
-    pub(crate) fn stored(&mut self, placed: &[Placed]) {
-        for place in placed {
-            self.unstored_bytes = self.unstored_bytes.saturating_sub(u64::from(place.length));
-            if let Some(node) = self.nodes.get_mut(&place.node)
-                && let Body::File(content) = &mut node.body
-            {
-                content.extents.settle(place.offset, place.length, place.lsn, place.seq, place.location);
-            }
-        }
+    pub(crate) fn is_frozen(&self, shown: NodeId) -> bool {
+        self.versions.as_ref().is_some_and(|versions| versions.frozen.contains_key(&shown))
     }
-}
 
-/// Bytes of a file that no row holds.
-fn open_bytes(content: &Content) -> u64 {
-    content
-        .extents
-        .iter()
-        .filter(|(_, extent)| matches!(extent.source, Source::Open(_)))
-        .map(|(_, extent)| u64::from(extent.length))
-        .sum()
-}
-
-fn xattr_bytes(rows: &[Row]) -> u64 {
-    let xattrs = rows.iter().filter_map(|row| match &row.record {
-        Record::Node(node) => node.xattrs.as_ref(),
-        _ => None,
-    });
-    xattrs.flatten().map(|(name, value)| (name.len() + value.len()) as u64).sum()
-}
-
-/// Turns the pending content of one file into rows, and moves the bytes of its open extents into them.
-fn take_content(content: &mut Content, mut pending: PendingContent, mut push: impl FnMut(Lsn, Record)) {
-    for cut in pending.cuts {
-        push(cut.lsn, Record::Cut { offset: cut.offset, length: cut.length });
-    }
-    pending.opened.sort_unstable();
-    pending.opened.dedup();
-    for offset in pending.opened {
-        let Some(extent) = content.extents.get_mut(offset) else { continue };
-        if let Source::Open(open) = &mut extent.source {
-            let data = std::mem::take(&mut open.data);
-            let lsn = open.lsn;
-            let length = extent.length;
-            let bytes = Bytes::from(data);
-            push(lsn, Record::Extent(ExtentRecord { offset, length, content: ExtentContent::Memory(bytes) }));
+    /// Takes a node out of the tree.
+    pub(crate) fn remove(&mut self, id: NodeId) -> Option<SharedNode> {
+        let node = self.nodes.remove(&id)?;
+        if let Some(versions) = &mut self.versions {
+            versions.current.remove(&node.shown);
         }
+        Some(node)
+    }
+
+    /// Frees an old version that nobody refers to any more; whether the id was one's.
+    pub(crate) fn thaw(&mut self, shown: NodeId) -> bool {
+        let Some(versions) = &mut self.versions else { return false };
+        let Some(node) = versions.frozen.get_mut(&shown) else { return false };
+        if *node.references.get_mut() == 0 {
+            versions.frozen.remove(&shown);
+        }
+        true
     }
 }
 

@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 
 use crate::fold::FoldError;
-use crate::node::Node;
-use crate::publish::Copies;
-use crate::publish_names::check;
-use crate::shared::SharedNode;
+use crate::fold::names::check;
+use crate::fold::step::Copies;
+use crate::tree::node::Node;
+use crate::tree::shared::SharedNode;
 use crate::{Lsn, Row, TinyFs, Tree};
 
 impl TinyFs {

@@ -1,8 +1,8 @@
 //! Content that belongs to no node yet: written at leisure, then given to a file in one short change.
 
-use crate::access;
-use crate::attributes::MAX_SIZE;
-use crate::extent::ExtentMap;
+use crate::operations::access;
+use crate::tree::extent::ExtentMap;
+use crate::types::limits::MAX_SIZE;
 use crate::{Caller, Errno, Error, Lsn, NodeId, Timestamp, TinyFs};
 
 /// Stands for the operation that will give the content to a file.

@@ -6,10 +6,10 @@
 
 use std::collections::HashMap;
 
-use crate::directory::{Dentry, Directory};
+use crate::fold::step::{Step, Touched};
 use crate::fold::{FoldError, wrong};
-use crate::node::{Body, Node};
-use crate::publish::{Step, Touched};
+use crate::tree::directory::{Dentry, Directory};
+use crate::tree::node::{Body, Node};
 use crate::{FileType, NodeId, Tree};
 
 /// What a name stands for.

@@ -204,3 +204,6 @@ impl Caller {
         self.gid == gid || self.groups.contains(&gid)
     }
 }
+
+/// Extended attributes of a node: names and values are bytes.
+pub type Xattrs = std::collections::BTreeMap<Box<[u8]>, Box<[u8]>>;

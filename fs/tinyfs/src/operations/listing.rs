@@ -1,6 +1,6 @@
 //! Reading directories: what a listing shows, where it goes on, and where it ends.
 
-use crate::directory::{COOKIE_PARENT, COOKIE_SELF, FIRST_COOKIE};
+use crate::tree::directory::{COOKIE_PARENT, COOKIE_SELF, FIRST_COOKIE};
 use crate::{Attributes, Errno, Error, FileType, NodeId, TinyFs, Tree};
 
 /// An entry of a directory.

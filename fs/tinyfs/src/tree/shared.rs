@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use crate::node::Node;
+use crate::tree::node::Node;
 
 /// A node on the heap. Whoever changes one that others share gets a copy of its own first, to which nobody refers yet.
 #[derive(Clone, Debug)]

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use crate::access;
-use crate::attributes::MAX_SIZE;
-use crate::extent::Source;
 use crate::fs::find_room;
+use crate::operations::access;
+use crate::tree::extent::Source;
+use crate::types::limits::MAX_SIZE;
 use crate::{
     Caller, Errno, Error, Location, NodeId, PersistenceLayer, StorageError, Timestamp, TinyFs, Tree,
 };
@@ -92,7 +92,7 @@ impl ReadPlan {
 
 fn plan(tree: &Tree, id: NodeId, offset: u64, length: usize) -> Result<ReadPlan, Error> {
     let node = tree.find(id)?;
-    if let crate::node::Body::Dynamic(dynamic) = &node.body {
+    if let crate::tree::node::Body::Dynamic(dynamic) = &node.body {
         let all = &dynamic.configuration;
         let start = offset.min(all.len() as u64) as usize;
         let end = (start + length).min(all.len());
@@ -237,7 +237,7 @@ impl TinyFs {
     pub fn seek_data(&self, id: NodeId, offset: u64) -> Result<u64, Error> {
         let tree = self.tree();
         let node = tree.find(id)?;
-        if let crate::node::Body::Dynamic(_) = node.body {
+        if let crate::tree::node::Body::Dynamic(_) = node.body {
             return if offset < node.size { Ok(offset) } else { Err(Errno::NXIO.into()) };
         }
         let block = offset - offset % SEEK_BLOCK;
@@ -253,7 +253,7 @@ impl TinyFs {
         if offset >= node.size {
             return Err(Errno::NXIO.into());
         }
-        if let crate::node::Body::Dynamic(_) = node.body {
+        if let crate::tree::node::Body::Dynamic(_) = node.body {
             return Ok(node.size);
         }
         let extents = &node.content()?.extents;

@@ -1,11 +1,9 @@
 //! Attributes: chmod, chown, truncate, utimensat; extended attributes.
 
-use crate::access::{self, SET_GID, WRITE};
-use crate::node::Node;
+use crate::operations::access::{self, SET_GID, WRITE};
+use crate::tree::node::Node;
+use crate::types::limits::MAX_SIZE;
 use crate::{Attributes, Caller, Errno, Error, NodeId, SetAttributes, TimeOrNow, Timestamp, TinyFs};
-
-/// Largest size of a file in bytes: what the kernel's `loff_t` can count.
-pub(crate) const MAX_SIZE: u64 = i64::MAX as u64;
 
 /// Longest value of an extended attribute in bytes (`XATTR_SIZE_MAX`).
 const MAX_XATTR: usize = 65_536;

@@ -1,6 +1,6 @@
 //! Permissions, for callers whose kernel has not checked them.
 
-use crate::node::Node;
+use crate::tree::node::Node;
 use crate::{Caller, Errno};
 
 /// Permission to search a directory or execute.

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::extent::Source;
-use crate::node::Body;
+use crate::tree::extent::Source;
+use crate::tree::node::Body;
 use crate::{Moved, TinyFs};
 
 impl TinyFs {

@@ -7,44 +7,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
-use crate::directory::Dentry;
-use crate::fold::{Fold, FoldError, wrong};
-use crate::node::{Body, Node};
-use crate::publish_names::{NameChange, check};
-use crate::shared::SharedNode;
-use crate::shown::Found;
-use crate::tree::NodeMap;
-use crate::{EntryOp, Lsn, NodeId, Record, Row, Stale, TinyFs, Tree};
-
-/// The names of a directory that rows speak of.
-pub(crate) enum Touched {
-    Names(HashSet<Box<[u8]>>),
-    /// A snapshot came: any of them.
-    All,
-}
-
-/// What a publish will put in place.
-pub(crate) struct Step {
-    /// The nodes that rows speak of, as they will be; those with no links end.
-    pub(crate) nodes: NodeMap,
-    /// The names that rows speak of, by directory.
-    pub(crate) touched: HashMap<NodeId, Touched>,
-    /// Files whose content rows speak of.
-    content: HashSet<NodeId>,
-    /// The last operation before and after.
-    base: Lsn,
-    last_lsn: Lsn,
-    unstored_bytes: u64,
-}
-
-/// What rows change, copied to replay them on.
-pub(crate) struct Copies {
-    nodes: NodeMap,
-    touched: HashMap<NodeId, Touched>,
-    content: HashSet<NodeId>,
-    /// The last operation before.
-    base: Lsn,
-}
+use crate::fold::names::{NameChange, check};
+use crate::fold::step::{Copies, Step, Touched};
+use crate::fold::{FoldError, wrong};
+use crate::tree::directory::Dentry;
+use crate::tree::found::Found;
+use crate::tree::node::{Body, Node};
+use crate::tree::node_map::NodeMap;
+use crate::{Lsn, NodeId, Row, Stale, TinyFs, Tree};
 
 /// Stale names with the depth of their directory, and all else that is stale.
 #[derive(Default)]
@@ -81,58 +51,6 @@ impl TinyFs {
         // Without the lock: there may be much to free.
         drop(replaced);
         Ok(stale)
-    }
-}
-
-impl Copies {
-    /// Copies what the rows change.
-    pub(crate) fn of(tree: &Tree, rows: &[Row]) -> Result<Self, FoldError> {
-        let mut nodes = NodeMap::default();
-        let mut content = HashSet::new();
-        let mut touched: HashMap<NodeId, Touched> = HashMap::new();
-        let base = tree.last_lsn;
-        for row in rows {
-            if row.lsn <= base {
-                let message = format!("has a row of operation {}, which was published before", row.lsn);
-                return Err(wrong(row.node, message));
-            }
-            match &row.record {
-                Record::Entries(changes) => {
-                    let names = touched.entry(row.node).or_insert_with(|| Touched::Names(HashSet::new()));
-                    for change in changes {
-                        match names {
-                            _ if change.op == EntryOp::Reset => *names = Touched::All,
-                            Touched::Names(names) => drop(names.insert(change.name.clone())),
-                            Touched::All => {}
-                        }
-                    }
-                }
-                Record::Extent(_) | Record::Cut { .. } => drop(content.insert(row.node)),
-                Record::Node(_) => {}
-            }
-        }
-        for row in rows {
-            if let Some(node) = tree.nodes.get(&row.node)
-                && !nodes.contains_key(&row.node)
-            {
-                if node.nlink == 0 {
-                    return Err(wrong(row.node, "has rows after its end".into()));
-                }
-                nodes.insert(row.node, SharedNode::new(copy(node, touched.get(&row.node))));
-            }
-        }
-        Ok(Copies { nodes, touched, content, base })
-    }
-
-    /// Replays the rows on the copies.
-    pub(crate) fn replay(self, rows: Vec<Row>, cut_lsn: Lsn) -> Result<Step, FoldError> {
-        let Copies { nodes, touched, content, base } = self;
-        let mut fold = Fold::onto(nodes, base.max(cut_lsn));
-        for row in rows {
-            fold.push(row);
-        }
-        let Tree { nodes, last_lsn, unstored_bytes, .. } = fold.replay()?;
-        Ok(Step { nodes, touched, content, base, last_lsn, unstored_bytes })
     }
 }
 
@@ -297,20 +215,6 @@ fn depth(tree: &Tree, directory: NodeId) -> usize {
     };
     // No path is longer than there are nodes, whatever damaged rows have made of the parents.
     std::iter::successors(Some(directory), above).take(tree.nodes.len()).count()
-}
-
-/// A node to replay rows on: all of it, or of a directory what rows speak of.
-fn copy(node: &Node, touched: Option<&Touched>) -> Node {
-    let body = match (&node.body, touched) {
-        (Body::Directory(directory), None) => {
-            Body::Directory(Box::new(directory.excerpt(std::iter::empty())))
-        }
-        (Body::Directory(directory), Some(Touched::Names(names))) => {
-            Body::Directory(Box::new(directory.excerpt(names.iter().map(|name| &**name))))
-        }
-        (body, _) => body.clone(),
-    };
-    node.copy(body)
 }
 
 /// Puts the entries that a directory had into an excerpt of it that has changed.

@@ -1,11 +1,11 @@
 //! A node of the tree: attributes in memory, compact, and the body that its kind has.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use crate::directory::Directory;
-use crate::extent::ExtentMap;
+use crate::tree::directory::Directory;
+use crate::tree::extent::{ExtentMap, Source};
 use crate::{Attributes, Errno, FileType, Lsn, NodeId, NodeRecord, Timestamp, Xattrs};
 
 /// Sizes of blocks that `st_blocks` is rounded to.
@@ -79,6 +79,15 @@ impl Content {
             opened.reserve(opened.len() + new.len());
         }
         opened.append(&mut new);
+    }
+
+    /// Bytes of the file that no row holds.
+    pub(crate) fn open_bytes(&self) -> u64 {
+        self.extents
+            .iter()
+            .filter(|(_, extent)| matches!(extent.source, Source::Open(_)))
+            .map(|(_, extent)| u64::from(extent.length))
+            .sum()
     }
 }
 
@@ -288,5 +297,18 @@ impl Node {
 
     pub(crate) fn is_directory(&self) -> bool {
         self.kind == FileType::Directory
+    }
+}
+
+impl Node {
+    pub(crate) fn refer(&self) {
+        self.references.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Gives references back; says how many there were.
+    pub(crate) fn release(&self, n: u64) -> u64 {
+        self.references
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| Some(held.saturating_sub(n)))
+            .unwrap_or(0)
     }
 }

@@ -1,0 +1,80 @@
+//! Changes of a file's content, and the accounts of the bytes that wait to be stored.
+
+use crate::tree::extent::ExtentMap;
+use crate::tree::node::PendingCut;
+use crate::{Errno, Lsn, NodeId, Tree};
+
+impl Tree {
+    /// Writes bytes into a file and keeps the accounts. The file exists and is one.
+    pub(crate) fn put(&mut self, id: NodeId, offset: u64, data: &[u8], lsn: Lsn) -> Result<(), Errno> {
+        let node = self.nodes.get_mut(&id).ok_or(Errno::STALE)?;
+        let orphan = node.nlink == 0;
+        let content = node.content_mut()?;
+        let mut opened = Vec::new();
+        let change = content.extents.write(offset, data, lsn, &mut opened);
+        content.allocated = content.allocated.saturating_add_signed(change.allocated);
+        content.note_opened(opened);
+        if orphan {
+            self.unlinked_bytes = self.unlinked_bytes.saturating_add_signed(change.open);
+            if change.open > 0 {
+                self.unlinked.insert(id);
+            }
+        } else {
+            self.uncut_bytes = self.uncut_bytes.saturating_add_signed(change.open);
+        }
+        Ok(())
+    }
+
+    /// Gives open extents of so many bytes to a file in the place of those that it has, and keeps the accounts.
+    pub(crate) fn exchange(
+        &mut self,
+        id: NodeId,
+        extents: ExtentMap,
+        opened: Vec<u64>,
+        bytes: u64,
+        lsn: Lsn,
+    ) -> Result<ExtentMap, Errno> {
+        let node = self.nodes.get_mut(&id).ok_or(Errno::STALE)?;
+        let orphan = node.nlink == 0;
+        let content = node.content_mut()?;
+        let before = content.open_bytes();
+        let old = std::mem::replace(&mut content.extents, extents);
+        content.allocated = bytes;
+        let pending = content.pending.get_or_insert_default();
+        pending.opened = opened;
+        if orphan {
+            self.unlinked_bytes = self.unlinked_bytes.saturating_sub(before) + bytes;
+            self.unlinked.insert(id);
+        } else {
+            pending.cut(PendingCut { lsn, offset: 0, length: None });
+            self.uncut_bytes = self.uncut_bytes.saturating_sub(before) + bytes;
+        }
+        Ok(old)
+    }
+
+    /// Makes a hole in a file and keeps the accounts; `None` reaches to the end.
+    pub(crate) fn punch(
+        &mut self,
+        id: NodeId,
+        offset: u64,
+        length: Option<u64>,
+        lsn: Lsn,
+    ) -> Result<(), Errno> {
+        let node = self.nodes.get_mut(&id).ok_or(Errno::STALE)?;
+        let orphan = node.nlink == 0;
+        let content = node.content_mut()?;
+        let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
+        let mut opened = Vec::new();
+        let change = content.extents.carve(offset, end, &mut opened);
+        content.allocated = content.allocated.saturating_add_signed(change.allocated);
+        content.note_opened(opened);
+        if orphan {
+            self.unlinked_bytes = self.unlinked_bytes.saturating_add_signed(change.open);
+        } else {
+            let pending = content.pending.get_or_insert_default();
+            pending.cut(PendingCut { lsn, offset, length });
+            self.uncut_bytes = self.uncut_bytes.saturating_add_signed(change.open);
+        }
+        Ok(())
+    }
+}

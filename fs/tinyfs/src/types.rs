@@ -1,0 +1,8 @@
+//! The words that all others use.
+
+pub(crate) mod attr;
+pub(crate) mod error;
+pub(crate) mod id;
+pub(crate) mod limits;
+pub(crate) mod row;
+pub(crate) mod stale;
