@@ -23,7 +23,7 @@ use crate::factories::pond::FactoryPond;
 use crate::factories::post_commit::PostCommit;
 use crate::factories::progress::{Progress, newest_by_others};
 use crate::host::lock::WriterLock;
-use crate::host::memory;
+use crate::host::memory::HugePages;
 use crate::host::reserve::Reserve;
 use crate::init;
 use crate::replica::follow::Follower;
@@ -41,8 +41,6 @@ const CHECKPOINT_EVERY: u64 = 64;
 /// Whether data files are to be merged is looked at every so many versions.
 const MAINTAIN_EVERY: u64 = 16;
 
-/// Who has less than this for all budgets, bytes, has no huge pages.
-const HUGE_PAGES: u64 = 256 << 20;
 
 /// How to open a pond.
 #[derive(Clone, Debug)]
@@ -92,14 +90,11 @@ impl OpenOptions {
         self.cache_budget.unwrap_or_else(|| settings::size(control, CACHE_BUDGET_KEY))
     }
 
-    /// The budgets of memory; where they are small, from now on without huge pages.
+    /// The budgets of memory, which is had without huge pages from now on.
     pub(crate) fn budgets(&self, control: &Control) -> Budgets {
+        HugePages::without();
         let dirty = self.dirty_budget.unwrap_or_else(|| settings::size(control, DIRTY_BUDGET_KEY));
-        let budgets = Budgets { dirty, cache: self.cache_bytes(control) };
-        if budgets.dirty.saturating_add(budgets.cache) < HUGE_PAGES {
-            memory::without_huge_pages();
-        }
-        budgets
+        Budgets { dirty, cache: self.cache_bytes(control) }
     }
 
     pub(crate) fn log_options(&self, control: &Control) -> Options {

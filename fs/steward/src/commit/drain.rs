@@ -13,6 +13,7 @@ use pond_tinyfs::{ExtentContent, Placed, Record, Row};
 use crate::commit::committer::Committer;
 use crate::commit::ledger::{Batch, DrainedContent};
 use crate::host::end_process::EndProcessOnPanic;
+use crate::host::memory::HugePages;
 use crate::pacing::scheduler::Action;
 
 /// One that drains, and spills what unlinked files hold.
@@ -58,6 +59,8 @@ impl Drainer {
 
     fn drain(&self, batch: &Batch) {
         let committer = &*self.committer;
+        // What is drained is bulk content, and more of it comes meanwhile.
+        let _huge_pages = committer.bounds().are_ample().then(HugePages::hold);
         let mut result = committer.log().drain(batch.rows());
         if result.as_ref().is_err_and(OpLogError::is_full) && committer.disk().give_up_reserve() {
             result = committer.log().drain(batch.rows());

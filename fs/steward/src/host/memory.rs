@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
+
 /// Bytes of memory that this process and its like may use: the least of the machine's and of what its control group and
 /// those above it allow, of version 1 or 2. What the system does not tell bounds nothing.
 pub fn limit() -> u64 {
@@ -19,12 +21,46 @@ pub(crate) fn resident() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Has the kernel give this process no huge pages from now on. The allocator asks for them, which makes large writes faster by a fifth, and
-/// takes 2 MiB where a few KiB are used: more than small budgets bound.
-pub(crate) fn without_huge_pages() {
-    let (on, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
-    // SAFETY: takes numbers only. Where the kernel refuses, all is as it was.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, none, none, none) };
+/// Lets this process have huge pages for as long as one of these is held; else, once [`without`](Self::without) was called, it has
+/// none. The allocator asks the kernel for them. They make large writes faster by a fifth, and of what comes and goes in small
+/// pieces each keeps 2 MiB for the little that is still used in it.
+pub(crate) struct HugePages;
+
+/// How many [`HugePages`] are held.
+static HELD: Mutex<u32> = Mutex::new(0);
+
+impl HugePages {
+    /// None from now on, unless somebody holds some.
+    pub(crate) fn without() {
+        let held = HELD.lock();
+        Self::allow(*held > 0);
+    }
+
+    /// Some, until it is dropped.
+    pub(crate) fn hold() -> Self {
+        let mut held = HELD.lock();
+        *held += 1;
+        if *held == 1 {
+            Self::allow(true);
+        }
+        HugePages
+    }
+
+    fn allow(allowed: bool) {
+        let (disabled, none): (libc::c_ulong, libc::c_ulong) = (u8::from(!allowed).into(), 0);
+        // SAFETY: takes numbers only. Where the kernel refuses, all is as it was.
+        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, disabled, none, none, none) };
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let mut held = HELD.lock();
+        *held -= 1;
+        if *held == 0 {
+            Self::allow(false);
+        }
+    }
 }
 
 fn of_machine() -> u64 {

@@ -115,6 +115,11 @@ impl Bounds {
         Bounds { drain, spill: SPILL.min(drain), hurry: full / 3, slow: full / 2, full }
     }
 
+    /// Whether drains are as large as they get, so that a few MiB more or less do not matter.
+    pub(crate) fn are_ample(&self) -> bool {
+        self.drain == DRAIN
+    }
+
     /// Whether a write that brings so many bytes may go on. `has_committed`: it has waited for a commit already.
     pub(crate) fn admit(&self, gauges: &Gauges, bytes: u64, has_committed: bool) -> Admission {
         let dirty = gauges.dirty();
