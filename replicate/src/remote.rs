@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pond_oplog::{PondId, Version};
-use pond_steward::{Factory, FactoryContext, FactoryError, FactoryPond, TIMELINE_ID_KEY};
+use pond_steward::{
+    Factory, FactoryContext, FactoryError, FactoryPond, PostCommit, Replica, TIMELINE_ID_KEY, VersionSource,
+};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
@@ -101,10 +103,7 @@ impl Remote {
         Ok(pushed + &damage)
     }
 
-    fn pull(&self, context: &FactoryContext<'_>) -> Result<String, ReplicateError> {
-        let replica = context.replica.ok_or_else(|| {
-            ReplicateError::Other("a source does not pull; `pond promote` makes a source of a replica".into())
-        })?;
+    fn bring_in(&self, context: &FactoryContext<'_>, replica: &Replica) -> Result<String, ReplicateError> {
         let config = RemoteConfig::parse(context.configuration)?;
         let known = self.stores.lock().remove(context.path).filter(|(known, _)| *known == config);
         let store = match known {
@@ -150,17 +149,12 @@ impl Factory for Remote {
         RemoteConfig::check(configuration).map(drop).map_err(ReplicateError::into_factory_error)
     }
 
-    fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError> {
-        context.refuse_arguments()?;
-        let result = match context.mode {
-            "push" => self.push(context),
-            "pull" => self.pull(context),
-            other => Err(ReplicateError::Other(format!(
-                "a remote has no mode {other:?}; say `pond control set factory_mode:remote push` on a source, `… pull` on a \
-                 replica"
-            ))),
-        };
-        result.map_err(ReplicateError::into_factory_error)
+    fn post_commit(&self) -> Option<&dyn PostCommit> {
+        Some(self)
+    }
+
+    fn version_source(&self) -> Option<&dyn VersionSource> {
+        Some(self)
     }
 
     fn writes_to(&self, configuration: &[u8]) -> Result<Vec<PathBuf>, FactoryError> {
@@ -190,11 +184,42 @@ impl Factory for Remote {
         };
         probe().map_err(ReplicateError::into_factory_error)
     }
+}
+
+impl PostCommit for Remote {
+    fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError> {
+        context.refuse_arguments()?;
+        let result = match context.mode {
+            "push" => self.push(context),
+            "pull" => Err(ReplicateError::Other(
+                "a source does not pull; `pond promote` makes a source of a replica".into(),
+            )),
+            other => Err(no_mode(other)),
+        };
+        result.map_err(ReplicateError::into_factory_error)
+    }
+}
+
+impl VersionSource for Remote {
+    fn pull(&self, context: &FactoryContext<'_>, replica: &Replica) -> Result<String, FactoryError> {
+        context.refuse_arguments()?;
+        let result = match context.mode {
+            "pull" => self.bring_in(context, replica),
+            other => Err(no_mode(other)),
+        };
+        result.map_err(ReplicateError::into_factory_error)
+    }
 
     fn interval(&self, configuration: &[u8]) -> Result<Option<Duration>, FactoryError> {
         let config = RemoteConfig::parse(configuration).map_err(ReplicateError::into_factory_error)?;
         Ok(Some(config.sync_interval))
     }
+}
+
+fn no_mode(mode: &str) -> ReplicateError {
+    ReplicateError::Other(format!(
+        "a remote has no mode {mode:?}; say `pond control set factory_mode:remote push` on a source, `… pull` on a replica"
+    ))
 }
 
 /// A runtime for transfers. A store on a local disk blocks its threads, so there are more of them than cores.

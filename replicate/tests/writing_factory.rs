@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pond_replicate::Remote;
 use pond_replicate::format::{self, Head};
-use pond_steward::{Factory, FactoryContext, FactoryError, OpenOptions, Registry, Steward};
+use pond_steward::{Factory, FactoryContext, FactoryError, OpenOptions, PostCommit, Registry, Steward};
 use restore_common::{Place, assert_identical, open, read, write};
 
 /// Keeps a file that says up to which version it has come.
@@ -34,6 +34,12 @@ impl Factory for Handle {
         Ok(())
     }
 
+    fn post_commit(&self) -> Option<&dyn PostCommit> {
+        Some(self)
+    }
+}
+
+impl PostCommit for Handle {
     fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError> {
         let Some(commits) = context.commits.clone() else { return Ok("nothing new".to_owned()) };
         self.0.runs.fetch_add(1, Ordering::SeqCst);

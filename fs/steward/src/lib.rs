@@ -27,7 +27,7 @@ pub use control::table::{REMOTE_CONFIG_KEY, TIMELINE_ID_KEY, role};
 pub use error::{FactoryError, StewardError};
 pub use factories::configuration;
 pub use factories::exec_log::ExecLog;
-pub use factories::factory::{Factory, FactoryContext, REMOTE, Registry};
+pub use factories::factory::{Derive, Factory, FactoryContext, PostCommit, Registry, VersionSource};
 pub use factories::pond::FactoryPond;
 pub use host::lock::{LockHolder, lock_holder};
 pub use host::mount_table;

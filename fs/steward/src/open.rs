@@ -20,8 +20,8 @@ use crate::control::settings::{self, CACHE_BUDGET_KEY, DIRTY_BUDGET_KEY};
 use crate::control::table::{Control, SUPERSEDED_KEY};
 use crate::factories::nodes::FactoryNodes;
 use crate::factories::pond::FactoryPond;
-use crate::factories::post_commit::PostCommit;
 use crate::factories::progress::{Progress, newest_by_others};
+use crate::factories::runner::Runner;
 use crate::host::lock::WriterLock;
 use crate::host::memory::HugePages;
 use crate::host::reserve::Reserve;
@@ -40,7 +40,6 @@ const CHECKPOINT_EVERY: u64 = 64;
 
 /// Whether data files are to be merged is looked at every so many versions.
 const MAINTAIN_EVERY: u64 = 16;
-
 
 /// How to open a pond.
 #[derive(Clone, Debug)]
@@ -274,7 +273,7 @@ impl Steward {
             }
         }));
         let watcher = Arc::new(RwLock::new(None));
-        let post_commit = Arc::new(PostCommit {
+        let post_commit = Arc::new(Runner {
             nodes: FactoryNodes {
                 fs: fs.clone(),
                 control: control.clone(),

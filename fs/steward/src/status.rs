@@ -167,6 +167,9 @@ pub struct FactoryStatus {
     pub factory: String,
     /// The mode it runs in; `None` if it does not run here.
     pub mode: Option<String>,
+    /// Whether it is a remote, which ships versions.
+    #[serde(default)]
+    pub remote: bool,
     /// Up to which version it has done its work.
     pub watermark: Option<Version>,
     /// Versions that it still owes.

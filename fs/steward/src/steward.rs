@@ -12,10 +12,9 @@ use crate::commit::committer::Committer;
 use crate::commit::fsync::{Done, Fsync};
 use crate::commit::writers::Writers;
 use crate::control::table::{Control, ROLE_KEY};
-use crate::factories::factory::REMOTE;
 use crate::factories::host_path::refuse_own;
 use crate::factories::nodes::factory_node;
-use crate::factories::post_commit::{PostCommit, caught};
+use crate::factories::runner::{Runner, caught};
 use crate::host::end_process::EndProcessOnPanic;
 use crate::host::lock::WriterLock;
 use crate::host::memory;
@@ -66,7 +65,7 @@ pub struct Steward {
     pub(crate) committer: Arc<Committer>,
     pub(crate) writers: Arc<Writers>,
     pub(crate) fsync: Arc<Fsync>,
-    pub(crate) post_commit: Arc<PostCommit>,
+    pub(crate) post_commit: Arc<Runner>,
     pub(crate) maintenance: Arc<Maintenance>,
     /// Whether it runs in the background.
     pub(crate) maintained: bool,
@@ -260,7 +259,7 @@ impl Steward {
         // One that is superseded pushes no more.
         let ended = self.superseded().is_some();
         let owes = |factory: &FactoryStatus| {
-            factory.behind > 0 && factory.mode.is_some() && !(ended && factory.factory == REMOTE)
+            factory.behind > 0 && factory.mode.is_some() && !(ended && factory.remote)
         };
         self.status().factories.into_iter().filter(owes).collect()
     }
@@ -324,8 +323,10 @@ impl Steward {
         let node = factory_node(self.fs(), path)?;
         self.committer.commit_now()?;
         let result = match self.following() {
-            Some(follower) if node.factory == REMOTE && args.is_empty() => follower.pull(),
-            Some(follower) if node.factory == REMOTE => follower.run_node(&node, args),
+            Some(follower) if self.registry().is_remote(&node.factory) => match args {
+                [] => follower.pull(),
+                args => follower.run_node(&node, args),
+            },
             _ => self.post_commit.run_node(&node, args),
         };
         let position = self.committer.commit_now()?;

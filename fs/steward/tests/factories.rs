@@ -10,7 +10,7 @@ use common::{Place, by_hand, open, read, write};
 use parking_lot::Mutex;
 use pond_oplog::Version;
 use pond_steward::{
-    Factory, FactoryContext, FactoryError, OpenOptions, Registry, Role, Steward, StewardError,
+    Factory, FactoryContext, FactoryError, OpenOptions, PostCommit, Registry, Role, Steward, StewardError,
 };
 use pond_tinyfs::Stale;
 
@@ -40,6 +40,12 @@ impl Factory for Handle {
         if configuration == b"bad" { Err(FactoryError::new("it is bad")) } else { Ok(()) }
     }
 
+    fn post_commit(&self) -> Option<&dyn PostCommit> {
+        Some(self)
+    }
+}
+
+impl PostCommit for Handle {
     fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError> {
         assert!(!self.0.panic.load(Ordering::Relaxed), "told to panic");
         if self.0.fail.load(Ordering::Relaxed) {

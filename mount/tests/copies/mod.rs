@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pond_oplog::{Incoming, IncomingVersion, Version, history, version_files};
-use pond_steward::{Factory, FactoryContext, FactoryError, Registry, Replica, ReplicaProgress, ReplicaState};
+use pond_steward::{
+    Factory, FactoryContext, FactoryError, PostCommit, Registry, Replica, ReplicaProgress, ReplicaState,
+    VersionSource,
+};
 
 struct Copies;
 
@@ -35,12 +38,27 @@ impl Factory for Copies {
         Ok(())
     }
 
+    fn post_commit(&self) -> Option<&dyn PostCommit> {
+        Some(self)
+    }
+
+    fn version_source(&self) -> Option<&dyn VersionSource> {
+        Some(self)
+    }
+}
+
+impl PostCommit for Copies {
+    fn run(&self, _context: &FactoryContext<'_>) -> Result<String, FactoryError> {
+        Ok("nothing to do".to_owned())
+    }
+}
+
+impl VersionSource for Copies {
     fn interval(&self, _configuration: &[u8]) -> Result<Option<Duration>, FactoryError> {
         Ok(Some(Duration::from_millis(10)))
     }
 
-    fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError> {
-        let Some(replica) = context.replica else { return Ok("nothing to do".to_owned()) };
+    fn pull(&self, context: &FactoryContext<'_>, replica: &Replica) -> Result<String, FactoryError> {
         let source = Path::new(std::str::from_utf8(context.configuration).map_err(failed)?);
         let head = history(source, Some(1)).map_err(failed)?.remove(0).position.version;
         let next = replica.position().map_or(0, |position| position.version.0 + 1);

@@ -1,7 +1,7 @@
 //! `pond fsck`.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use pond_oplog::fsck::{Finding, Report, Restore, Severity, Watch};
 use pond_replicate::Backup;
@@ -15,6 +15,7 @@ use crate::error::{During, Failure, Result};
 use crate::interrupt;
 use crate::output::{Notices, count, size};
 use crate::progress::{Progress, Transfers};
+use crate::registry;
 
 /// Paths of one finding that the text shows.
 const MOST_PATHS: usize = 5;
@@ -56,9 +57,10 @@ fn repair(from: Option<&Path>, pond: &Path, watch: &Bars, context: &mut Context)
         None => None,
     };
     let transfers = Transfers::new("restore", context.notices);
+    let registry = registry::all(Arc::new(Transfers::new("push", context.notices)));
     let mut open =
         |report: &Report, found: &[Vec<u8>]| open_backup(pond, given.as_deref(), report, found, &transfers);
-    let repaired = fsck::repair(pond, &mut open, watch);
+    let repaired = fsck::repair(pond, &registry, &mut open, watch);
     watch.end();
     let repaired = repaired.map_err(|error| Failure::because("cannot repair the pond", &error))?;
     show(&repaired.before, context)?;

@@ -215,7 +215,7 @@ pub fn describe_unmount(report: &UnmountReport, context: &mut Context) -> Result
 
 /// What is left for the next mount.
 fn describe_owed(factory: &FactoryStatus) -> String {
-    let what = if factory.factory == pond_steward::REMOTE { "pushed" } else { "handled" };
+    let what = if factory.remote { "pushed" } else { "handled" };
     let versions = count(factory.behind, "version");
     format!("Still to be {what} by {}: {versions}; the next mount goes on.", factory.path)
 }

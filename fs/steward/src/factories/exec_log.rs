@@ -16,7 +16,7 @@ use pond_oplog::{CommitInfo, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::factories::configuration;
-use crate::{Factory, FactoryContext, FactoryError};
+use crate::{Factory, FactoryContext, FactoryError, PostCommit};
 
 /// The factory `exec-log`.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +82,12 @@ impl Factory for ExecLog {
         Ok(vec![path])
     }
 
+    fn post_commit(&self) -> Option<&dyn PostCommit> {
+        Some(self)
+    }
+}
+
+impl PostCommit for ExecLog {
     fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError> {
         context.refuse_arguments()?;
         let Configuration { path } = configuration::parse(context.configuration)?;

@@ -1,7 +1,8 @@
 //! Factories: named kinds of nodes with a configuration, that do something when they are run.
 //!
-//! A factory says what it is called, whether a configuration is valid, and what to do. The Steward keeps the
-//! nodes, decides when they run, and remembers how it went.
+//! A factory says what it is called and whether a configuration is valid, and which of three things it does: work after commits
+//! ([`PostCommit`]), bring versions in ([`VersionSource`]), compute content ([`Derive`]). The Steward keeps the nodes, decides when
+//! they run, and remembers how it went.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,12 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pond_oplog::{PondId, Version};
+use pond_oplog::{PondId, Version, View};
 
 use crate::{ExecLog, FactoryError, FactoryPond, Replica, StewardError};
-
-/// The factory that ships versions to a backup store, and brings them in on a replica.
-pub const REMOTE: &str = "remote";
 
 /// A kind of dynamic node.
 pub trait Factory: Send + Sync + 'static {
@@ -39,6 +37,25 @@ pub trait Factory: Send + Sync + 'static {
         Ok(())
     }
 
+    /// What it does after commits and when it is run by hand; `None` if nothing.
+    fn post_commit(&self) -> Option<&dyn PostCommit> {
+        None
+    }
+
+    /// How it brings versions in; `None` if it does not. A factory that does is a remote: after commits it ships versions to where
+    /// it brings them in from.
+    fn version_source(&self) -> Option<&dyn VersionSource> {
+        None
+    }
+
+    /// How it computes what its nodes show; `None` if they show nothing.
+    fn derive(&self) -> Option<&dyn Derive> {
+        None
+    }
+}
+
+/// Work after commits.
+pub trait PostCommit {
     /// Does its work; the result is a line for the user.
     ///
     /// A run may be repeated: after a failure, and after a crash also for versions that it has handled.
@@ -49,11 +66,23 @@ pub trait Factory: Send + Sync + 'static {
     fn writes(&self) -> bool {
         false
     }
+}
 
-    /// How often a replica runs it to bring versions in; `None` if only when it is asked to.
+/// Brings in versions that were made elsewhere, on a replica.
+pub trait VersionSource {
+    /// Brings in what there is, shows it and reports how that goes, all by way of `replica`; the result is a line for the user.
+    fn pull(&self, context: &FactoryContext<'_>, replica: &Replica) -> Result<String, FactoryError>;
+
+    /// How often to do so; `None` if only when it is asked to.
     fn interval(&self, _configuration: &[u8]) -> Result<Option<Duration>, FactoryError> {
         Ok(None)
     }
+}
+
+/// Computes content. Nothing asks for it yet: nodes show their configuration.
+pub trait Derive {
+    /// What a node with this configuration shows in a version. The same for the same version and configuration.
+    fn derive(&self, configuration: &[u8], view: &View) -> Result<Vec<u8>, FactoryError>;
 }
 
 /// What a run is told.
@@ -72,9 +101,6 @@ pub struct FactoryContext<'a> {
     pub commits: Option<RangeInclusive<Version>>,
     /// The pond.
     pub pond: &'a FactoryPond,
-    /// Where versions come in: in mode `pull` on a replica, where a run of the factory `remote` brings them in, shows
-    /// them and reports how that goes.
-    pub replica: Option<&'a Replica>,
 }
 
 impl FactoryContext<'_> {
@@ -125,6 +151,16 @@ impl Registry {
             name: name.to_owned(),
             known: self.0.keys().cloned().collect::<Vec<_>>().join(", "),
         })
+    }
+
+    /// Whether the factory of that name is a remote: ships versions to where replicas bring them in from.
+    pub fn is_remote(&self, name: &str) -> bool {
+        self.get(name).is_ok_and(|factory| factory.version_source().is_some())
+    }
+
+    /// The factory that brings versions in, and its name.
+    pub fn version_source(&self) -> Option<(&str, &dyn VersionSource)> {
+        self.iter().find_map(|factory| Some((factory.name(), factory.version_source()?)))
     }
 
     /// All factories, by name.

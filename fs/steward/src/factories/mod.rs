@@ -6,5 +6,5 @@ pub(crate) mod factory;
 pub(crate) mod host_path;
 pub(crate) mod nodes;
 pub(crate) mod pond;
-pub(crate) mod post_commit;
 pub(crate) mod progress;
+pub(crate) mod runner;

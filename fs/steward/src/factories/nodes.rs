@@ -7,9 +7,8 @@ use pond_oplog::Version;
 use pond_tinyfs::{Errno, Error, FileType, NodeId, TinyFs};
 
 use crate::control::table::{Control, TIMELINE_KEY};
-use crate::factories::factory::REMOTE;
 use crate::factories::progress::Progress;
-use crate::{FactoryStatus, Registry, Role, StewardError};
+use crate::{FactoryStatus, PostCommit, Registry, Role, StewardError};
 
 /// Nodes in this directory run after each commit.
 pub(crate) const SYSTEM_DIRECTORY: &str = "/etc/system.d";
@@ -42,8 +41,12 @@ impl FactoryNodes {
     /// The nodes that run after a commit. A replica's remotes do not: its follower brings versions in.
     pub(crate) fn that_run(&self) -> Result<Vec<FactoryNode>, StewardError> {
         let mut nodes = system_nodes(&self.fs)?;
+        // What is not known stays, so that it is told of.
+        nodes.retain(|node| {
+            self.registry.get(&node.factory).map_or(true, |known| known.post_commit().is_some())
+        });
         if self.control.role() == Role::Replica {
-            nodes.retain(|node| node.factory != REMOTE);
+            nodes.retain(|node| !self.registry.is_remote(&node.factory));
         }
         Ok(nodes)
     }
@@ -52,7 +55,7 @@ impl FactoryNodes {
     pub(crate) fn mode(&self, factory: &str) -> Option<String> {
         // Until a promoted pond has a version on its own timeline, a push would take it for the pond that it
         // superseded.
-        let pending = || factory == REMOTE && self.pending_timeline().is_some();
+        let pending = || self.registry.is_remote(factory) && self.pending_timeline().is_some();
         self.control.factory_mode(factory).filter(|_| !pending())
     }
 
@@ -64,7 +67,8 @@ impl FactoryNodes {
 
     /// Whether what a node's factory does changes the pond.
     pub(crate) fn writes(&self, node: &FactoryNode) -> bool {
-        self.registry.get(&node.factory).is_ok_and(|factory| factory.writes())
+        let factory = self.registry.get(&node.factory);
+        factory.is_ok_and(|factory| factory.post_commit().is_some_and(PostCommit::writes))
     }
 
     /// The version up to which a node should have done its work.
@@ -83,6 +87,7 @@ impl FactoryNodes {
             let (failed, message) = before.unwrap_or_default();
             FactoryStatus {
                 mode: self.mode(&node.factory),
+                remote: self.registry.is_remote(&node.factory),
                 path: node.path,
                 factory: node.factory,
                 watermark: work.watermark,

@@ -1,4 +1,4 @@
-//! Following: on a replica one thread runs the factory `remote` in mode `pull`, at its interval.
+//! Following: on a replica one thread has a factory bring versions in, at its interval.
 //!
 //! A run that fails leaves what is shown as it was, and is repeated at growing intervals. One run at a time: `sync`
 //! and the thread wait for each other.
@@ -11,11 +11,10 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use crate::control::table::REMOTE_CONFIG_KEY;
-use crate::factories::factory::REMOTE;
 use crate::factories::nodes::{FactoryNode, system_nodes};
-use crate::factories::post_commit::{PostCommit, run_factory};
+use crate::factories::runner::{Runner, run_factory};
 use crate::host::end_process::EndProcessOnPanic;
-use crate::{FactoryContext, FactoryError, Replica, StewardError};
+use crate::{Factory, FactoryContext, FactoryError, Replica, StewardError, VersionSource};
 
 /// A failed run is repeated after this, where the factory has no interval of its own.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
@@ -26,7 +25,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// Brings versions in. One thread [`run`](Self::run)s it; any may ask it.
 pub(crate) struct Follower {
     pub(crate) replica: Replica,
-    post_commit: Arc<PostCommit>,
+    post_commit: Arc<Runner>,
     /// Held by a run.
     pulling: Mutex<()>,
     schedule: Mutex<Schedule>,
@@ -42,7 +41,7 @@ struct Schedule {
 }
 
 impl Follower {
-    pub(crate) fn new(replica: Replica, post_commit: Arc<PostCommit>) -> Self {
+    pub(crate) fn new(replica: Replica, post_commit: Arc<Runner>) -> Self {
         Follower {
             replica,
             post_commit,
@@ -92,10 +91,11 @@ impl Follower {
     pub(crate) fn pull(&self) -> Result<String, StewardError> {
         let _one_at_a_time = self.pulling.lock();
         let started = Instant::now();
-        let (node, interval) = match self.node().and_then(|node| Ok((self.interval(&node)?, node))) {
-            Ok((interval, node)) => (node, interval),
+        let (node, interval) = match self.node() {
+            Ok(found) => found,
             Err(reason) => {
-                let node = FactoryNode::new(REMOTE_CONFIG_KEY, REMOTE, Bytes::new());
+                let name = self.source().map_or("", |(name, _)| name);
+                let node = FactoryNode::new(REMOTE_CONFIG_KEY, name, Bytes::new());
                 self.note(started, None, &Err(&reason));
                 return Err(failed(&node, reason));
             }
@@ -119,18 +119,27 @@ impl Follower {
         if self.replica.stopping() {
             return Err(StewardError::Closed);
         }
-        let mode = self.post_commit.nodes.control.factory_mode(REMOTE).unwrap_or_else(|| "pull".to_owned());
+        let mode = self.post_commit.nodes.control.factory_mode(&node.factory);
         let context = FactoryContext {
-            factory: REMOTE,
-            mode: &mode,
+            factory: &node.factory,
+            mode: mode.as_deref().unwrap_or("pull"),
             args,
             configuration: &node.configuration,
             path: &node.path,
             commits: None,
             pond: &self.post_commit.pond,
-            replica: Some(&self.replica),
         };
-        Ok(run_factory(&self.post_commit.nodes.registry, REMOTE, &context))
+        let pull = |factory: &dyn Factory| match factory.version_source() {
+            Some(source) => source.pull(&context, &self.replica),
+            None => Err(FactoryError::new(format!("{} brings no versions in", factory.name()))),
+        };
+        Ok(run_factory(&self.post_commit.nodes.registry, &context, pull))
+    }
+
+    /// The factory that brings versions in, and its name.
+    fn source(&self) -> Result<(&str, &dyn VersionSource), FactoryError> {
+        let source = self.post_commit.nodes.registry.version_source();
+        source.ok_or_else(|| FactoryError::new("this program knows no factory that brings versions in"))
     }
 
     /// Takes note of how a run went, and decides when the next one is due.
@@ -157,30 +166,25 @@ impl Follower {
         self.wanted.notify_all();
     }
 
-    fn interval(&self, node: &FactoryNode) -> Result<Option<Duration>, FactoryError> {
-        let factory = self
-            .post_commit
-            .nodes
-            .registry
-            .get(REMOTE)
-            .map_err(|error| FactoryError::new(error.to_string()))?;
-        factory.interval(&node.configuration)
-    }
-
-    /// What is followed: the stored configuration or, where the settings were lost, the first remote of the pond.
-    fn node(&self) -> Result<FactoryNode, FactoryError> {
-        if let Some(configuration) = self.post_commit.nodes.control.get(REMOTE_CONFIG_KEY) {
-            return Ok(FactoryNode::new(REMOTE_CONFIG_KEY, REMOTE, configuration.into()));
-        }
-        let nodes =
-            system_nodes(&self.post_commit.nodes.fs).map_err(|error| FactoryError::new(error.to_string()))?;
-        nodes.into_iter().find(|node| node.factory == REMOTE).ok_or_else(|| {
-            FactoryError::new(format!(
-                "this replica does not know what to follow: there is no setting {REMOTE_CONFIG_KEY} and no node of \
-                 the factory {REMOTE}; store the YAML of its backup with `pond control set {REMOTE_CONFIG_KEY} \
-                 \"$(cat remote.yaml)\"`"
-            ))
-        })
+    /// What is followed, and how often: the stored configuration or, where the settings were lost, the first remote of the pond.
+    fn node(&self) -> Result<(FactoryNode, Option<Duration>), FactoryError> {
+        let nodes = &self.post_commit.nodes;
+        let (name, source) = self.source()?;
+        let node = match nodes.control.get(REMOTE_CONFIG_KEY) {
+            Some(configuration) => FactoryNode::new(REMOTE_CONFIG_KEY, name, configuration.into()),
+            None => {
+                let found = system_nodes(&nodes.fs).map_err(|error| FactoryError::new(error.to_string()))?;
+                found.into_iter().find(|node| node.factory == name).ok_or_else(|| {
+                    FactoryError::new(format!(
+                        "this replica does not know what to follow: there is no setting {REMOTE_CONFIG_KEY} and no node of \
+                         the factory {name}; store the YAML of its backup with `pond control set {REMOTE_CONFIG_KEY} \
+                         \"$(cat remote.yaml)\"`"
+                    ))
+                })?
+            }
+        };
+        let interval = source.interval(&node.configuration)?;
+        Ok((node, interval))
     }
 }
 

@@ -113,7 +113,7 @@ impl Steward {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Factory, FactoryContext, FactoryError, Registry};
+    use crate::{Factory, FactoryContext, FactoryError, PostCommit, Registry, Replica, VersionSource};
     use pond_tinyfs::{Caller, Make, NodeId};
     use std::path::Path;
     use std::sync::Arc;
@@ -134,6 +134,22 @@ mod tests {
             Ok(())
         }
 
+        fn post_commit(&self) -> Option<&dyn PostCommit> {
+            Some(self)
+        }
+
+        fn version_source(&self) -> Option<&dyn VersionSource> {
+            Some(self)
+        }
+    }
+
+    impl VersionSource for Remote {
+        fn pull(&self, _context: &FactoryContext<'_>, _replica: &Replica) -> Result<String, FactoryError> {
+            panic!("a source does not pull")
+        }
+    }
+
+    impl PostCommit for Remote {
         fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError> {
             assert_ne!(context.commits.clone().map(|commits| commits.end().0), Some(2));
             Ok(String::new())

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::control::row::{ControlRow, Event, decode};
 use crate::control::table::{Control, ROLE_KEY};
 use crate::host::lock::WriterLock;
-use crate::{Role, StewardError, init};
+use crate::{Registry, Role, StewardError, init};
 
 /// What a check found.
 #[derive(Clone, Debug, Serialize)]
@@ -106,13 +106,14 @@ pub type OpenBackup<'a> =
     dyn FnMut(&Report, &[Vec<u8>]) -> Result<Option<Box<dyn Restore + 'a>>, String> + 'a;
 
 /// Checks the pond, repairs what can be repaired without losing anything, and checks it again. `open_backup` is called
-/// if something is damaged. A check that was cancelled is followed by no repair.
+/// if something is damaged, with the configurations of factories that the registry knows as remotes. A check that was cancelled is followed by no repair.
 ///
 /// # Errors
 ///
 /// [`StewardError::LockHeld`] while somebody has the pond open; and as [`check`].
 pub fn repair(
     pond: &Path,
+    registry: &Registry,
     open_backup: &mut OpenBackup<'_>,
     watch: &dyn Watch,
 ) -> Result<RepairReport, StewardError> {
@@ -139,7 +140,7 @@ pub fn repair(
         {
             configurations.push(configuration.into_bytes());
         }
-        let remotes = before.configurations.iter().filter(|(factory, _)| factory == crate::REMOTE);
+        let remotes = before.configurations.iter().filter(|(factory, _)| registry.is_remote(factory));
         configurations.extend(remotes.map(|(_, configuration)| configuration.to_vec()));
         let mut backup = match before.is_clean() {
             true => None,

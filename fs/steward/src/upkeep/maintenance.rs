@@ -20,8 +20,7 @@ use crate::commit::committer::Committer;
 use crate::commit::merges::Merges;
 use crate::control::settings::{self, KEEP_REPLACED_KEY, RETENTION_KEY, Retention, parse_retention};
 use crate::control::table::Control;
-use crate::factories::factory::REMOTE;
-use crate::factories::post_commit::PostCommit;
+use crate::factories::runner::Runner;
 use crate::pacing::scheduler::{Action, Cleaning, Pruning, READS, looks_again, merge_time};
 use crate::{Role, StewardError};
 
@@ -102,7 +101,7 @@ pub(crate) struct Maintenance {
     pub(crate) fs: Arc<TinyFs>,
     pub(crate) control: Arc<Control>,
     pub(crate) committer: Arc<Committer>,
-    pub(crate) post_commit: Arc<PostCommit>,
+    pub(crate) post_commit: Arc<Runner>,
     /// Held by who prunes, cleans, or does everything.
     pub(crate) turn: Mutex<Turn>,
     /// Held by who merges, from choosing files until they are replaced. Taken after `turn`.
@@ -494,7 +493,7 @@ impl Maintenance {
         if self.control.role() == Role::Replica {
             return Ok(None);
         }
-        let remotes = self.post_commit.nodes.status()?.into_iter().filter(|node| node.factory == REMOTE);
+        let remotes = self.post_commit.nodes.status()?.into_iter().filter(|node| node.remote);
         // One that has nothing yet may need anything.
         Ok(remotes.map(|node| node.watermark.unwrap_or(Version(0))).min())
     }

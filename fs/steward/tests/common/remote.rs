@@ -9,8 +9,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use pond_oplog::{FileRef, Incoming, IncomingVersion, Version, history, version_files};
 use pond_steward::{
-    Factory, FactoryContext, FactoryError, OpenOptions, Registry, Replica, ReplicaProgress, ReplicaState,
-    Steward,
+    Factory, FactoryContext, FactoryError, OpenOptions, PostCommit, Registry, Replica, ReplicaProgress,
+    ReplicaState, Steward, VersionSource,
 };
 
 use super::by_hand;
@@ -65,22 +65,41 @@ impl Factory for Handle {
         }
     }
 
-    fn interval(&self, _configuration: &[u8]) -> Result<Option<Duration>, FactoryError> {
-        Ok(self.0.interval)
+    fn post_commit(&self) -> Option<&dyn PostCommit> {
+        Some(self)
     }
 
-    fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError> {
+    fn version_source(&self) -> Option<&dyn VersionSource> {
+        Some(self)
+    }
+}
+
+impl Handle {
+    /// Notes a run; its configuration.
+    fn noted(&self, context: &FactoryContext<'_>) -> String {
         let configuration = std::str::from_utf8(context.configuration).unwrap().to_owned();
         self.0.runs.lock().push((context.mode.to_owned(), configuration.clone()));
-        match context.replica {
-            None => {
-                if let Some(push) = self.0.on_push.lock().as_ref() {
-                    push(context)?;
-                }
-                Ok("pushed".to_owned())
-            }
-            Some(replica) => self.0.pull(replica, Path::new(configuration.trim())),
+        configuration
+    }
+}
+
+impl PostCommit for Handle {
+    fn run(&self, context: &FactoryContext<'_>) -> Result<String, FactoryError> {
+        self.noted(context);
+        if let Some(push) = self.0.on_push.lock().as_ref() {
+            push(context)?;
         }
+        Ok("pushed".to_owned())
+    }
+}
+
+impl VersionSource for Handle {
+    fn pull(&self, context: &FactoryContext<'_>, replica: &Replica) -> Result<String, FactoryError> {
+        self.0.pull(replica, Path::new(self.noted(context).trim()))
+    }
+
+    fn interval(&self, _configuration: &[u8]) -> Result<Option<Duration>, FactoryError> {
+        Ok(self.0.interval)
     }
 }
 

@@ -20,10 +20,10 @@ use crate::factories::pond::FactoryPond;
 use crate::factories::progress::Pass;
 use crate::host::end_process::EndProcessOnPanic;
 use crate::upkeep::housekeeper::Housekeeper;
-use crate::{FactoryContext, FactoryError, Registry, Role, StewardError};
+use crate::{Factory, FactoryContext, FactoryError, Registry, Role, StewardError};
 
 /// Runs factories. One thread [`run`](Self::run)s it.
-pub(crate) struct PostCommit {
+pub(crate) struct Runner {
     pub(crate) nodes: FactoryNodes,
     pub(crate) housekeeper: Arc<Housekeeper>,
     pub(crate) pond: FactoryPond,
@@ -31,7 +31,7 @@ pub(crate) struct PostCommit {
     pub(crate) running: Mutex<()>,
 }
 
-impl PostCommit {
+impl Runner {
     /// The post-commit thread.
     pub(crate) fn run(&self) {
         // Those who wait for a pass would wait for ever.
@@ -113,9 +113,8 @@ impl PostCommit {
             path: &node.path,
             commits: work.owed(goal),
             pond: &self.pond,
-            replica: None,
         };
-        match run_factory(&self.nodes.registry, &node.factory, &context) {
+        match run_factory(&self.nodes.registry, &context, post_commit(&context)) {
             Ok(message) => {
                 // With arguments it was asked for something of its own.
                 let watermark = args.is_empty().then_some(goal);
@@ -147,20 +146,28 @@ impl PostCommit {
     }
 }
 
-/// Runs a factory; a panic is its failure.
+/// Has a factory do some of its work; a panic is its failure.
 pub(crate) fn run_factory(
     registry: &Registry,
-    factory: &str,
     context: &FactoryContext<'_>,
+    work: impl FnOnce(&dyn Factory) -> Result<String, FactoryError>,
 ) -> Result<String, FactoryError> {
-    let factory = registry.get(factory).map_err(|error| FactoryError::new(error.to_string()))?;
+    let factory = registry.get(context.factory).map_err(|error| FactoryError::new(error.to_string()))?;
     caught(|| {
         // A mount, or a link, may be another since the node was made.
         for path in factory.writes_to(context.configuration)? {
             refuse_own(context.pond.path(), &path)?;
         }
-        factory.run(context)
+        work(&**factory)
     })
+}
+
+/// What a factory does after commits.
+fn post_commit(context: &FactoryContext<'_>) -> impl FnOnce(&dyn Factory) -> Result<String, FactoryError> {
+    move |factory| match factory.post_commit() {
+        Some(post_commit) => post_commit.run(context),
+        None => Err(FactoryError::new(format!("there is nothing that a node of {} does", factory.name()))),
+    }
 }
 
 /// What a factory does, in which a panic is a failure of the factory's. A change of the tree that panics ends the process, so
