@@ -9,4 +9,6 @@ pub(crate) mod fsync;
 pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod merges;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod writers;

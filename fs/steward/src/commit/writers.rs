@@ -72,7 +72,7 @@ impl Writers {
                     std::thread::sleep(pause);
                     return Ok(());
                 }
-                Admission::AfterFsyncs(longest) => {
+                Admission::AfterOthers(longest) => {
                     let mut ledger = self.committer.ledger();
                     if ledger.is_stopped() {
                         return Err(Errno::ROFS.into());
@@ -120,9 +120,11 @@ impl Writers {
         let mut drains = ledger.drains_ended();
         loop {
             let next = match begun {
-                Ok(commit) => {
-                    ledger.storing(Instant::now()).wait(&committer.bounds(), &self.gauges(), commit)
-                }
+                Ok(commit) => ledger.storing(Instant::now()).wait(
+                    &committer.bounds(),
+                    &committer.fs().content_in_memory(),
+                    commit,
+                ),
                 Err(why) => why,
             };
             match next {

@@ -91,8 +91,8 @@ pub(crate) enum Admission {
     Now,
     /// After so long.
     After(Duration),
-    /// Fsyncs go first: it asks again when one has ended, or after so long.
-    AfterFsyncs(Duration),
+    /// Others go first, fsyncs or those who were let in: it asks again when an fsync has ended, or after so long.
+    AfterOthers(Duration),
     /// It asks again after a commit, which tells how much of the disk is left.
     UntilCommitted,
     /// It asks again once something was stored; [`Storing::wait`] says what to do meanwhile.
@@ -120,6 +120,12 @@ impl Bounds {
         self.drain == DRAIN
     }
 
+    /// From here on writers wait.
+    #[cfg(test)]
+    pub(crate) fn full(&self) -> u64 {
+        self.full
+    }
+
     /// Whether a write that brings so many bytes may go on. `has_committed`: it has waited for a commit already.
     pub(crate) fn admit(&self, gauges: &Gauges, bytes: u64, has_committed: bool) -> Admission {
         let dirty = gauges.dirty();
@@ -128,21 +134,26 @@ impl Bounds {
         } else if !has_committed && is_short(&gauges.content, gauges.available) {
             Admission::UntilCommitted
         } else if gauges.fsyncs_come && self.may_be_ahead_of_fsyncs(&gauges.content) {
-            Admission::AfterFsyncs(GLANCE)
+            Admission::AfterOthers(GLANCE)
         } else if dirty < self.slow {
             Admission::Now
         } else if dirty < self.full {
             // All who wait together wait as long as if one brought it all.
             Admission::After(self.pause(dirty, bytes + gauges.admitted))
+        } else if gauges.content.total() < self.full {
+            // There is room, and those take it who were let in: storing something is no use before they have written.
+            Admission::AfterOthers(GLANCE)
         } else {
             Admission::UntilStored
         }
     }
 
     /// Whether a write may begin that was admitted, of many that were at the same time: no more than fit. `admitted`: what
-    /// others bring who have begun. The first one is let in however much it brings.
+    /// others bring who have begun. The first one is let in however much it brings, unless others took all the room while it
+    /// paused.
     pub(crate) fn lets_in(&self, content: &ContentInMemory, admitted: u64, bytes: u64) -> bool {
-        admitted == 0 || content.total() + admitted + bytes <= self.full
+        let taken = content.total() + admitted;
+        taken + bytes <= self.full || admitted == 0 && taken < self.full
     }
 
     /// Whether so much is uncut that an fsync would take long.
@@ -230,9 +241,8 @@ impl Storing {
     }
 
     /// What who waits for this commit, or for room before that, does next.
-    pub(crate) fn wait(&self, bounds: &Bounds, gauges: &Gauges, commit: u64) -> Wait {
-        let content = &gauges.content;
-        if gauges.dirty() < bounds.full || self.ended >= commit || self.stopped {
+    pub(crate) fn wait(&self, bounds: &Bounds, content: &ContentInMemory, commit: u64) -> Wait {
+        if content.total() < bounds.full || self.ended >= commit || self.stopped {
             // They take all the room, so no commit makes any. With less than that, others get theirs by commits.
             let held_by_unlinked = content.unspilled >= bounds.full;
             return if self.spill_failed && held_by_unlinked { Wait::SpillFails } else { Wait::Over };
@@ -346,8 +356,16 @@ mod tests {
             Admission::After(bounds.pause(144 * MIB, 64 * MIB))
         );
         assert!(bounds.lets_in(&others.content, 48 * MIB, 48 * MIB));
+        let all = Gauges { admitted: 96 * MIB, ..gauges(96 * MIB) };
+        assert_eq!(
+            bounds.admit(&all, MIB, false),
+            Admission::AfterOthers(GLANCE),
+            "nothing that is stored makes room"
+        );
         assert!(!bounds.lets_in(&others.content, 48 * MIB, 48 * MIB + 1));
         assert!(bounds.lets_in(&others.content, 0, 1024 * MIB), "else it would never be");
+        let full = gauges(192 * MIB).content;
+        assert!(!bounds.lets_in(&full, 0, 1), "others came first, one after the other");
     }
 
     #[test]
@@ -355,7 +373,7 @@ mod tests {
         let bounds = Bounds::new(256 * MIB);
         let fsyncs = |uncut| Gauges { fsyncs_come: true, ..gauges(uncut) };
         assert_eq!(bounds.admit(&fsyncs(8 * MIB - 1), MIB, false), Admission::Now);
-        assert_eq!(bounds.admit(&fsyncs(8 * MIB), MIB, false), Admission::AfterFsyncs(GLANCE));
+        assert_eq!(bounds.admit(&fsyncs(8 * MIB), MIB, false), Admission::AfterOthers(GLANCE));
         let short = Gauges { available: 8 * MIB, ..gauges(5 * MIB) };
         assert_eq!(bounds.admit(&short, MIB, false), Admission::UntilCommitted);
         assert_eq!(
@@ -379,7 +397,7 @@ mod tests {
         let bounds = Bounds::new(256 * MIB);
         let storing = Storing { started: 3, ended: 3, ..Storing::default() };
         let commit = storing.begin(false).unwrap();
-        let uncut = gauges(192 * MIB);
+        let uncut = gauges(192 * MIB).content;
         assert_eq!(storing.wait(&bounds, &uncut, commit), Wait::On, "a drain takes it");
         let failing = Storing { is_failing: true, ..storing };
         assert_eq!(failing.wait(&bounds, &uncut, commit), Wait::AskForCommit);
@@ -387,7 +405,7 @@ mod tests {
         assert_eq!(asked.wait(&bounds, &uncut, commit), Wait::On);
         assert_eq!(Storing { started: 4, ..failing }.wait(&bounds, &uncut, commit), Wait::On);
         assert_eq!(Storing { started: 4, ended: 4, ..failing }.wait(&bounds, &uncut, commit), Wait::Over);
-        assert_eq!(storing.wait(&bounds, &gauges(192 * MIB - 1), commit), Wait::Over);
+        assert_eq!(storing.wait(&bounds, &gauges(192 * MIB - 1).content, commit), Wait::Over);
     }
 
     #[test]
@@ -399,7 +417,6 @@ mod tests {
         assert_eq!(resting.begin(false), Err(Wait::CommitFails));
         let spill_failed = Storing { spill_failed: true, ended: 1, ..Storing::default() };
         let content = ContentInMemory { unspilled: 192 * MIB, ..ContentInMemory::default() };
-        let unlinked = Gauges { content, ..gauges(0) };
-        assert_eq!(spill_failed.wait(&bounds, &unlinked, 1), Wait::SpillFails);
+        assert_eq!(spill_failed.wait(&bounds, &content, 1), Wait::SpillFails);
     }
 }
