@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use pond_oplog::{Layout, OpLog, Origin, durable, exclusive_names};
 use pond_tinyfs::{Timestamp, root_row};
 
-use crate::control::table::{Control, ROLE_KEY};
+use crate::control::keys::ROLE_KEY;
+use crate::control::table::Control;
 use crate::host::lock::{LOCK_FILE, WriterLock};
 use crate::paths::owner;
 use crate::{Role, StewardError};

@@ -15,9 +15,10 @@ use crate::commit::committer::{CommitObserver, Committer, Parts};
 use crate::commit::fsync::Fsync;
 use crate::commit::merges::Merges;
 use crate::commit::writers::Writers;
+use crate::control::keys::SUPERSEDED_KEY;
 use crate::control::row::{ControlRow, Event};
-use crate::control::settings::{self, CACHE_BUDGET_KEY, DIRTY_BUDGET_KEY};
-use crate::control::table::{Control, SUPERSEDED_KEY};
+use crate::control::settings::{CACHE_BUDGET_KEY, DIRTY_BUDGET_KEY};
+use crate::control::table::Control;
 use crate::factories::nodes::FactoryNodes;
 use crate::factories::pond::FactoryPond;
 use crate::factories::progress::{Progress, newest_by_others};
@@ -27,9 +28,9 @@ use crate::host::memory::HugePages;
 use crate::host::reserve::Reserve;
 use crate::init;
 use crate::replica::follow::Follower;
-use crate::replica::incoming::Shown;
+use crate::replica::incoming::OpenTree;
 use crate::steward::Running;
-use crate::threads;
+use crate::threads::{self, Threads};
 use crate::upkeep::fsck;
 use crate::upkeep::housekeeper::Housekeeper;
 use crate::upkeep::maintenance::Maintenance;
@@ -86,13 +87,13 @@ impl Default for OpenOptions {
 
 impl OpenOptions {
     fn cache_bytes(&self, control: &Control) -> u64 {
-        self.cache_budget.unwrap_or_else(|| settings::size(control, CACHE_BUDGET_KEY))
+        self.cache_budget.unwrap_or_else(|| control.size(CACHE_BUDGET_KEY))
     }
 
     /// The budgets of memory, which is had without huge pages from now on.
     pub(crate) fn budgets(&self, control: &Control) -> Budgets {
         HugePages::without();
-        let dirty = self.dirty_budget.unwrap_or_else(|| settings::size(control, DIRTY_BUDGET_KEY));
+        let dirty = self.dirty_budget.unwrap_or_else(|| control.size(DIRTY_BUDGET_KEY));
         Budgets { dirty, cache: self.cache_bytes(control) }
     }
 
@@ -126,7 +127,7 @@ impl Steward {
             Role::Source => Self::open_source(pond, options, control)?,
             Role::Replica => Self::open_replica(pond, options, control)?,
         };
-        let threads = steward.start(follow, &mut threads::spawn)?;
+        let threads = Threads::start(steward.work(), follow, &mut threads::spawn)?;
         *steward.running.get_mut() = Some(Running { lock, threads });
         Ok(Arc::new(steward))
     }
@@ -182,13 +183,13 @@ impl Steward {
             );
         }
         let post_commit = &steward.post_commit;
-        let shown = Shown {
+        let open_tree = OpenTree {
             fs: steward.fs().clone(),
             oplog: steward.oplog.clone(),
             watcher: steward.watcher.clone(),
             progress: post_commit.nodes.progress.clone(),
         };
-        let replica = Replica::new(pond, incoming, Some(shown), None)?;
+        let replica = Replica::new(pond, incoming, Some(open_tree), None)?;
         steward.follower = Some(Arc::new(Follower::new(replica, post_commit.clone())));
         Ok(steward)
     }

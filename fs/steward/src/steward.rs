@@ -11,7 +11,8 @@ use serde::Serialize;
 use crate::commit::committer::Committer;
 use crate::commit::fsync::{Done, Fsync};
 use crate::commit::writers::Writers;
-use crate::control::table::{Control, ROLE_KEY};
+use crate::control::keys::ROLE_KEY;
+use crate::control::table::Control;
 use crate::factories::host_path::refuse_own;
 use crate::factories::nodes::factory_node;
 use crate::factories::runner::{Runner, caught};
@@ -22,7 +23,7 @@ use crate::init::{self, Found};
 use crate::pacing::scheduler::Effort;
 use crate::paths::{self, ChangeWatcher, made, make, make_parents, owner};
 use crate::replica::follow::Follower;
-use crate::threads::Threads;
+use crate::threads::{Threads, Work};
 use crate::upkeep::housekeeper::Housekeeper;
 use crate::upkeep::maintenance::{MaintainEvent, MaintainOptions, MaintainReport, Maintenance};
 use crate::{
@@ -102,6 +103,23 @@ impl Steward {
     /// Gives a pond that lost its control table its role again, after [`StewardError::ControlMissing`].
     pub fn restore_control(pond: &Path, role: Role) -> Result<(), StewardError> {
         init::restore_control(pond, role)
+    }
+
+    /// What its threads work with.
+    pub(crate) fn work(&self) -> Work {
+        Work {
+            pond: self.pond.clone(),
+            oplog: self.oplog.clone(),
+            control: self.control.clone(),
+            committer: self.committer.clone(),
+            fsync: self.fsync.clone(),
+            housekeeper: self.housekeeper.clone(),
+            maintenance: self.maintenance.clone(),
+            maintained: self.maintained,
+            post_commit: self.post_commit.clone(),
+            factories_run: self.factories_run,
+            follower: self.follower.clone(),
+        }
     }
 
     /// The tree.
@@ -213,15 +231,15 @@ impl Steward {
         };
         self.committer.hurry();
         // First, so that factories get all versions that there will be.
-        self.end_maintenance(&mut threads);
+        threads.end_maintenance();
         // The next attempt's error counts.
         if let Err(error) = self.committer.commit_now() {
             tracing::warn!(%error, "closing");
         }
-        let followed = self.end_following(&mut threads);
-        self.end_post_commit(&mut threads);
+        let followed = threads.end_following();
+        threads.end_post_commit();
         self.fs().set_read_only(true);
-        self.end_journal(&mut threads);
+        threads.end_journal();
         let result = self.committer.commit_now().map_err(|error| match error {
             StewardError::NotCommitted { reason, .. } => StewardError::ClosedUncommitted {
                 in_journal: self.fsync.make_durable(Effort::Frame).is_ok(),
@@ -230,7 +248,7 @@ impl Steward {
             },
             error => error,
         });
-        self.end_rest(&mut threads);
+        threads.end_rest();
         if let Err(error) = self.control.close() {
             tracing::warn!(%error, "could not write the last outcomes to the control table");
         }

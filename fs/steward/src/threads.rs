@@ -1,13 +1,24 @@
 //! The threads of an open pond.
 
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use pond_oplog::OpLog;
+
+use crate::StewardError;
+use crate::commit::committer::Committer;
 use crate::commit::drain::Drainer;
+use crate::commit::fsync::Fsync;
+use crate::control::table::Control;
+use crate::factories::runner::Runner;
 use crate::host::priority::Priority;
 use crate::pacing::backpressure::DRAINERS;
-use crate::{Steward, StewardError};
+use crate::replica::follow::Follower;
+use crate::upkeep::housekeeper::Housekeeper;
+use crate::upkeep::maintenance::Maintenance;
 
 /// How long closing waits for post-commit work that is under way, and for a pull.
 const CLOSE_GRACE: Duration = Duration::from_secs(10);
@@ -32,9 +43,26 @@ fn at(priority: Priority, body: impl FnOnce() + Send + 'static) -> Box<dyn FnOnc
     })
 }
 
-/// Those that run. A replica has no use for the first three and for merging, and a source not for the last.
-#[derive(Default)]
+/// What the threads work with. A replica has a follower, and has no use for the committer, the journal and merging.
+pub(crate) struct Work {
+    pub(crate) pond: PathBuf,
+    pub(crate) oplog: Arc<OpLog>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) fsync: Arc<Fsync>,
+    pub(crate) housekeeper: Arc<Housekeeper>,
+    pub(crate) maintenance: Arc<Maintenance>,
+    /// Whether it runs in the background.
+    pub(crate) maintained: bool,
+    pub(crate) post_commit: Arc<Runner>,
+    /// Whether factories run after commits.
+    pub(crate) factories_run: bool,
+    pub(crate) follower: Option<Arc<Follower>>,
+}
+
+/// Those that run.
 pub(crate) struct Threads {
+    work: Work,
     committer: Option<JoinHandle<()>>,
     drainers: Vec<JoinHandle<()>>,
     fsync: Option<JoinHandle<()>>,
@@ -45,61 +73,78 @@ pub(crate) struct Threads {
     follower: Option<JoinHandle<()>>,
 }
 
-impl Steward {
+impl Threads {
+    fn none(work: Work) -> Self {
+        Threads {
+            work,
+            committer: None,
+            drainers: Vec::new(),
+            fsync: None,
+            housekeeper: None,
+            merges: None,
+            cleaning: None,
+            post_commit: None,
+            follower: None,
+        }
+    }
+
     /// Starts the threads; where one cannot be started, those before it are ended again.
-    pub(crate) fn start(&self, follow: bool, spawn: &mut Spawn<'_>) -> Result<Threads, StewardError> {
-        let mut threads = Threads::default();
-        let started = self.start_each(&mut threads, follow, spawn);
+    pub(crate) fn start(work: Work, follow: bool, spawn: &mut Spawn<'_>) -> Result<Threads, StewardError> {
+        let mut threads = Threads::none(work);
+        let started = threads.start_each(follow, spawn);
         if let Err(error) = started {
-            if let Err(error) = self.end_following(&mut threads) {
+            if let Err(error) = threads.end_following() {
                 tracing::error!(%error, "opening");
             }
-            self.end_post_commit(&mut threads);
-            self.end_journal(&mut threads);
-            self.end_rest(&mut threads);
-            return Err(StewardError::io("start the threads of", &self.pond, error));
+            threads.end_post_commit();
+            threads.end_journal();
+            threads.end_rest();
+            return Err(StewardError::io("start the threads of", &threads.work.pond, error));
         }
         Ok(threads)
     }
 
-    fn start_each(&self, threads: &mut Threads, follow: bool, spawn: &mut Spawn<'_>) -> io::Result<()> {
-        match &self.follower {
+    fn start_each(&mut self, follow: bool, spawn: &mut Spawn<'_>) -> io::Result<()> {
+        match &self.work.follower {
             None => {
-                let (committer, fsync) = (self.committer.clone(), self.fsync.clone());
-                threads.committer = Some(spawn("pond-commit", Box::new(move || committer.run()))?);
-                threads.fsync = Some(spawn("pond-journal", at(Priority::Prompt, move || fsync.run()))?);
+                let (committer, fsync) = (self.work.committer.clone(), self.work.fsync.clone());
+                self.committer = Some(spawn("pond-commit", Box::new(move || committer.run()))?);
+                self.fsync = Some(spawn("pond-journal", at(Priority::Prompt, move || fsync.run()))?);
                 for _ in 0..DRAINERS {
-                    let drainer = Drainer::new(self.committer.clone());
-                    threads.drainers.push(spawn("pond-drain", at(Priority::Aside, move || drainer.run()))?);
+                    let drainer = Drainer::new(self.work.committer.clone());
+                    self.drainers.push(spawn("pond-drain", at(Priority::Aside, move || drainer.run()))?);
                 }
             }
             // Nothing is ever uncommitted there; who asked for a commit all the same must not wait for ever.
-            Some(_) => self.committer.stop(),
+            Some(_) => self.work.committer.stop(),
         }
-        let (housekeeper, oplog, control, committer) =
-            (self.housekeeper.clone(), self.oplog.clone(), self.control.clone(), self.committer.clone());
+        let (housekeeper, oplog, control, committer) = (
+            self.work.housekeeper.clone(),
+            self.work.oplog.clone(),
+            self.work.control.clone(),
+            self.work.committer.clone(),
+        );
         let body = move || housekeeper.run(&oplog, &control, &committer);
-        threads.housekeeper = Some(spawn("pond-housekeeper", Box::new(body))?);
-        if self.follower.is_none() && self.maintained {
-            let maintenance = self.maintenance.clone();
-            threads.merges =
-                Some(spawn("pond-merge", at(Priority::Aside, move || maintenance.run_merges()))?);
-            let maintenance = self.maintenance.clone();
-            threads.cleaning =
+        self.housekeeper = Some(spawn("pond-housekeeper", Box::new(body))?);
+        if self.work.follower.is_none() && self.work.maintained {
+            let maintenance = self.work.maintenance.clone();
+            self.merges = Some(spawn("pond-merge", at(Priority::Aside, move || maintenance.run_merges()))?);
+            let maintenance = self.work.maintenance.clone();
+            self.cleaning =
                 Some(spawn("pond-clean", at(Priority::Aside, move || maintenance.run_cleaning(false)))?);
         }
-        if self.follower.is_some() && follow && self.maintained {
-            let maintenance = self.maintenance.clone();
-            threads.cleaning =
+        if self.work.follower.is_some() && follow && self.work.maintained {
+            let maintenance = self.work.maintenance.clone();
+            self.cleaning =
                 Some(spawn("pond-clean", at(Priority::Aside, move || maintenance.run_cleaning(true)))?);
         }
-        if self.factories_run {
-            let post_commit = self.post_commit.clone();
-            threads.post_commit = Some(spawn("pond-factories", Box::new(move || post_commit.run()))?);
+        if self.work.factories_run {
+            let post_commit = self.work.post_commit.clone();
+            self.post_commit = Some(spawn("pond-factories", Box::new(move || post_commit.run()))?);
         }
-        if let (Some(follower), true) = (&self.follower, follow) {
+        if let (Some(follower), true) = (&self.work.follower, follow) {
             let follower = follower.clone();
-            threads.follower = Some(spawn("pond-follow", Box::new(move || follower.run()))?);
+            self.follower = Some(spawn("pond-follow", Box::new(move || follower.run()))?);
         }
         Ok(())
     }
@@ -109,24 +154,24 @@ impl Steward {
     /// # Errors
     ///
     /// [`StewardError::StillPulling`] if it did not end, and so may still write to the pond.
-    pub(crate) fn end_following(&self, threads: &mut Threads) -> Result<(), StewardError> {
-        let Some(follower) = &self.follower else { return Ok(()) };
+    pub(crate) fn end_following(&mut self) -> Result<(), StewardError> {
+        let Some(follower) = &self.work.follower else { return Ok(()) };
         if !follower.stop(CLOSE_GRACE) {
             return Err(StewardError::StillPulling {
-                pond: self.pond.clone(),
+                pond: self.work.pond.clone(),
                 seconds: CLOSE_GRACE.as_secs(),
             });
         }
-        join(threads.follower.take());
+        join(self.follower.take());
         Ok(())
     }
 
     /// Ends post-commit work, which gets some seconds for what it still owes.
-    pub(crate) fn end_post_commit(&self, threads: &mut Threads) {
-        let progress = &self.post_commit.nodes.progress;
-        if let Some(thread) = threads.post_commit.take() {
+    pub(crate) fn end_post_commit(&mut self) {
+        let progress = &self.work.post_commit.nodes.progress;
+        if let Some(thread) = self.post_commit.take() {
             let ended = progress.finish(CLOSE_GRACE) || {
-                self.post_commit.pond.stop();
+                self.work.post_commit.pond.stop();
                 progress.finish(STOP_GRACE)
             };
             match ended {
@@ -136,30 +181,30 @@ impl Steward {
                 ),
             }
         }
-        self.post_commit.pond.stop();
+        self.work.post_commit.pond.stop();
     }
 
     /// Ends the journal's thread, once all who waited are answered.
-    pub(crate) fn end_journal(&self, threads: &mut Threads) {
-        self.fsync.stop();
-        join(threads.fsync.take());
+    pub(crate) fn end_journal(&mut self) {
+        self.work.fsync.stop();
+        join(self.fsync.take());
     }
 
     /// Ends maintenance, which makes versions.
-    pub(crate) fn end_maintenance(&self, threads: &mut Threads) {
-        self.maintenance.stop();
-        join(threads.merges.take());
-        join(threads.cleaning.take());
+    pub(crate) fn end_maintenance(&mut self) {
+        self.work.maintenance.stop();
+        join(self.merges.take());
+        join(self.cleaning.take());
     }
 
     /// Ends the committer and the housekeeper.
-    pub(crate) fn end_rest(&self, threads: &mut Threads) {
-        self.end_maintenance(threads);
-        self.committer.stop();
-        join(threads.committer.take());
-        threads.drainers.drain(..).for_each(|drainer| join(Some(drainer)));
-        self.housekeeper.stop();
-        join(threads.housekeeper.take());
+    pub(crate) fn end_rest(&mut self) {
+        self.end_maintenance();
+        self.work.committer.stop();
+        join(self.committer.take());
+        self.drainers.drain(..).for_each(|drainer| join(Some(drainer)));
+        self.work.housekeeper.stop();
+        join(self.housekeeper.take());
     }
 }
 
@@ -174,11 +219,9 @@ fn join(thread: Option<JoinHandle<()>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::table::Control;
     use crate::host::lock::WriterLock;
-    use crate::{OpenOptions, init};
+    use crate::{OpenOptions, Steward, init};
     use parking_lot::Mutex;
-    use std::sync::Arc;
 
     #[test]
     fn where_a_thread_cannot_be_started_those_before_it_are_ended() {
@@ -203,12 +246,12 @@ mod tests {
             let lock = WriterLock::acquire(pond.path(), None).unwrap();
             let control = Control::open(pond.path(), true).unwrap();
             let steward = Steward::open_source(pond.path(), OpenOptions::default(), control).unwrap();
-            match steward.start(true, &mut limited) {
+            match Threads::start(steward.work(), true, &mut limited) {
                 Ok(mut threads) => {
                     assert_eq!(allowed, 8, "a source has eight threads");
-                    steward.end_post_commit(&mut threads);
-                    steward.end_journal(&mut threads);
-                    steward.end_rest(&mut threads);
+                    threads.end_post_commit();
+                    threads.end_journal();
+                    threads.end_rest();
                 }
                 Err(error) => assert_eq!(error.errno(), libc::EAGAIN),
             }

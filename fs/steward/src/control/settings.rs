@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::control::table::{Control, REMOTE_CONFIG_KEY, SUPERSEDED_KEY, TIMELINE_ID_KEY, TIMELINE_KEY};
+use crate::control::keys::{REMOTE_CONFIG_KEY, SUPERSEDED_KEY, TIMELINE_ID_KEY, TIMELINE_KEY};
 use crate::host::memory;
 
 /// The setting that bounds content which was accepted and is not yet stored.
@@ -222,32 +222,30 @@ pub(crate) fn check(key: &str, value: &str) -> Result<(), &'static str> {
     }
 }
 
-/// A size as it is set, or its default; what cannot be understood is reported and the default holds.
-pub(crate) fn size(control: &Control, key: &str) -> u64 {
-    let default = find(key).map_or("".into(), Setting::default);
-    let value = control.get(key).filter(|value| !value.is_empty());
+/// A size as it is set, or, where it is not, its default; what cannot be understood is reported and the default holds.
+pub(crate) fn size(value: Option<&str>, key: &str) -> u64 {
+    let value = value.filter(|value| !value.is_empty());
     let parsed = value.map(|value| {
-        parse_size(&value).inspect_err(|why| tracing::warn!(key, value, why, "a setting is not understood"))
+        parse_size(value).inspect_err(|why| tracing::warn!(key, value, why, "a setting is not understood"))
     });
     match parsed {
         Some(Ok(bytes)) => bytes,
         // The defaults are sizes: a test parses them all.
-        _ => parse_size(&default).unwrap_or_default(),
+        _ => parse_size(&find(key).map_or("".into(), Setting::default)).unwrap_or_default(),
     }
 }
 
-/// A duration as it is set, or its default; what cannot be understood is reported and the default holds.
-pub(crate) fn duration(control: &Control, key: &str) -> Duration {
-    let default = find(key).map_or("".into(), Setting::default);
-    let value = control.get(key).filter(|value| !value.is_empty());
+/// A duration as it is set, or, where it is not, its default; what cannot be understood is reported and the default holds.
+pub(crate) fn duration(value: Option<&str>, key: &str) -> Duration {
+    let value = value.filter(|value| !value.is_empty());
     let parsed = value.map(|value| {
-        parse_duration(&value)
+        parse_duration(value)
             .inspect_err(|why| tracing::warn!(key, value, why, "a setting is not understood"))
     });
     match parsed {
         Some(Ok(duration)) => duration,
         // The defaults are durations: a test parses them all.
-        _ => parse_duration(&default).unwrap_or_default(),
+        _ => parse_duration(&find(key).map_or("".into(), Setting::default)).unwrap_or_default(),
     }
 }
 

@@ -8,30 +8,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pond_oplog::{Clock, DeltaTable, Layout, OpLogError, Version};
 use pond_tinyfs::NodeId;
 
+use crate::control::keys::{ROLE_KEY, SUPERSEDED_KEY, TIMELINE_ID_KEY, TIMELINE_KEY};
 use crate::control::row::{ControlRow, Event, encode, read, schema};
 use crate::control::settings;
 use crate::{Role, StewardError};
-
-/// The setting that says what the pond is: `push` for a source, `pull` for a replica.
-pub(crate) const ROLE_KEY: &str = "factory_mode:remote";
-
-/// The setting that holds the configuration of the store that a replica follows.
-pub const REMOTE_CONFIG_KEY: &str = "remote_config";
-
-/// The setting that says on which timeline a promoted pond commits.
-pub(crate) const TIMELINE_KEY: &str = "timeline";
-
-/// The setting with the random id under which a promoted pond claimed its timeline. Two replicas may claim the same
-/// number, each in a store of its own.
-pub const TIMELINE_ID_KEY: &str = "timeline_id";
-
-/// The setting that says why a source takes no writes any more; empty if it does.
-pub(crate) const SUPERSEDED_KEY: &str = "superseded";
 
 /// Outcomes are kept so long, microseconds.
 const RETENTION: i64 = 7 * 24 * 3600 * 1_000_000;
@@ -213,6 +199,16 @@ impl Control {
     /// A setting.
     pub(crate) fn get(&self, key: &str) -> Option<String> {
         self.settings.lock().get(key).cloned()
+    }
+
+    /// A size, bytes, as it is set, or its default.
+    pub(crate) fn size(&self, key: &str) -> u64 {
+        settings::size(self.get(key).as_deref(), key)
+    }
+
+    /// A duration as it is set, or its default.
+    pub(crate) fn duration(&self, key: &str) -> Duration {
+        settings::duration(self.get(key).as_deref(), key)
     }
 
     /// All settings, by name.

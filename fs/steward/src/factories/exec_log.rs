@@ -99,7 +99,7 @@ impl PostCommit for ExecLog {
             context.pond.commits(versions.clone()).map_err(|error| FactoryError::new(error.to_string()))?;
         let written = append(&path, &context.pond.pond_id(), &commits)
             .map_err(|error| FactoryError::new(format!("{}: {error}", path.display())))?;
-        let lines = crate::words::count(written as u64, "line");
+        let lines = crate::plural::count(written as u64, "line");
         Ok(format!("{lines} up to version {} in {}", versions.end(), path.display()))
     }
 }

@@ -7,4 +7,5 @@ pub(crate) mod host_path;
 pub(crate) mod nodes;
 pub(crate) mod pond;
 pub(crate) mod progress;
+pub(crate) mod registry;
 pub(crate) mod runner;

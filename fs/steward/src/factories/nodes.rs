@@ -6,7 +6,8 @@ use bytes::Bytes;
 use pond_oplog::Version;
 use pond_tinyfs::{Errno, Error, FileType, NodeId, TinyFs};
 
-use crate::control::table::{Control, TIMELINE_KEY};
+use crate::control::keys::TIMELINE_KEY;
+use crate::control::table::Control;
 use crate::factories::progress::Progress;
 use crate::{FactoryStatus, PostCommit, Registry, Role, StewardError};
 

@@ -12,7 +12,8 @@ use pond_tinyfs::{Draft, FileType, Make, NodeId, OldContent, Stale, TinyFs};
 use crate::StewardError;
 use crate::commit::committer::Committer;
 use crate::commit::writers::Writers;
-use crate::control::table::{Control, SUPERSEDED_KEY};
+use crate::control::keys::SUPERSEDED_KEY;
+use crate::control::table::Control;
 use crate::factories::progress::Progress;
 use crate::paths::{self, ChangeWatcher, look_up, made, make, make_parents, owner};
 

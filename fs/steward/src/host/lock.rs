@@ -4,7 +4,6 @@
 //! out: its content is only there to say who holds the lock while somebody does. Readers of fixed
 //! versions do not take it.
 
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsRawFd;
@@ -13,44 +12,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::StewardError;
+use crate::host::lock_holder::LockHolder;
 
 /// Name of the lock file under `$POND`.
 pub(crate) const LOCK_FILE: &str = "lock";
 
 /// How often a waiting process looks whether the lock is free.
 const POLL: Duration = Duration::from_millis(10);
-
-/// Who holds a lock, as the lock file says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LockHolder {
-    /// Process id; 0 if the holder has not written it yet.
-    pub pid: u32,
-    /// Its command line.
-    pub command: String,
-}
-
-impl LockHolder {
-    /// This process.
-    fn this_process() -> Self {
-        let command: Vec<String> =
-            std::env::args_os().map(|argument| argument.to_string_lossy().replace('\n', " ")).collect();
-        LockHolder { pid: std::process::id(), command: command.join(" ") }
-    }
-
-    fn parse(text: &str) -> Self {
-        let (pid, command) = text.split_once('\n').unwrap_or((text, ""));
-        LockHolder { pid: pid.trim().parse().unwrap_or(0), command: command.trim_end().to_owned() }
-    }
-}
-
-impl fmt::Display for LockHolder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.pid {
-            0 => f.write_str("another process"),
-            pid => write!(f, "pid {pid} ({})", self.command),
-        }
-    }
-}
 
 /// The lock while it is held; dropping it gives it up.
 #[derive(Debug)]

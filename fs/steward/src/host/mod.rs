@@ -2,6 +2,7 @@
 
 pub(crate) mod end_process;
 pub(crate) mod lock;
+pub(crate) mod lock_holder;
 pub(crate) mod memory;
 pub mod mount_table;
 pub(crate) mod priority;

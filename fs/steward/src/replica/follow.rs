@@ -10,7 +10,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use crate::control::table::REMOTE_CONFIG_KEY;
+use crate::control::keys::REMOTE_CONFIG_KEY;
 use crate::factories::nodes::{FactoryNode, system_nodes};
 use crate::factories::runner::{Runner, run_factory};
 use crate::host::end_process::EndProcessOnPanic;

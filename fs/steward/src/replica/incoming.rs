@@ -36,7 +36,7 @@ pub struct Replica {
     /// What the file says, and since when; held while it is written.
     file: Mutex<(ReplicaStatus, Option<Instant>)>,
     /// `None` during init.
-    shown: Option<Shown>,
+    open_tree: Option<OpenTree>,
     /// Held while versions are shown, so that each is shown once.
     publishing: Mutex<()>,
     stopping: AtomicBool,
@@ -46,7 +46,7 @@ pub struct Replica {
 }
 
 /// The open pond that shows what comes in.
-pub(crate) struct Shown {
+pub(crate) struct OpenTree {
     pub(crate) fs: Arc<TinyFs>,
     pub(crate) oplog: Arc<OpLog>,
     pub(crate) watcher: Arc<RwLock<Option<ChangeWatcher>>>,
@@ -58,7 +58,7 @@ impl Replica {
     pub(crate) fn new(
         pond: &Path,
         incoming: Incoming,
-        shown: Option<Shown>,
+        open_tree: Option<OpenTree>,
         init: Option<(Marker, WriterLock)>,
     ) -> Result<Self, StewardError> {
         let (init, lock) = init.unzip();
@@ -70,7 +70,7 @@ impl Replica {
             incoming,
             status: Mutex::new(current),
             file: Mutex::new((written, None)),
-            shown,
+            open_tree,
             publishing: Mutex::default(),
             stopping: AtomicBool::new(false),
             init: Mutex::new(init),
@@ -107,7 +107,7 @@ impl Replica {
     /// The log's, and [`OpLogError::Fold`] if the rows do not fit the tree. What was shown before is shown still, and
     /// the next call tries again.
     pub fn publish(&self) -> Result<(), StewardError> {
-        let Some(Shown { fs, oplog, watcher, progress }) = &self.shown else { return Ok(()) };
+        let Some(OpenTree { fs, oplog, watcher, progress }) = &self.open_tree else { return Ok(()) };
         let _one_at_a_time = self.publishing.lock();
         let Some(applied) = self.incoming.position() else { return Ok(()) };
         if applied.version <= oplog.position().version {
@@ -201,8 +201,8 @@ impl Replica {
     }
 
     fn lag_of(&self, status: &ReplicaStatus) -> u64 {
-        let shown = match &self.shown {
-            Some(shown) => Some(shown.oplog.position().version),
+        let shown = match &self.open_tree {
+            Some(open_tree) => Some(open_tree.oplog.position().version),
             None => self.applied(),
         };
         status.lag_ms(shown)

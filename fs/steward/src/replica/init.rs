@@ -5,7 +5,8 @@ use std::path::Path;
 
 use pond_oplog::{Incoming, Layout};
 
-use crate::control::table::{Control, REMOTE_CONFIG_KEY};
+use crate::control::keys::REMOTE_CONFIG_KEY;
+use crate::control::table::Control;
 use crate::host::lock::WriterLock;
 use crate::init::{self, Found, Marker};
 use crate::{Replica, Role, StewardError};

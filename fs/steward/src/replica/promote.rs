@@ -7,7 +7,8 @@
 
 use pond_oplog::{Layout, Origin, Position};
 
-use crate::control::table::{Control, ROLE_KEY, SUPERSEDED_KEY, TIMELINE_ID_KEY, TIMELINE_KEY};
+use crate::control::keys::{ROLE_KEY, SUPERSEDED_KEY, TIMELINE_ID_KEY, TIMELINE_KEY};
+use crate::control::table::Control;
 use crate::open::holds_segments;
 use crate::replica::status::ReplicaStatus;
 use crate::{OpenOptions, Role, Steward, StewardError};
@@ -34,7 +35,7 @@ impl Steward {
         let Some(follower) = self.follower.as_ref().filter(|_| self.control.role() == Role::Replica) else {
             return Err(StewardError::NotAReplica { path: self.pond.clone() });
         };
-        self.end_following(&mut running.threads)?;
+        running.threads.end_following()?;
         // What was applied and not shown is part of the history that goes on here.
         follower.replica.publish()?;
         let position = self.position();

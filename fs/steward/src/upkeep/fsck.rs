@@ -7,8 +7,9 @@ use pond_oplog::fsck::{Begins, Finding, Part, Repaired, Report, Restore, Watch};
 use pond_oplog::{DeltaTable, Layout, Pin, Version, durable, fsck};
 use serde::Serialize;
 
+use crate::control::keys::ROLE_KEY;
 use crate::control::row::{ControlRow, Event, decode};
-use crate::control::table::{Control, ROLE_KEY};
+use crate::control::table::Control;
 use crate::host::lock::WriterLock;
 use crate::{Registry, Role, StewardError, init};
 

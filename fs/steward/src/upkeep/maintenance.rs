@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commit::committer::Committer;
 use crate::commit::merges::Merges;
-use crate::control::settings::{self, KEEP_REPLACED_KEY, RETENTION_KEY, Retention, parse_retention};
+use crate::control::settings::{KEEP_REPLACED_KEY, RETENTION_KEY, Retention, parse_retention};
 use crate::control::table::Control;
 use crate::factories::runner::Runner;
 use crate::pacing::scheduler::{Action, Cleaning, Pruning, READS, looks_again, merge_time};
@@ -485,7 +485,7 @@ impl Maintenance {
     }
 
     fn keep_replaced(&self) -> Duration {
-        settings::duration(&self.control, KEEP_REPLACED_KEY)
+        self.control.duration(KEEP_REPLACED_KEY)
     }
 
     /// The version up to which every remote has everything; `None` without remotes, and on a replica, which sends nothing.
