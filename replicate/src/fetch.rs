@@ -3,8 +3,16 @@
 //! Requests run on one thread, side by side, and what they bring is hashed, unpacked and written on others. Whatever was
 //! verified is in the staging area: a later run finds it there and does not ask for it again.
 
+pub(crate) mod copy;
+pub(crate) mod download;
+pub(crate) mod meter;
 mod of_base;
 mod packed;
+pub(crate) mod plan;
+pub(crate) mod staged_pack;
+pub(crate) mod unbundle;
+pub(crate) mod verify;
+pub(crate) mod workers;
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -17,19 +25,18 @@ use pond_oplog::{Incoming, PondId, Version};
 use tokio::sync::OnceCell;
 
 use crate::ReplicateError;
-use crate::download::Downloads;
-use crate::find;
+use crate::fetch::download::Downloads;
+use crate::fetch::meter::Meter;
+use crate::fetch::plan::{Packs, Unit};
+use crate::fetch::staged_pack::StagedPack;
+use crate::fetch::unbundle::{Target, UnbundleError, unbundle};
+use crate::fetch::workers::Workers;
 use crate::format::{
     self, BundleRef, FileDigest, Head, Kind, Manifest, base_manifest_key, in_timeline, manifest_key,
 };
-use crate::lineage::Lineage;
-use crate::meter::Meter;
-use crate::plan::{Packs, Unit};
-use crate::staged_pack::{self, StagedPack};
+use crate::history::find;
+use crate::history::lineage::Lineage;
 use crate::store::Store;
-use crate::unbundle::{Target, UnbundleError, unbundle};
-use crate::verify;
-use crate::workers::Workers;
 
 /// Bundles of one version, or of one pack's versions, fetched side by side.
 const BUNDLES: usize = 8;

@@ -18,6 +18,8 @@
 //! The log entry of a version may name a lower timeline than the folder: a promoted pond that is given a new, empty
 //! store ships all it has on its own timeline.
 
+pub(crate) mod pack;
+
 use bytes::Bytes;
 use pond_oplog::{PondId, Version};
 use serde::de::DeserializeOwned;

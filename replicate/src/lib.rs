@@ -4,42 +4,22 @@
 //! lies in the store, and why, is in this crate's README; [`format`] has it as types.
 #![warn(missing_docs)]
 
-mod base;
-mod bundle;
-mod chain;
 pub mod config;
-mod copy;
-mod download;
 mod error;
 mod fetch;
-mod find;
 pub mod format;
-mod init;
-mod lineage;
-mod meter;
-mod older;
-mod pack;
-mod plan;
+mod history;
 mod progress;
-mod promote;
-mod pull;
 mod push;
 mod remote;
-mod restore;
-mod staged_pack;
+mod replica;
 pub mod store;
-mod timeline;
-mod tip;
-mod unbundle;
-mod verify;
-mod workers;
 
 pub use error::{ReplicateError, StoreError};
-pub use init::{InitOptions, Restored, init_from_backup, init_from_store};
-pub use older::{Filled, fill_in, fill_in_from_store};
+pub use history::tip::Shortfall;
 pub use progress::{NoProgress, Progress};
-pub use promote::{ClaimedTimeline, promote, promote_in_store};
-
 pub use remote::Remote;
-pub use restore::Backup;
-pub use tip::Shortfall;
+pub use replica::init::{InitOptions, Restored, init_from_backup, init_from_store};
+pub use replica::older::{Filled, fill_in, fill_in_from_store};
+pub use replica::promote::{ClaimedTimeline, promote, promote_in_store};
+pub use replica::restore::Backup;

@@ -4,6 +4,8 @@
 //! run whose end was lost, and adopted, or a second writer's, and then nothing more is written. A push that is cut off at
 //! any request is taken up again from what the store says: no state of its own is kept across processes.
 
+pub(crate) mod base;
+pub(crate) mod bundle;
 mod catch_up;
 mod discover;
 mod packs;
@@ -18,10 +20,11 @@ use bytes::Bytes;
 use pond_oplog::{PondId, Version};
 use uuid::Uuid;
 
-use crate::chain::Chain;
 use crate::format::{self, HEAD_KEY};
+use crate::history::chain::Chain;
+use crate::history::timeline;
 use crate::store::Store;
-use crate::{Progress, ReplicateError, timeline};
+use crate::{Progress, ReplicateError};
 
 pub(crate) use catch_up::bundles;
 pub(crate) use ship::adopt;
@@ -129,7 +132,7 @@ impl Pusher {
         let found = discover::chain(&source, pushed).await?;
         let (chain, began) = match found {
             Some(chain) => (chain, false),
-            None => (crate::base::begin(&source, &schema, &stop.0).await?, true),
+            None => (base::begin(&source, &schema, &stop.0).await?, true),
         };
         let next_base_check = chain.newest_base.0;
         let mut pusher = Pusher {

@@ -14,9 +14,9 @@ use pond_steward::{
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
-use crate::chain::{self, Hint};
 use crate::config::{RemoteConfig, Storage};
 use crate::format::Damage;
+use crate::history::chain::{self, Hint};
 use crate::push::{Pusher, Source};
 use crate::store::Store;
 use crate::{NoProgress, Progress, ReplicateError};
@@ -110,7 +110,7 @@ impl Remote {
             Some((_, store)) => store,
             None => Store::open(&config)?,
         };
-        let pulled = crate::pull::run(self.runtime()?, &store, replica)?;
+        let pulled = crate::replica::pull::run(self.runtime()?, &store, replica)?;
         // Kept with its connections; after a failure the next run makes new ones.
         self.stores.lock().insert(context.path.to_owned(), (config, store));
         Ok(pulled)

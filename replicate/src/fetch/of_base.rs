@@ -6,8 +6,8 @@ use pond_oplog::{Version, entry_facts};
 
 use super::{Fetched, Fetcher};
 use crate::ReplicateError;
+use crate::fetch::workers::Workers;
 use crate::format::{FileDigest, Kind, Manifest, base_manifest_key};
-use crate::workers::Workers;
 
 impl<'a> Fetcher<'a> {
     /// A version that is nowhere but in the base of its number: that has its log entry, all that it added, and the digest

@@ -6,10 +6,10 @@ use pond_oplog::Version;
 
 use super::{Fetched, Fetcher};
 use crate::ReplicateError;
-use crate::plan::{Pack, STAGED_PACK};
-use crate::staged_pack::{self, PackedVersion, StagedPack};
-use crate::verify;
-use crate::workers::Workers;
+use crate::fetch::plan::{Pack, STAGED_PACK};
+use crate::fetch::staged_pack::{self, PackedVersion, StagedPack};
+use crate::fetch::verify;
+use crate::fetch::workers::Workers;
 
 /// A pack that is damaged or gone, so that its versions are to be had otherwise.
 pub(super) struct Unusable {

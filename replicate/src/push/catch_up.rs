@@ -11,7 +11,7 @@ use pond_oplog::Version;
 use super::ship::{Part, Shipped};
 use super::{Pusher, blocking};
 use crate::ReplicateError;
-use crate::bundle::{Bundle, Contents};
+use crate::push::bundle::{Bundle, Contents};
 
 /// From so many versions on a push tells how far it has got.
 const LONG: u64 = 64;

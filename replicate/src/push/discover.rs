@@ -4,11 +4,12 @@ use pond_oplog::Version;
 use uuid::Uuid;
 
 use super::{Source, superseded};
-use crate::chain::{self, Chain, Chains, Gaps, Hint};
+use crate::ReplicateError;
 use crate::format::{Head, Timeline, in_timeline};
-use crate::lineage::Lineage;
-use crate::timeline::{self, Claim, Fork};
-use crate::{ReplicateError, find};
+use crate::history::chain::{self, Chain, Chains, Gaps, Hint};
+use crate::history::find;
+use crate::history::lineage::Lineage;
+use crate::history::timeline::{self, Claim, Fork};
 
 /// The chain of this pond's timeline, confirmed to be this pond's history; none in an empty store.
 pub(super) async fn chain(source: &Source, pushed: Option<Version>) -> Result<Option<Chain>, ReplicateError> {

@@ -8,12 +8,12 @@ use pond_oplog::Version;
 use super::discover::own_key;
 use super::{Packable, Pusher};
 use crate::ReplicateError;
-use crate::find::packed_manifest;
+use crate::format::pack::{Pack, PackIndex, PackWriter, load_index};
 use crate::format::{
     self, BundleRef, Manifest, PACK_VERSIONS, PACKED_BUNDLE, manifest_key, pack_end, packs_folder,
     parse_pack_key, version_folder,
 };
-use crate::pack::{Pack, PackIndex, PackWriter, load_index};
+use crate::history::find::packed_manifest;
 
 /// The packs that a range has already, once they were asked for.
 enum Older {

@@ -7,9 +7,9 @@ use super::catch_up::Piece;
 use super::discover::own_key;
 use super::{Packable, Pusher, RECENT};
 use crate::ReplicateError;
-use crate::bundle::{Stamp, manifest};
+use crate::format::pack::PackWriter;
 use crate::format::{self, BundleRef, FileDigest, Manifest, PACKED_BUNDLE, pack_end, version_folder};
-use crate::pack::PackWriter;
+use crate::push::bundle::{Stamp, manifest};
 use crate::store::PutIfAbsent;
 
 /// A version, and a pack, that are being put together.

@@ -23,8 +23,8 @@ use pond_tinyfs::{Caller, Make, NodeId, WriteFlags};
 
 use super::Source;
 use crate::NoProgress;
+use crate::format::pack::read_index;
 use crate::format::{self, Head, Kind, Manifest, Timeline};
-use crate::pack::read_index;
 use crate::store::{Retries, Store};
 
 /// A pond with versions, made by a real Steward.
@@ -181,7 +181,7 @@ async fn read_packs(store: &Store, timeline: u64) -> Vec<(Range<u64>, Objects)> 
         assert_eq!(format::digest(&bytes), digest, "{}", object.key);
         let index = read_index(&object.key, object.length, &bytes).unwrap();
         assert_eq!((index.first, index.last), (first.0, last.0));
-        let slice = |object: &crate::pack::PackedObject| {
+        let slice = |object: &crate::format::pack::PackedObject| {
             let bytes = bytes.slice(object.offset as usize..(object.offset + object.length) as usize);
             assert_eq!(format::digest(&bytes), object.blake3);
             (object.key.clone(), bytes)

@@ -4,8 +4,8 @@ use uuid::Uuid;
 use super::testing::{FAULTS, Fault, Faulty, KILLS, TestPond, assert_complete};
 use super::{Pusher, Source};
 use crate::format::{self, Head, Kind};
+use crate::history::timeline::{self, Claim, Fork};
 use crate::store::Store;
-use crate::timeline::{self, Claim, Fork};
 use crate::{ReplicateError, StoreError};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

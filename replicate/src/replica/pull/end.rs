@@ -4,10 +4,10 @@ use pond_oplog::{At, Position, Version};
 
 use super::Pull;
 use crate::ReplicateError;
-use crate::find;
 use crate::format::Head;
-use crate::lineage::Lineage;
-use crate::tip::{self, InsteadOf, Shortfall, Tip};
+use crate::history::find;
+use crate::history::lineage::Lineage;
+use crate::history::tip::{self, InsteadOf, Shortfall, Tip};
 
 /// Where a pull comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,15 +12,15 @@ use pond_oplog::{At, PondId, Position, Version, entry_facts, version_files};
 use pond_steward::{Replica, ReplicaProgress, ReplicaState};
 use tokio::runtime::Runtime;
 
-use crate::copy::{Copied, Copy};
 use crate::fetch::Fetcher;
-use crate::find;
+use crate::fetch::copy::{Copied, Copy};
+use crate::fetch::meter::Meter;
+use crate::fetch::plan::WORTH_PACKS;
 use crate::format::{self, Head};
-use crate::lineage::Lineage;
-use crate::meter::Meter;
-use crate::plan::WORTH_PACKS;
+use crate::history::find;
+use crate::history::lineage::Lineage;
+use crate::history::tip::{InsteadOf, Tip};
 use crate::store::Store;
-use crate::tip::{InsteadOf, Tip};
 use crate::{NoProgress, Progress, ReplicateError};
 
 /// Brings an open replica up to date. Blocks; not to be called from a thread that runs async tasks. The result is a line for

@@ -6,10 +6,10 @@ use pond_oplog::{At, Position, Version};
 use pond_steward::{Replica, ReplicaProgress, ReplicaState};
 
 use crate::config::RemoteConfig;
-use crate::meter::until;
-use crate::pull::{Pull, Reached};
+use crate::fetch::meter::until;
+use crate::history::tip::{self, Shortfall};
+use crate::replica::pull::{Pull, Reached};
 use crate::store::Store;
-use crate::tip::{self, Shortfall};
 use crate::{Progress, ReplicateError};
 
 /// How far, and from where on.

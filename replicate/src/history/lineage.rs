@@ -2,9 +2,10 @@
 
 use pond_oplog::{PondId, Position, Version};
 
+use crate::ReplicateError;
 use crate::format::timeline_key;
+use crate::history::timeline;
 use crate::store::Store;
-use crate::{ReplicateError, timeline};
 
 /// More timelines than anybody promotes, so that a store which always has one more is not followed for ever.
 const MOST_TIMELINES: usize = 10_000;

@@ -13,16 +13,18 @@ use pond_steward::{Replica, StewardError};
 use tokio::runtime::Runtime;
 
 use crate::config::RemoteConfig;
-use crate::copy::{THREADS, UNITS, incoming_version};
+use crate::fetch::copy::{THREADS, UNITS, incoming_version};
+use crate::fetch::meter::Meter;
+use crate::fetch::plan::{Pack, plan};
+use crate::fetch::workers::Workers;
 use crate::fetch::{Fetched, Fetcher};
 use crate::format::{Head, Kind, PACK_VERSIONS};
-use crate::lineage::Lineage;
-use crate::meter::Meter;
-use crate::plan::{Pack, plan};
-use crate::pull::pond_id;
+use crate::history::lineage::Lineage;
+use crate::history::{find, tip};
+use crate::push::base;
+use crate::replica::pull::pond_id;
 use crate::store::Store;
-use crate::workers::Workers;
-use crate::{Progress, ReplicateError, base, find, tip};
+use crate::{Progress, ReplicateError};
 
 /// Versions that are fetched before they are put; a multiple of what is in a pack.
 const STEP: u64 = 16 * PACK_VERSIONS;

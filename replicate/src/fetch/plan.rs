@@ -6,7 +6,7 @@ use pond_oplog::Version;
 
 use crate::ReplicateError;
 use crate::format::{packs_folder, parse_pack_key};
-use crate::lineage::Lineage;
+use crate::history::lineage::Lineage;
 use crate::store::Store;
 
 /// From so many versions on a pack is fetched, and asked for, rather than single versions.

@@ -4,9 +4,9 @@ use pond_oplog::Version;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::ReplicateError;
-use crate::meter::Meter;
+use crate::fetch::meter::Meter;
+use crate::fetch::workers::{Pieces, Workers};
 use crate::store::Store;
-use crate::workers::{Pieces, Workers};
 
 /// Bytes of all downloads in memory.
 const BUDGET: usize = 128 << 20;

@@ -15,12 +15,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::ReplicateError;
+use crate::fetch::meter::Meter;
+use crate::fetch::plan::{Pack, Packs, WORTH_PACKS, plan};
+use crate::fetch::staged_pack::StagedPack;
+use crate::fetch::workers::Workers;
 use crate::fetch::{Fetched, FetchedBase, Fetcher};
 use crate::format::{Head, Manifest};
-use crate::meter::Meter;
-use crate::plan::{Pack, Packs, WORTH_PACKS, plan};
-use crate::staged_pack::StagedPack;
-use crate::workers::Workers;
 
 /// Units that are fetched at once; what they have in memory is bounded elsewhere.
 pub(crate) const UNITS: usize = 16;

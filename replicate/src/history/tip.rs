@@ -8,13 +8,13 @@ use std::fmt;
 use pond_oplog::Version;
 
 use crate::ReplicateError;
-use crate::chain::{self, Chain, Chains, Gaps, Hint};
-use crate::find;
+use crate::fetch::plan::Packs;
 use crate::format::{Head, Kind, base_manifest_key, in_timeline, manifest_key, parse_folder};
-use crate::lineage::Lineage;
-use crate::plan::Packs;
+use crate::history::chain::{self, Chain, Chains, Gaps, Hint};
+use crate::history::find;
+use crate::history::lineage::Lineage;
+use crate::history::timeline;
 use crate::store::Store;
-use crate::timeline;
 
 /// Versions beyond HEAD that are looked for one by one before the store is listed.
 const STEPS: u64 = 64;

@@ -13,8 +13,8 @@ use pond_oplog::{PondId, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::ReplicateError;
-use crate::bundle::{Object, Spool};
 use crate::format::{self, FORMAT, is_digest, pack_key};
+use crate::push::bundle::{Object, Spool};
 use crate::store::Store;
 
 /// Bytes of the footer.

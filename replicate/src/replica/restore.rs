@@ -14,13 +14,13 @@ use tokio::runtime::Runtime;
 
 use crate::config::RemoteConfig;
 use crate::fetch::Fetcher;
+use crate::fetch::meter::Meter;
+use crate::fetch::plan::Unit;
+use crate::fetch::workers::Workers;
 use crate::format::Head;
-use crate::lineage::Lineage;
-use crate::meter::Meter;
-use crate::plan::Unit;
+use crate::history::lineage::Lineage;
+use crate::history::tip;
 use crate::store::Store;
-use crate::tip;
-use crate::workers::Workers;
 use crate::{Progress, ReplicateError};
 
 /// Name of the directory under `$POND` in which files are fetched.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use pond_oplog::{PondId, Version};
 
 use crate::ReplicateError;
+use crate::fetch::plan::{Pack, Packs};
+use crate::fetch::verify;
+use crate::format::pack::{FOOTER, index_start, read_index};
 use crate::format::{self, Kind, Manifest, base_manifest_key, manifest_key, version_folder};
-use crate::lineage::Lineage;
-use crate::pack::{FOOTER, index_start, read_index};
-use crate::plan::{Pack, Packs};
+use crate::history::lineage::Lineage;
 use crate::store::Store;
-use crate::verify;
 
 /// The index of most packs is within so many bytes of the end.
 const TAIL: u64 = 64 << 10;

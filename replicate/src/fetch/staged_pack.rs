@@ -9,15 +9,15 @@ use bytes::Bytes;
 use pond_oplog::{Incoming, PondId, StagedFile, Version};
 
 use crate::ReplicateError;
+use crate::fetch::plan::Pack;
+use crate::fetch::unbundle::{Target, unbundle};
 use crate::fetch::unbundled;
-use crate::find;
+use crate::fetch::verify;
+use crate::fetch::workers::Pieces;
+use crate::format::pack::{FOOTER, PackIndex, PackedObject, index_start, read_index};
 use crate::format::{self, Kind, Manifest, in_timeline, manifest_key};
-use crate::pack::{FOOTER, PackIndex, PackedObject, index_start, read_index};
-use crate::plan::Pack;
+use crate::history::find;
 use crate::store::Store;
-use crate::unbundle::{Target, unbundle};
-use crate::verify;
-use crate::workers::Pieces;
 
 /// Bytes copied at a time.
 const COPY: usize = 256 << 10;

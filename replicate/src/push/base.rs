@@ -14,9 +14,9 @@ use futures::stream;
 use pond_oplog::{OpLogError, Version};
 
 use crate::ReplicateError;
-use crate::bundle::{Contents, Stamp, manifest};
-use crate::chain::Chain;
 use crate::format::{self, Manifest, PACK_VERSIONS, in_timeline};
+use crate::history::chain::Chain;
+use crate::push::bundle::{Contents, Stamp, manifest};
 use crate::push::{Pusher, Source, blocking, bundles};
 use crate::store::PutIfAbsent;
 

@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use crate::ReplicateError;
 use crate::config::RemoteConfig;
-use crate::find;
-use crate::lineage::Lineage;
+use crate::history::find;
+use crate::history::lineage::Lineage;
+use crate::history::timeline::{self, Claim, Fork};
+use crate::history::tip;
 use crate::store::Store;
-use crate::timeline::{self, Claim, Fork};
-use crate::tip;
 
 /// A timeline that is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,14 +3,14 @@
 use pond_oplog::{PondId, Version};
 
 use crate::ReplicateError;
-use crate::find;
 use crate::format::{
     self, Damage, FORMAT, HEAD_KEY, Head, Kind, Manifest, Timeline, base_manifest_key, manifest_key,
     parse_folder,
 };
-use crate::lineage::Lineage;
+use crate::history::find;
+use crate::history::lineage::Lineage;
+use crate::history::timeline;
 use crate::store::Store;
-use crate::timeline;
 
 /// A store's chain of versions, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
