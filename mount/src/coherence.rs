@@ -11,6 +11,7 @@
 //! **Bytes.** Pages that a program changed through a mapping are in the kernel until it writes them back. What is
 //! a hole can be answered only once it has.
 
+pub(crate) mod kernel;
 pub(crate) mod stale;
 
 use std::io;
@@ -20,11 +21,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Instant;
 
-use fuser::Notifier;
 use pond_tinyfs::NodeId;
 
+use crate::coherence::kernel::Kernel;
 use crate::coherence::stale::Note;
-use crate::service::inodes::Inodes;
+use crate::inodes::table::Inodes;
 
 /// Slots of the table of attributes that left: one node a slot, the latest wins.
 const SLOTS: usize = 4096;
@@ -48,7 +49,7 @@ enum Order {
 }
 
 struct Wire {
-    notifier: Notifier,
+    kernel: Arc<dyn Kernel>,
     orders: Sender<Order>,
 }
 
@@ -68,15 +69,15 @@ impl Coherence {
 
     /// From now on the kernel can be told things. Notes go by a thread of their own: from a session thread, or under
     /// a lock, they could wait for themselves.
-    pub(crate) fn start(&self, notifier: Notifier) -> io::Result<()> {
+    pub(crate) fn start(&self, kernel: Arc<dyn Kernel>) -> io::Result<()> {
         let (orders, received) = channel();
-        let (for_thread, inodes) = (notifier.clone(), self.inodes.clone());
+        let (for_thread, inodes) = (kernel.clone(), self.inodes.clone());
         thread::Builder::new().name("pond-stale".to_owned()).spawn(move || {
             for order in received {
                 match order {
-                    Order::One(note) => tell(&for_thread, &inodes, &[note]),
+                    Order::One(note) => tell(&*for_thread, &inodes, &[note]),
                     Order::All(notes, told) => {
-                        tell(&for_thread, &inodes, &notes);
+                        tell(&*for_thread, &inodes, &notes);
                         if told.send(()).is_err() {
                             tracing::debug!("nobody waited until the kernel was told");
                         }
@@ -85,7 +86,7 @@ impl Coherence {
             }
         })?;
         // Only one session is ever started for a mount.
-        drop(self.wire.set(Wire { notifier, orders }));
+        drop(self.wire.set(Wire { kernel, orders }));
         Ok(())
     }
 
@@ -135,15 +136,15 @@ impl Coherence {
     /// directory are its listing. Blocks until pages that are being read are there; not for session threads.
     pub(crate) fn drop_pages(&self, node: NodeId) -> io::Result<()> {
         match self.wire.get() {
-            Some(wire) => Note::Pages(node).tell(&wire.notifier, &self.inodes),
+            Some(wire) => Note::Pages(node).tell(&*wire.kernel, &self.inodes),
             None => Ok(()),
         }
     }
 }
 
-fn tell(notifier: &Notifier, inodes: &Inodes, notes: &[Note]) {
+fn tell(kernel: &dyn Kernel, inodes: &Inodes, notes: &[Note]) {
     let mut refused =
-        notes.iter().filter_map(|note| note.tell(notifier, inodes).err().map(|error| (note, error)));
+        notes.iter().filter_map(|note| note.tell(kernel, inodes).err().map(|error| (note, error)));
     if let Some((note, error)) = refused.next() {
         let more = refused.count();
         if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOTCONN | libc::ECONNABORTED)) {

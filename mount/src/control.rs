@@ -2,4 +2,3 @@
 
 pub mod client;
 pub(crate) mod protocol;
-pub(crate) mod server;

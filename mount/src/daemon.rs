@@ -6,59 +6,48 @@
 //! socket gone → Steward closes: everything committed, lock given up → those who wait are told → end
 //! ```
 
+mod events;
 pub(crate) mod log_file;
+pub(crate) mod mounted;
+mod opening;
 pub(crate) mod ready;
+mod server;
+mod shown;
+mod starter;
 
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
 
-use pond_oplog::{At, Origin};
-use pond_steward::{
-    Found, LockHolder, OpenOptions, Priority, Reader, Registry, Role, Steward, StewardError, lock_holder,
-};
+use pond_oplog::At;
+use pond_steward::{Priority, Registry, StewardError};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 
-use crate::adapter::Adapter;
-use crate::adapter::session::{Mounted, Session};
+use crate::adapter::session::{self, Session};
 use crate::coherence::stale;
-use crate::control::client;
-use crate::control::server::Server;
-use crate::daemon::ready::Ready;
-use crate::daemon::ready::{Progress, ReadyPipe};
+use crate::daemon::events::{Event, watch_session, watch_signals};
+use crate::daemon::mounted::Mounted;
+use crate::daemon::opening::{is_fixed, is_replica, open_pond, resolve_pond};
+use crate::daemon::ready::{Progress, Ready, ReadyPipe};
+use crate::daemon::server::Server;
+use crate::daemon::shown::Shown;
+use crate::daemon::starter::Starter;
 use crate::error::MountError;
 use crate::mounting::mount_info;
 use crate::mounting::mount_point;
 use crate::mounting::options::MountOptions;
-use crate::service::shown::Shown;
-
-/// How long a mount waits for a daemon that is still committing after its unmount.
-const WAIT_FOR_PREDECESSOR: Duration = Duration::from_secs(60);
+use crate::service::{Service, Settings};
 
 /// How long a detached mount may still be used before the daemon ends.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// How often a mount looks whether it still has to wait.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
-/// After this time of waiting a mount says what it waits for.
-const SAY_SO: Duration = Duration::from_millis(500);
 
 /// Threads for requests that wait. Each parked write or cold read has one for as long as it takes.
 const WAITING_THREADS: usize = 256;
 
 /// How long such a thread stays when nothing waits.
 const KEEP_WAITING: Duration = Duration::from_secs(24 * 3600);
-
-/// What the main thread waits for.
-enum Event {
-    SessionEnded(io::Result<()>),
-    Signal(&'static str),
-}
 
 /// Mounts a pond and serves it until it is unmounted or a SIGTERM, SIGINT or SIGHUP asks for the end; then
 /// everything is committed. `tell` hears what happens before the mount is ready, unless a starter does, and `on_ready` is
@@ -97,53 +86,6 @@ pub fn mount_foreground(
             tracing::warn!(%error, "the command that asked for this mount has ended: unmounting");
             serving.give_up()
         }
-    }
-}
-
-/// Whoever asked for the mount, while it is not ready.
-struct Starter<'a> {
-    /// To the command that waits; `None` in the foreground.
-    pipe: Option<ReadyPipe>,
-    tell: &'a dyn Fn(&Progress),
-}
-
-impl Starter<'_> {
-    fn tell(&self, progress: &Progress) {
-        match &self.pipe {
-            Some(pipe) => pipe.progress(progress),
-            None => (self.tell)(progress),
-        }
-    }
-
-    /// Fails if nobody waits for the mount any more.
-    fn check(&self) -> Result<(), MountError> {
-        match &self.pipe {
-            Some(pipe) if pipe.starter_has_ended() => Err(MountError::Cancelled),
-            _ => Ok(()),
-        }
-    }
-
-    /// Waits while somebody is in the way, up to the time that a daemon may take to end; says so after a while. The one
-    /// who still is then.
-    fn wait_while(
-        &self,
-        mut in_the_way: impl FnMut() -> Result<Option<LockHolder>, MountError>,
-    ) -> Result<Option<LockHolder>, MountError> {
-        let began = Instant::now();
-        let mut said = false;
-        while let Some(holder) = in_the_way()? {
-            self.check()?;
-            if began.elapsed() >= WAIT_FOR_PREDECESSOR {
-                return Ok(Some(holder));
-            }
-            if !said && began.elapsed() >= SAY_SO {
-                tracing::info!(%holder, "waiting for whoever has the pond open");
-                self.tell(&Progress::Waiting(holder.to_string()));
-                said = true;
-            }
-            thread::sleep(LOOK_AGAIN);
-        }
-        Ok(None)
     }
 }
 
@@ -188,139 +130,6 @@ fn begin(
         tracing::error!(%error, "cannot close the pond");
     }
     begun
-}
-
-/// The absolute path of a pond that may not exist yet, without symbolic links as far as it does.
-fn resolve_pond(pond: &Path) -> Result<PathBuf, MountError> {
-    let failed = |error| MountError::io("find the pond", pond, error);
-    let absolute = std::path::absolute(pond).map_err(failed)?;
-    for ancestor in absolute.ancestors() {
-        match ancestor.canonicalize() {
-            Ok(mut resolved) => {
-                // Nothing is left of the path below the last ancestor that exists when the pond itself does.
-                let rest = absolute.strip_prefix(ancestor).unwrap_or(Path::new(""));
-                for (index, component) in rest.components().enumerate() {
-                    if component == Component::ParentDir {
-                        // What is missing has no links: `..` undoes the name before it, and may lead to what exists again.
-                        resolved.pop();
-                        return resolve_pond(
-                            &resolved.join(rest.components().skip(index + 1).collect::<PathBuf>()),
-                        );
-                    }
-                    resolved.push(component);
-                }
-                return Ok(resolved);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if ancestor.is_symlink() {
-                    return Err(MountError::DanglingLink(ancestor.to_owned()));
-                }
-            }
-            Err(error) => return Err(failed(error)),
-        }
-    }
-    Ok(absolute)
-}
-
-/// Opens the pond, or makes it; says whether it did.
-fn open_pond(
-    pond: &Path,
-    options: &MountOptions,
-    registry: Registry,
-    starter: &Starter,
-) -> Result<(Shown, bool), MountError> {
-    let at = options.at.unwrap_or(At::Tip);
-    let fixed = is_fixed(options);
-    let made = match Steward::probe(pond)? {
-        Found::Pond => false,
-        Found::Other => return Err(MountError::NotAPond(pond.to_owned())),
-        Found::Nothing | Found::Unfinished if fixed => return Err(MountError::NoPond(pond.to_owned())),
-        Found::Nothing | Found::Unfinished if options.follow => {
-            return Err(MountError::NothingToFollow(pond.to_owned()));
-        }
-        Found::Nothing | Found::Unfinished if options.no_create => {
-            return Err(MountError::NotCreated(pond.to_owned()));
-        }
-        Found::Nothing | Found::Unfinished => {
-            starter.check()?;
-            Steward::init(pond)?;
-            starter.tell(&Progress::Made(pond.to_owned()));
-            true
-        }
-    };
-    // A mount that is there will not go away by waiting; a daemon that has lost its mount will soon be gone. A
-    // replica's mount is read-only and has a daemon that listens all the same.
-    let mounts = mount_info::mounts_of(pond)?;
-    let is_mounted = mounts.iter().any(|mount| !mount.read_only)
-        || (!mounts.is_empty() && client::connect(pond)?.is_some());
-    let defaults = OpenOptions::default();
-    let open = OpenOptions {
-        commit_interval: options.commit_interval.unwrap_or(defaults.commit_interval),
-        registry,
-        origin: Origin::mount(),
-        ..defaults
-    };
-    if fixed && at == At::Tip && !is_mounted {
-        wait_for_predecessor(pond, starter)?;
-    }
-    let shown = match (fixed, is_mounted) {
-        (true, _) => Shown::Fixed(Reader::open(pond, at, open)?),
-        (false, true) => Shown::Newest(Steward::open(pond, open)?),
-        (false, false) => Shown::Newest(open_after_predecessor(pond, &open, starter)?),
-    };
-    if options.follow && !is_replica(&shown) {
-        shown.close()?;
-        return Err(MountError::NothingToFollow(pond.to_owned()));
-    }
-    Ok((shown, made))
-}
-
-/// Opens the pond for writing once whoever has it open, such as a daemon that is still committing, has ended.
-fn open_after_predecessor(
-    pond: &Path,
-    open: &OpenOptions,
-    starter: &Starter,
-) -> Result<Arc<Steward>, MountError> {
-    let mut opened = None;
-    let mut refused = None;
-    starter.wait_while(|| match Steward::open(pond, open.clone()) {
-        Ok(steward) => {
-            opened = Some(steward);
-            Ok(None)
-        }
-        Err(StewardError::LockHeld { pond, holder }) => {
-            refused = Some(StewardError::LockHeld { pond, holder: holder.clone() });
-            Ok(Some(holder))
-        }
-        Err(error) => Err(error.into()),
-    })?;
-    match (opened, refused) {
-        (Some(steward), _) => Ok(steward),
-        (None, Some(refused)) => Err(refused.into()),
-        (None, None) => Err(MountError::Cancelled),
-    }
-}
-
-/// Waits while a daemon that has lost its mount is still committing: that version is the newest one.
-fn wait_for_predecessor(pond: &Path, starter: &Starter) -> Result<(), MountError> {
-    // Other commands take the lock as well, and they have nothing that somebody was promised.
-    let is_daemon = |holder: &LockHolder| {
-        let mut words = holder.command.split(' ');
-        words.any(|word| word == "mount" || word.ends_with("mount.fuse.pond"))
-    };
-    if let Some(holder) = starter.wait_while(|| Ok(lock_holder(pond)?.filter(is_daemon)))? {
-        tracing::warn!(%holder, "still commits; what is shown may not be its last version");
-    }
-    Ok(())
-}
-
-/// Whether one version is shown for good.
-fn is_fixed(options: &MountOptions) -> bool {
-    (options.read_only && !options.follow) || options.at.is_some_and(|at| at != At::Tip)
-}
-
-fn is_replica(shown: &Shown) -> bool {
-    shown.status().mode == Some(Role::Replica)
 }
 
 fn show(
@@ -368,14 +177,15 @@ fn show(
     let serve = || {
         // SAFETY: neither call can fail.
         let owner = unsafe { (libc::geteuid(), libc::getegid()) };
-        let adapter = Adapter::new(mounted.clone(), runtime.handle().clone(), owner, options.inode32)
+        let settings = Settings { owner, inode32: options.inode32, askers: session::threads() };
+        let service = Service::new(mounted.clone(), runtime.handle().clone(), settings)
             .map_err(|error| MountError::io("start the reading threads of", mountpoint, error))?;
         // Before the session, so that the kernel hears of all that changes after its first look.
-        let (fs, coherence, follows) = (shown.fs().clone(), adapter.coherence(), mounted.follows);
+        let (fs, coherence, follows) = (shown.fs().clone(), service.coherence().clone(), mounted.follows);
         if let Some(steward) = shown.steward() {
             steward.watch_changes(Box::new(move |stale| coherence.tell(stale::notes(&fs, stale, follows))));
         }
-        let session = Session::start(adapter, descriptor, mountpoint)?;
+        let session = Session::start(Arc::new(service), descriptor, mountpoint)?;
         let device = mount_info::mount_at(mountpoint)?.map(|mount| mount.device).unwrap_or_default();
         mount_point::raise_read_ahead(&device);
         let server =
@@ -413,53 +223,6 @@ fn show(
         tracing::warn!("{note}");
     }
     Ok((Serving { mounted, server, device, events, runtime }, ready))
-}
-
-/// Reports signals as events.
-fn watch_signals(runtime: &Runtime, sender: &Sender<Event>, mountpoint: &Path) -> Result<(), MountError> {
-    let failed = |error| MountError::io("watch for signals that end", mountpoint, error);
-    let signals = [
-        (SignalKind::terminate(), "SIGTERM"),
-        (SignalKind::interrupt(), "SIGINT"),
-        (SignalKind::hangup(), "SIGHUP"),
-    ];
-    // What the starter ignores (nohup, say), stays ignored.
-    for (kind, name) in signals.into_iter().filter(|(kind, _)| !is_ignored(kind.as_raw_value())) {
-        let _in_runtime = runtime.enter();
-        let mut signals = signal(kind).map_err(failed)?;
-        let sender = sender.clone();
-        runtime.spawn(async move {
-            // Ends when nobody listens any more.
-            while signals.recv().await.is_some() && sender.send(Event::Signal(name)).is_ok() {}
-        });
-    }
-    Ok(())
-}
-
-/// Reports the session's end as an event.
-fn watch_session(
-    session: thread::JoinHandle<io::Result<()>>,
-    sender: Sender<Event>,
-    mountpoint: &Path,
-) -> Result<(), MountError> {
-    thread::Builder::new()
-        .name("pond-watch".to_owned())
-        .spawn(move || {
-            let ended = session.join().unwrap_or_else(|_| Err(io::Error::other("the session panicked")));
-            // Without a listener the process is at its end anyway.
-            drop(sender.send(Event::SessionEnded(ended)));
-        })
-        .map(drop)
-        .map_err(|error| MountError::io("watch", mountpoint, error))
-}
-
-fn is_ignored(signal: i32) -> bool {
-    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: without a new action the call only fills in the present one, for which zeros are a valid value.
-    unsafe {
-        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
-        action.assume_init().sa_sigaction == libc::SIG_IGN
-    }
 }
 
 impl Serving {

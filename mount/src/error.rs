@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use pond_steward::StewardError;
 
 use crate::control::protocol::RequestError;
-use crate::mounting::busy::BusyProcess;
+use crate::mounting::busy_process::BusyProcess;
 
 /// Why mounting, unmounting or talking to a daemon failed.
 #[derive(Debug, thiserror::Error)]

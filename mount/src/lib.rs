@@ -10,6 +10,7 @@ mod coherence;
 mod control;
 mod daemon;
 mod error;
+mod inodes;
 #[cfg(test)]
 mod kernel_tests;
 mod mounting;
@@ -20,7 +21,7 @@ pub use control::protocol::{Request, RequestError};
 pub use daemon::mount_foreground;
 pub use daemon::ready::{Progress, Ready, mount_daemon};
 pub use error::MountError;
-pub use mounting::busy::BusyProcess;
+pub use mounting::busy_process::BusyProcess;
 pub use mounting::mount_info::{Mount, mounts, mounts_of, pond_of_current_directory};
 pub use mounting::options::MountOptions;
 pub use mounting::remount::{Remounted, remount};

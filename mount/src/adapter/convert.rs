@@ -3,19 +3,19 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, INodeNo};
-use pond_tinyfs::{
-    Attributes, Caller, Error, Fallocate, FileType, RenameFlags, SetXattr, TimeOrNow, Timestamp,
-};
+use pond_tinyfs::{Error, Fallocate, FileType, RenameFlags, SetXattr, TimeOrNow, Timestamp};
 
-use crate::service::inodes::Ino;
+use crate::inodes::attributes::Attributes;
+use crate::inodes::table::Ino;
+use crate::service::attributes::BLOCK_SIZE;
+use crate::service::reading::Whence;
+use crate::service::request::Request;
 
-/// What `stat` calls the preferred size of a request, bytes.
-pub(crate) const BLOCK_SIZE: u32 = 4096;
-
-/// What `stat` shows, under the number that the kernel knows the node by.
-pub(crate) fn attributes(ino: Ino, attributes: &Attributes) -> FileAttr {
+/// What `stat` shows.
+#[inline]
+pub(crate) fn attributes(attributes: &Attributes) -> FileAttr {
     FileAttr {
-        ino: INodeNo(ino.0),
+        ino: INodeNo(attributes.ino.0),
         size: attributes.size,
         blocks: attributes.blocks,
         atime: to_kernel(attributes.atime),
@@ -32,6 +32,17 @@ pub(crate) fn attributes(ino: Ino, attributes: &Attributes) -> FileAttr {
         blksize: BLOCK_SIZE,
         flags: 0,
     }
+}
+
+#[inline]
+pub(crate) fn ino(inode: INodeNo) -> Ino {
+    Ino(inode.0)
+}
+
+/// Who asks.
+#[inline]
+pub(crate) fn asker(request: &fuser::Request) -> Request {
+    Request { uid: request.uid(), gid: request.gid(), thread: request.pid() }
 }
 
 pub(crate) fn file_type(kind: FileType) -> fuser::FileType {
@@ -94,11 +105,6 @@ pub(crate) fn time_or_now(time: fuser::TimeOrNow) -> TimeOrNow {
     }
 }
 
-/// Who asks. The kernel has checked permissions (`default_permissions`).
-pub(crate) fn caller(request: &fuser::Request) -> Caller {
-    Caller::checked(request.uid(), request.gid())
-}
-
 pub(crate) fn errno(error: &Error) -> fuser::Errno {
     fuser::Errno::from_i32(error.errno())
 }
@@ -124,6 +130,15 @@ pub(crate) fn fallocate_mode(mode: i32) -> Option<Fallocate> {
         PUNCH => Some(Fallocate::PunchHole),
         ZERO => Some(Fallocate::ZeroRange),
         ZERO_KEEP => Some(Fallocate::ZeroRangeKeepSize),
+        _ => None,
+    }
+}
+
+/// `None` for what does not come from the kernel.
+pub(crate) fn whence(whence: i32) -> Option<Whence> {
+    match whence {
+        libc::SEEK_DATA => Some(Whence::Data),
+        libc::SEEK_HOLE => Some(Whence::Hole),
         _ => None,
     }
 }

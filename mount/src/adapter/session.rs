@@ -1,22 +1,19 @@
-//! A FUSE session over a descriptor that is mounted already, and the Steward as what stands behind it.
+//! A FUSE session over a descriptor that is mounted already.
 
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::{io, thread};
 
 use fuser::{Config, SessionACL};
 use pond_steward::Priority;
-use pond_tinyfs::{Errno, Error, TinyFs};
-use std::os::fd::OwnedFd;
 
 use crate::adapter::Adapter;
-use crate::daemon::log_file;
 use crate::error::MountError;
-use crate::mounting::mount_info;
 use crate::mounting::mount_point;
-use crate::service::backing::{Backing, Done};
-use crate::service::content::Content;
-use crate::service::shown::Shown;
+use crate::service::Service;
+use crate::service::backing::Backing;
 
 /// Threads that take requests. Two keep each other's replies out of the way; four were slower. On a single processor
 /// a second one only costs switches: it is woken for what the first takes anyway.
@@ -36,7 +33,7 @@ pub(crate) struct Session {
 impl Session {
     /// Answers the kernel's INIT and begins to serve. The mount must be there: only then does INIT come.
     pub(crate) fn start<B: Backing>(
-        adapter: Adapter<B>,
+        service: Arc<Service<B>>,
         descriptor: OwnedFd,
         mountpoint: &Path,
     ) -> Result<Session, MountError> {
@@ -48,10 +45,10 @@ impl Session {
         config.clone_fd = mount_point::open_fuse().is_ok();
         // The kernel enforces who may come in, by the option allow_other. fuser would check a second time, by the
         // filesystem's user id, and refuse what the kernel allows.
-        let coherence = adapter.coherence();
-        let session =
-            fuser::Session::from_fd(adapter, descriptor, SessionACL::All, config).map_err(failed)?;
-        coherence.start(session.notifier()).map_err(failed)?;
+        let coherence = service.coherence().clone();
+        let session = fuser::Session::from_fd(Adapter::new(service), descriptor, SessionACL::All, config)
+            .map_err(failed)?;
+        coherence.start(Arc::new(session.notifier())).map_err(failed)?;
         let thread = thread::Builder::new()
             .name("pond-session".to_owned())
             .spawn(move || {
@@ -61,100 +58,5 @@ impl Session {
             })
             .map_err(failed)?;
         Ok(Session { thread })
-    }
-}
-
-/// An open pond and the mount that shows it.
-pub(crate) struct Mounted {
-    pub(crate) shown: Shown,
-    pub(crate) mountpoint: PathBuf,
-    /// Whether nothing can be changed through this mount.
-    pub(crate) read_only: bool,
-    /// Whether it shows what a source elsewhere does.
-    pub(crate) follows: bool,
-    /// Whether it shows a version that was asked for, rather than the newest.
-    pub(crate) pinned: bool,
-    /// Where the daemon's messages go; `None` for its terminal.
-    pub(crate) log: Option<PathBuf>,
-}
-
-impl Mounted {
-    /// Whether nothing can be changed through this mount now: it may have been remounted since.
-    pub(crate) fn is_read_only(&self) -> bool {
-        let remounted = || match mount_info::mount_at(&self.mountpoint) {
-            Ok(mount) => mount.is_some_and(|mount| mount.is_pond() && mount.read_only),
-            Err(error) => {
-                tracing::warn!(%error, "cannot tell whether the mount is read-only");
-                false
-            }
-        };
-        self.read_only || remounted()
-    }
-
-    /// The pond's status, and the mount's.
-    pub(crate) fn status(&self) -> Result<serde_json::Value, serde_json::Error> {
-        let mut status = serde_json::to_value(self.shown.status())?;
-        if let Some(fields) = status.as_object_mut() {
-            fields.insert("mountpoint".into(), self.mountpoint.to_string_lossy().into());
-            fields.insert("mounted_read_only".into(), self.is_read_only().into());
-            fields.insert("pinned".into(), self.pinned.into());
-            fields.insert("follows".into(), self.follows.into());
-            fields.insert("log_path".into(), self.log.as_ref().map(|log| log.to_string_lossy()).into());
-            fields.insert("pid".into(), std::process::id().into());
-        }
-        Ok(status)
-    }
-}
-
-impl Backing for Mounted {
-    fn fs(&self) -> &TinyFs {
-        self.shown.fs()
-    }
-
-    fn follows(&self) -> bool {
-        self.follows
-    }
-
-    fn fsync(&self, done: Done, here: bool) {
-        match self.shown.steward() {
-            Some(steward) => steward.fsync(done, here),
-            // Nothing is there that does not survive power loss already.
-            None => done(Ok(())),
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.shown.steward().is_none_or(|steward| steward.has_room())
-    }
-
-    fn when_room<T>(&self, bytes: u64, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        match self.shown.steward() {
-            Some(steward) => steward.when_room(bytes, work),
-            None => Err(Errno::ROFS.into()),
-        }
-    }
-
-    fn content(&self, file: Content) -> Vec<u8> {
-        match file {
-            Content::Position => {
-                let position = self.shown.position();
-                format!("{}/{}\n", position.version, position.digest).into_bytes()
-            }
-            Content::Lag => {
-                let lag = self.shown.steward().map_or(0, |steward| steward.lag_ms());
-                format!("{lag}\n").into_bytes()
-            }
-            Content::Status => match self.status().and_then(|status| serde_json::to_vec_pretty(&status)) {
-                Ok(mut text) => {
-                    text.push(b'\n');
-                    text
-                }
-                Err(error) => format!("{{\"error\": {:?}}}\n", error.to_string()).into_bytes(),
-            },
-            Content::Log => match &self.log {
-                Some(path) => log_file::tail(path),
-                None => b"pond runs in the foreground: its messages go to its terminal\n".to_vec(),
-            },
-        }
     }
 }

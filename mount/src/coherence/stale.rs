@@ -6,14 +6,12 @@
 //! kernel has no names in it.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 
-use fuser::{INodeNo, Notifier};
 use pond_tinyfs::{NodeId, Stale, TinyFs};
 
-use crate::service::inodes::{Ino, Inodes};
+use crate::coherence::kernel::Kernel;
+use crate::inodes::table::Inodes;
 
 /// A name that is asked to be dropped for the sake of its directory's lock. Should it exist, it is looked up again.
 const NO_NAME: &[u8] = b"\x01";
@@ -77,27 +75,31 @@ impl Note {
     /// Tells the kernel. It may wait for programs that look something up: not for session threads, and not under a
     /// lock. Of a node whose number it was never given it knows nothing. That is looked at here, when what it was told of before
     /// has taken effect: a reply that was on its way has given the number by now.
-    pub(crate) fn tell(&self, notifier: &Notifier, inodes: &Inodes) -> io::Result<()> {
-        let known = |id: NodeId| inodes.known(id).map(|Ino(number)| INodeNo(number));
-        match self {
-            Note::Name { parent, name } => {
-                known(*parent).map_or(Ok(()), |parent| notifier.inval_entry(parent, OsStr::from_bytes(name)))
-            }
-            Note::Gone { parent, name, child } => {
-                let (name, number) = (OsStr::from_bytes(name), known(*child));
+    pub(crate) fn tell(&self, kernel: &dyn Kernel, inodes: &Inodes) -> io::Result<()> {
+        let (Note::Name { parent: node, .. }
+        | Note::Gone { parent: node, .. }
+        | Note::Settle(node)
+        | Note::Attributes(node)
+        | Note::Pages(node)) = self;
+        let known = inodes.known(*node);
+        let gone = match self {
+            Note::Gone { child, .. } => {
+                let number = inodes.known(*child);
                 inodes.gone(*child);
-                let Some(parent) = known(*parent) else { return Ok(()) };
-                // It is refused where something is mounted on the name, say.
-                match number.map(|number| notifier.delete(parent, number, name)) {
-                    Some(Ok(())) => Ok(()),
-                    Some(Err(_)) | None => notifier.inval_entry(parent, name),
-                }
+                number
             }
-            Note::Settle(directory) => known(*directory)
-                .map_or(Ok(()), |directory| notifier.inval_entry(directory, OsStr::from_bytes(NO_NAME))),
-            // A negative offset means attributes only.
-            Note::Attributes(node) => known(*node).map_or(Ok(()), |node| notifier.inval_inode(node, -1, 0)),
-            Note::Pages(node) => known(*node).map_or(Ok(()), |node| notifier.inval_inode(node, 0, 0)),
+            _ => None,
+        };
+        let Some(ino) = known else { return Ok(()) };
+        match (self, gone) {
+            // It is refused where something is mounted on the name, say.
+            (Note::Gone { name, .. }, Some(child)) => {
+                kernel.name_is_gone(ino, name, child).or_else(|_| kernel.drop_name(ino, name))
+            }
+            (Note::Gone { name, .. } | Note::Name { name, .. }, _) => kernel.drop_name(ino, name),
+            (Note::Settle(_), _) => kernel.drop_name(ino, NO_NAME),
+            (Note::Attributes(_), _) => kernel.drop_attributes(ino),
+            (Note::Pages(_), _) => kernel.drop_pages(ino),
         }
     }
 }

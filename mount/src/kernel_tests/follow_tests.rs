@@ -20,7 +20,7 @@ use pond_tinyfs::{
 };
 
 use crate::coherence::stale;
-use crate::kernel_tests::mount_tests::{TestMount, names};
+use crate::kernel_tests::harness::{TestMount, names};
 
 /// A tree that changes, and the mount of one that follows it.
 struct Followed {

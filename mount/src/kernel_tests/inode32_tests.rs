@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::Path;
 
-use crate::kernel_tests::mount_tests::{TestMount, entries, entries_from, with_inode32};
-use crate::kernel_tests::{follow_tests, mount_tests};
+use crate::kernel_tests::harness::{TestMount, with_inode32};
+use crate::kernel_tests::listing_tests::{entries, entries_from};
+use crate::kernel_tests::{attribute_tests, content_tests, follow_tests, listing_tests, names_tests};
 
 fn inode(path: &Path) -> u64 {
     path.symlink_metadata().unwrap().ino()
@@ -76,20 +77,20 @@ fn positions_are_small_and_a_listing_goes_on_from_each() {
 #[test]
 fn what_else_a_mount_does_is_the_same() {
     let tests: [fn(); 14] = [
-        mount_tests::files_and_directories_do_what_programs_expect,
-        mount_tests::an_unlinked_open_file_stays_whole_until_it_is_closed,
-        mount_tests::a_directory_that_moved_lists_its_new_parent,
-        mount_tests::what_a_mapping_holds_is_no_hole,
-        mount_tests::a_large_directory_is_listed_once_and_whole,
-        mount_tests::renaming_what_is_listed_comes_to_an_end,
-        mount_tests::what_a_mount_says_about_itself_is_there_but_not_listed,
-        mount_tests::a_file_handle_holds_while_the_kernel_has_forgotten_the_inode,
-        mount_tests::a_name_that_was_missing_is_seen_once_it_is_made,
-        mount_tests::rename_flags_are_honoured,
-        mount_tests::ranges_are_copied,
-        mount_tests::permissions_are_enforced_for_everybody_else,
-        mount_tests::holes_are_holes,
-        mount_tests::every_kind_of_node_can_be_made,
+        names_tests::files_and_directories_do_what_programs_expect,
+        names_tests::an_unlinked_open_file_stays_whole_until_it_is_closed,
+        listing_tests::a_directory_that_moved_lists_its_new_parent,
+        content_tests::what_a_mapping_holds_is_no_hole,
+        listing_tests::a_large_directory_is_listed_once_and_whole,
+        listing_tests::renaming_what_is_listed_comes_to_an_end,
+        names_tests::what_a_mount_says_about_itself_is_there_but_not_listed,
+        names_tests::a_file_handle_holds_while_the_kernel_has_forgotten_the_inode,
+        names_tests::a_name_that_was_missing_is_seen_once_it_is_made,
+        names_tests::rename_flags_are_honoured,
+        content_tests::ranges_are_copied,
+        attribute_tests::permissions_are_enforced_for_everybody_else,
+        content_tests::holes_are_holes,
+        names_tests::every_kind_of_node_can_be_made,
     ];
     for test in tests {
         with_inode32(test);

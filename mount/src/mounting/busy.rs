@@ -1,33 +1,11 @@
 //! Who keeps a mount busy: processes with an open file, a working directory, a program or a mapping in it.
 
-use std::fmt;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+use crate::mounting::busy_process::BusyProcess;
 use crate::mounting::mount_info::{self, Mount};
-
-/// A process that uses a mount, and one path by which it does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BusyProcess {
-    /// Process id; 0 where another mount lies within.
-    pub pid: u32,
-    /// Its command's name.
-    pub command: String,
-    /// What it holds.
-    pub path: PathBuf,
-}
-
-impl fmt::Display for BusyProcess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.pid {
-            0 => write!(f, "{} on {}", self.command, self.path.display()),
-            pid => write!(f, "{pid} {} ({})", self.command, self.path.display()),
-        }
-    }
-}
 
 /// All processes of the system that use what lies under `mountpoint`, as far as this user may see; not this one, nor `daemon`,
 /// which serves it: a path that it holds by that name lies beneath the mount.

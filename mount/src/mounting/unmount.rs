@@ -15,7 +15,8 @@ use crate::control::client::Client;
 use crate::control::protocol::Farewell;
 use crate::control::protocol::Request;
 use crate::error::MountError;
-use crate::mounting::busy::{self, BusyProcess};
+use crate::mounting::busy;
+use crate::mounting::busy_process::BusyProcess;
 use crate::mounting::mount_info;
 use crate::mounting::mount_point;
 

@@ -2,7 +2,7 @@
 
 use pond_tinyfs::{Error, TinyFs};
 
-use crate::service::content::Content;
+use crate::inodes::content::Content;
 
 /// Called once, from whatever thread, when everything received so far is durable or cannot be made so.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;

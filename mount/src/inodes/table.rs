@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use pond_tinyfs::{Errno, NodeId};
 
-use crate::service::content::Snapshot;
+use crate::inodes::content::Snapshot;
 
 /// An inode number, as `stat` and the kernel know it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -27,7 +27,7 @@ impl Ino {
 
 /// What a number stands for.
 #[derive(Clone, Debug)]
-pub(crate) enum Shown {
+pub(crate) enum Object {
     /// A node of the tree.
     Node(NodeId),
     /// The directory `.pond`.
@@ -67,32 +67,35 @@ struct Table {
 }
 
 struct Held {
-    shown: Shown,
+    object: Object,
     /// Those that the kernel has not given back.
     references: u64,
 }
 
+// What every request asks is inlined, so that a node that goes by its id costs a comparison.
 impl Inodes {
     /// With `inode32` no number has more than 32 bits.
     pub(crate) fn new(inode32: bool) -> Self {
         let range = if inode32 { &NARROW } else { &BESIDE_IDS };
         let mut table = Table { last: range.first - 1, ..Table::default() };
         if inode32 {
-            table.held.insert(Ino::ROOT, Held { shown: Shown::Node(NodeId::ROOT), references: 0 });
+            table.held.insert(Ino::ROOT, Held { object: Object::Node(NodeId::ROOT), references: 0 });
             table.numbers.insert(NodeId::ROOT, Ino::ROOT);
         }
         let inodes = Inodes { narrow: inode32, range, table: RwLock::default() };
-        table.held.insert(inodes.own_directory(), Held { shown: Shown::OwnDirectory, references: 0 });
+        table.held.insert(inodes.own_directory(), Held { object: Object::OwnDirectory, references: 0 });
         *inodes.table.write() = table;
         inodes
     }
 
     /// Whether no number has more than 32 bits.
+    #[inline]
     pub(crate) fn narrow(&self) -> bool {
         self.narrow
     }
 
     /// The number of `.pond`.
+    #[inline]
     pub(crate) fn own_directory(&self) -> Ino {
         Ino(self.range.mark | self.range.own_directory)
     }
@@ -103,18 +106,25 @@ impl Inodes {
     }
 
     /// What a number stands for; `ESTALE` if it stands for nothing any more.
-    pub(crate) fn find(&self, ino: Ino) -> Result<Shown, Errno> {
+    #[inline]
+    pub(crate) fn find(&self, ino: Ino) -> Result<Object, Errno> {
         match NodeId::new(ino.0).filter(|_| !self.narrow) {
-            Some(id) => Ok(Shown::Node(id)),
-            None => self.table.read().held.get(&ino).map(|held| held.shown.clone()).ok_or(Errno::STALE),
+            Some(id) => Ok(Object::Node(id)),
+            None => self.find_in_table(ino),
         }
     }
 
+    fn find_in_table(&self, ino: Ino) -> Result<Object, Errno> {
+        self.table.read().held.get(&ino).map(|held| held.object.clone()).ok_or(Errno::STALE)
+    }
+
     /// A node's number, to show.
+    #[inline]
     pub(crate) fn number(&self, id: NodeId) -> Ino {
-        if !self.narrow {
-            return Ino(id.get());
-        }
+        if self.narrow { self.number_in_table(id) } else { Ino(id.get()) }
+    }
+
+    fn number_in_table(&self, id: NodeId) -> Ino {
         let known = self.table.read().numbers.get(&id).copied();
         known.unwrap_or_else(|| self.table.write().number(self.range, id))
     }
@@ -125,10 +135,12 @@ impl Inodes {
     }
 
     /// A node's number, for the kernel to keep until it forgets it. The node itself must have its reference already.
+    #[inline]
     pub(crate) fn refer(&self, id: NodeId) -> Ino {
-        if !self.narrow {
-            return Ino(id.get());
-        }
+        if self.narrow { self.refer_in_table(id) } else { Ino(id.get()) }
+    }
+
+    fn refer_in_table(&self, id: NodeId) -> Ino {
         let mut table = self.table.write();
         let ino = table.number(self.range, id);
         table.refer(ino);
@@ -137,7 +149,7 @@ impl Inodes {
 
     /// A number for what is no node, for the kernel to keep until it forgets it.
     pub(crate) fn add(&self, snapshot: Arc<Snapshot>) -> Ino {
-        self.table.write().add(self.range, Shown::Snapshot(snapshot), 1)
+        self.table.write().add(self.range, Object::Snapshot(snapshot), 1)
     }
 
     /// One more reference on a number that was given out, for the kernel to keep; `false` if it stands for nothing any more.
@@ -148,21 +160,24 @@ impl Inodes {
     /// Gives references back. After the last, what is no node is gone; a node is returned, for [`gone`](Self::gone) if it
     /// exists no more.
     #[must_use]
+    #[inline]
     pub(crate) fn forget(&self, ino: Ino, references: u64) -> Option<NodeId> {
-        if !self.narrow && ino.0 & self.range.mark == 0 {
-            return None;
-        }
+        let is_in_table = self.narrow || ino.0 & self.range.mark != 0;
+        if is_in_table { self.forget_in_table(ino, references) } else { None }
+    }
+
+    fn forget_in_table(&self, ino: Ino, references: u64) -> Option<NodeId> {
         let mut table = self.table.write();
         let held = table.held.get_mut(&ino)?;
         held.references = held.references.saturating_sub(references);
-        match held.shown {
+        match held.object {
             _ if held.references > 0 => None,
-            Shown::OwnDirectory => None,
-            Shown::Snapshot(_) => {
+            Object::OwnDirectory => None,
+            Object::Snapshot(_) => {
                 table.held.remove(&ino);
                 None
             }
-            Shown::Node(id) => Some(id),
+            Object::Node(id) => Some(id),
         }
     }
 
@@ -181,7 +196,7 @@ impl Inodes {
 }
 
 impl Table {
-    fn add(&mut self, range: &Range, shown: Shown, references: u64) -> Ino {
+    fn add(&mut self, range: &Range, object: Object, references: u64) -> Ino {
         let ino = loop {
             self.last = if self.last < range.last { self.last + 1 } else { range.first };
             let ino = Ino(range.mark | self.last);
@@ -189,7 +204,7 @@ impl Table {
                 break ino;
             }
         };
-        self.held.insert(ino, Held { shown, references });
+        self.held.insert(ino, Held { object, references });
         ino
     }
 
@@ -197,7 +212,7 @@ impl Table {
         if let Some(&ino) = self.numbers.get(&id) {
             return ino;
         }
-        let ino = self.add(range, Shown::Node(id), 0);
+        let ino = self.add(range, Object::Node(id), 0);
         self.numbers.insert(id, ino);
         ino
     }
@@ -222,7 +237,7 @@ mod tests {
 
     fn node(inodes: &Inodes, ino: Ino) -> Option<NodeId> {
         match inodes.find(ino) {
-            Ok(Shown::Node(id)) => Some(id),
+            Ok(Object::Node(id)) => Some(id),
             _ => None,
         }
     }
@@ -245,9 +260,9 @@ mod tests {
                 (inodes.number(NodeId::ROOT), node(&inodes, Ino::ROOT)),
                 (Ino::ROOT, Some(NodeId::ROOT))
             );
-            assert!(matches!(inodes.find(inodes.own_directory()), Ok(Shown::OwnDirectory)));
+            assert!(matches!(inodes.find(inodes.own_directory()), Ok(Object::OwnDirectory)));
             assert_eq!(inodes.forget(inodes.own_directory(), 1), None);
-            assert!(matches!(inodes.find(inodes.own_directory()), Ok(Shown::OwnDirectory)));
+            assert!(matches!(inodes.find(inodes.own_directory()), Ok(Object::OwnDirectory)));
         }
     }
 

@@ -6,19 +6,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use fuser::{FileAttr, FileType, INodeNo};
 use parking_lot::Mutex;
+use pond_tinyfs::{FileType, Timestamp};
 
-use crate::adapter::convert::BLOCK_SIZE;
-use crate::service::content::{Content, Snapshot};
-use crate::service::inodes::{Ino, Inodes, Shown};
+use crate::inodes::attributes::Attributes;
+use crate::inodes::content::{Content, Snapshot};
+use crate::inodes::table::{Ino, Inodes, Object};
 
 /// The files of `.pond/` that the kernel knows.
 pub(crate) struct VirtualFiles {
     owner: (u32, u32),
-    made: SystemTime,
+    made: Timestamp,
     inodes: Arc<Inodes>,
     /// The inode of the last lookup of each.
     newest: Mutex<HashMap<Content, Ino>>,
@@ -27,7 +26,7 @@ pub(crate) struct VirtualFiles {
 impl VirtualFiles {
     /// For the user and group who mount: nobody else but root may look.
     pub(crate) fn new(inodes: Arc<Inodes>, uid: u32, gid: u32) -> Self {
-        VirtualFiles { owner: (uid, gid), made: SystemTime::now(), inodes, newest: Mutex::default() }
+        VirtualFiles { owner: (uid, gid), made: Timestamp::now(), inodes, newest: Mutex::default() }
     }
 
     /// The entries of `.pond/` after a cookie: inode number (of files only to show), cookie, kind and name.
@@ -35,7 +34,7 @@ impl VirtualFiles {
         let dots =
             [(self.inodes.own_directory(), ".", FileType::Directory), (Ino::ROOT, "..", FileType::Directory)];
         let files = Content::ALL.into_iter().enumerate();
-        let files = files.map(|(n, file)| (self.inodes.only_to_show(n), file.name(), FileType::RegularFile));
+        let files = files.map(|(n, file)| (self.inodes.only_to_show(n), file.name(), FileType::File));
         let entries = dots.into_iter().chain(files).zip(1..);
         entries
             .map(|((inode, name, kind), cookie)| (inode, cookie, kind, name))
@@ -43,57 +42,54 @@ impl VirtualFiles {
     }
 
     /// An inode for what a file says now, with one reference.
-    pub(crate) fn look_up(&self, file: Content, bytes: Vec<u8>) -> FileAttr {
+    pub(crate) fn look_up(&self, file: Content, bytes: Vec<u8>) -> Attributes {
         let mut newest = self.newest.lock();
         if let Some(&inode) = newest.get(&file)
-            && let Ok(Shown::Snapshot(snapshot)) = self.inodes.find(inode)
+            && let Ok(Object::Snapshot(snapshot)) = self.inodes.find(inode)
             && snapshot.file == file
             && *snapshot.bytes == *bytes
             && self.inodes.refer_again(inode)
         {
             return self.stat(inode, &snapshot);
         }
-        let snapshot = Arc::new(Snapshot { file, bytes: bytes.into(), made: SystemTime::now() });
+        let snapshot = Arc::new(Snapshot { file, bytes: bytes.into(), made: Timestamp::now() });
         let inode = self.inodes.add(snapshot.clone());
         newest.insert(file, inode);
         self.stat(inode, &snapshot)
     }
 
     /// What `stat` shows of `.pond` itself.
-    pub(crate) fn directory(&self) -> FileAttr {
+    pub(crate) fn directory(&self) -> Attributes {
         self.with(self.inodes.own_directory(), FileType::Directory, 0o500, 2, 0, self.made)
     }
 
     /// What `stat` shows of one of its files.
-    pub(crate) fn stat(&self, inode: Ino, snapshot: &Snapshot) -> FileAttr {
-        self.with(inode, FileType::RegularFile, 0o400, 1, snapshot.bytes.len() as u64, snapshot.made)
+    pub(crate) fn stat(&self, inode: Ino, snapshot: &Snapshot) -> Attributes {
+        self.with(inode, FileType::File, 0o400, 1, snapshot.bytes.len() as u64, snapshot.made)
     }
 
     fn with(
         &self,
-        inode: Ino,
+        ino: Ino,
         kind: FileType,
-        perm: u16,
+        mode: u16,
         nlink: u32,
         size: u64,
-        time: SystemTime,
-    ) -> FileAttr {
-        FileAttr {
-            ino: INodeNo(inode.0),
+        time: Timestamp,
+    ) -> Attributes {
+        Attributes {
+            ino,
+            kind,
+            mode,
+            nlink,
+            uid: self.owner.0,
+            gid: self.owner.1,
+            rdev: 0,
             size,
             blocks: size.div_ceil(512),
             atime: time,
             mtime: time,
             ctime: time,
-            crtime: time,
-            kind,
-            perm,
-            nlink,
-            uid: self.owner.0,
-            gid: self.owner.1,
-            rdev: 0,
-            blksize: BLOCK_SIZE,
-            flags: 0,
         }
     }
 }
@@ -107,15 +103,15 @@ mod tests {
     }
 
     impl VirtualFiles {
-        fn bytes(&self, attributes: &FileAttr) -> Option<String> {
-            match self.inodes.find(Ino(attributes.ino.0)) {
-                Ok(Shown::Snapshot(snapshot)) => Some(String::from_utf8(snapshot.bytes.to_vec()).unwrap()),
+        fn bytes(&self, attributes: &Attributes) -> Option<String> {
+            match self.inodes.find(attributes.ino) {
+                Ok(Object::Snapshot(snapshot)) => Some(String::from_utf8(snapshot.bytes.to_vec()).unwrap()),
                 _ => None,
             }
         }
 
-        fn forget(&self, attributes: &FileAttr) {
-            assert_eq!(self.inodes.forget(Ino(attributes.ino.0), 1), None);
+        fn forget(&self, attributes: &Attributes) {
+            assert_eq!(self.inodes.forget(attributes.ino, 1), None);
         }
     }
 
@@ -127,7 +123,7 @@ mod tests {
             assert_ne!(first.ino, second.ino);
             assert_eq!(files.bytes(&first).unwrap(), "1/aa\n");
             assert_eq!(files.bytes(&second).unwrap(), "2/bb\n");
-            assert_eq!((first.uid, first.gid, first.perm), (7, 8, 0o400));
+            assert_eq!((first.uid, first.gid, first.mode), (7, 8, 0o400));
         }
     }
 

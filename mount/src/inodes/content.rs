@@ -1,6 +1,6 @@
 //! The files of `.pond/`, and one of them at a time.
 
-use std::time::SystemTime;
+use pond_tinyfs::Timestamp;
 
 /// The files in `.pond/`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -37,5 +37,5 @@ impl Content {
 pub(crate) struct Snapshot {
     pub(crate) file: Content,
     pub(crate) bytes: Box<[u8]>,
-    pub(crate) made: SystemTime,
+    pub(crate) made: Timestamp,
 }

@@ -18,11 +18,11 @@ use pond_oplog::{Layout, Position};
 use pond_steward::{Steward, StewardError};
 use serde_json::{Value, json};
 
-use crate::adapter::session::Mounted;
 use crate::control::client;
 use crate::control::protocol::Request;
 use crate::control::protocol::RequestError;
 use crate::control::protocol::{Farewell, Response};
+use crate::daemon::mounted::Mounted;
 use crate::error::MountError;
 
 /// Listens until it is stopped.
