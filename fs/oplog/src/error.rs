@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::disk::errno;
 use crate::{JournalError, Version};
 
 /// Why the log could not do what it was asked.
@@ -295,12 +296,12 @@ impl OpLogError {
 
     /// Whether the disk (or the quota) is full: the same call may succeed once there is room.
     pub fn is_full(&self) -> bool {
-        matches!(self.errno(), libc::ENOSPC | libc::EDQUOT)
+        errno::is_full(self.errno())
     }
 
     /// Whether there are too many open files: the same call may succeed once some are closed.
     pub fn is_out_of_files(&self) -> bool {
-        matches!(self.errno(), libc::EMFILE | libc::ENFILE)
+        errno::is_out_of_files(self.errno())
     }
 
     /// Names the action and the file of an I/O error.

@@ -30,7 +30,7 @@ pub use exchange::export::{
     version_files,
 };
 pub use exchange::file_ref::FileRef;
-pub use exchange::follow::Ahead;
+pub use exchange::follow::{Ahead, ReadAhead};
 pub use exchange::incoming::{Incoming, IncomingVersion};
 pub use exchange::staging::StagedFile;
 pub use files::content::CacheUse;

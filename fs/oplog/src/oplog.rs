@@ -170,8 +170,19 @@ impl OpLog {
         self.space.refresh();
     }
 
+    /// History has come to this version.
     pub(crate) fn set_position(&self, position: Position) {
         *self.position.write() = position;
+    }
+
+    /// As [`set_position`](Self::set_position), after a commit of this process.
+    pub(crate) fn committed(&self, position: &Position) {
+        debug_assert!(
+            self.position().goes_on_in(position).iter().all(|(_, goes_on)| *goes_on),
+            "{position:?} does not go on from {:?}",
+            self.position()
+        );
+        self.set_position(position.clone());
     }
 
     /// What came by following, for figures.

@@ -90,7 +90,7 @@ impl Fold {
                 };
                 self.changes.push((row.lsn, row.seq, row.node, Change::Extent(offset, extent)));
             }
-            Record::Cut { offset, length } => {
+            Record::Hole { offset, length } => {
                 self.changes.push((row.lsn, row.seq, row.node, Change::Cut(offset, length)));
             }
         }

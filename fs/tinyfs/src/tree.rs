@@ -14,7 +14,7 @@ pub(crate) mod writing;
 use std::collections::BTreeSet;
 
 use crate::tree::directory::Directory;
-use crate::tree::inos::Versions;
+use crate::tree::inos::Inos;
 use crate::tree::node::{Body, Node, PendingContent};
 use crate::tree::node_map::NodeMap;
 use crate::tree::shared::SharedNode;
@@ -42,7 +42,7 @@ pub struct Tree {
     /// The one of them that a spill took last.
     last_unlinked: Option<NodeId>,
     /// Ids that lookups gave out, once a publish has made some that differ from those of their nodes.
-    pub(crate) versions: Option<Box<Versions>>,
+    pub(crate) inos: Option<Box<Inos>>,
 }
 
 /// Content that no data file and no spill file holds, bytes, at one moment.
@@ -110,7 +110,7 @@ impl Tree {
             }
             let candidate = NodeId::new(u64::from_ne_bytes(raw) >> 1);
             let is_free = |id: &NodeId| *id != NodeId::ROOT && !self.nodes.contains_key(id);
-            let is_shown = |id: &NodeId| self.versions.is_some() && self.find(*id).is_ok();
+            let is_shown = |id: &NodeId| self.inos.is_some() && self.find(*id).is_ok();
             if let Some(id) = candidate.filter(|id| is_free(id) && !is_shown(id)) {
                 return Ok(id);
             }
@@ -180,11 +180,11 @@ impl Tree {
     }
 
     /// Frees an unlinked node, or an old version, that nobody refers to any more. Returns the spill file that it had.
-    pub(crate) fn reap(&mut self, shown: NodeId) -> Option<u32> {
-        if self.thaw(shown) {
+    pub(crate) fn reap(&mut self, ino: NodeId) -> Option<u32> {
+        if self.thaw(ino) {
             return None;
         }
-        let id = self.own_id(shown).ok()?;
+        let id = self.own_id(ino).ok()?;
         let node = self.nodes.get_mut(&id)?;
         if node.nlink > 0 || *node.references.get_mut() > 0 {
             return None;
@@ -221,52 +221,52 @@ impl Tree {
     }
 
     /// The node that an id stands for which a lookup gave out.
-    pub(crate) fn find(&self, shown: NodeId) -> Result<&Node, Errno> {
-        let Some(versions) = &self.versions else { return self.get(shown) };
-        if let Some(frozen) = versions.frozen.get(&shown) {
+    pub(crate) fn find(&self, ino: NodeId) -> Result<&Node, Errno> {
+        let Some(inos) = &self.inos else { return self.get(ino) };
+        if let Some(frozen) = inos.frozen.get(&ino) {
             return Ok(frozen);
         }
-        let id = versions.current.get(&shown).copied().unwrap_or(shown);
+        let id = inos.node_ids.get(&ino).copied().unwrap_or(ino);
         // A node that is shown under another id by now is not found under its own.
-        self.get(id).and_then(|node| if node.shown == shown { Ok(node) } else { Err(Errno::STALE) })
+        self.get(id).and_then(|node| if node.ino == ino { Ok(node) } else { Err(Errno::STALE) })
     }
 
     /// The node's own id, for changing it: an old version cannot change.
-    pub(crate) fn own_id(&self, shown: NodeId) -> Result<NodeId, Errno> {
-        match &self.versions {
-            None => Ok(shown),
-            Some(versions) if versions.frozen.contains_key(&shown) => Err(Errno::STALE),
-            Some(_) => self.find(shown).map(|node| node.id),
+    pub(crate) fn own_id(&self, ino: NodeId) -> Result<NodeId, Errno> {
+        match &self.inos {
+            None => Ok(ino),
+            Some(inos) if inos.frozen.contains_key(&ino) => Err(Errno::STALE),
+            Some(_) => self.find(ino).map(|node| node.id),
         }
     }
 
     /// The id under which a node is shown.
-    pub(crate) fn shown_id(&self, id: NodeId) -> NodeId {
-        match &self.versions {
+    pub(crate) fn ino_of(&self, id: NodeId) -> NodeId {
+        match &self.inos {
             None => id,
-            Some(_) => self.nodes.get(&id).map_or(id, |node| node.shown),
+            Some(_) => self.nodes.get(&id).map_or(id, |node| node.ino),
         }
     }
 
-    pub(crate) fn is_frozen(&self, shown: NodeId) -> bool {
-        self.versions.as_ref().is_some_and(|versions| versions.frozen.contains_key(&shown))
+    pub(crate) fn is_frozen(&self, ino: NodeId) -> bool {
+        self.inos.as_ref().is_some_and(|inos| inos.frozen.contains_key(&ino))
     }
 
     /// Takes a node out of the tree.
     pub(crate) fn remove(&mut self, id: NodeId) -> Option<SharedNode> {
         let node = self.nodes.remove(&id)?;
-        if let Some(versions) = &mut self.versions {
-            versions.current.remove(&node.shown);
+        if let Some(inos) = &mut self.inos {
+            inos.node_ids.remove(&node.ino);
         }
         Some(node)
     }
 
     /// Frees an old version that nobody refers to any more; whether the id was one's.
-    pub(crate) fn thaw(&mut self, shown: NodeId) -> bool {
-        let Some(versions) = &mut self.versions else { return false };
-        let Some(node) = versions.frozen.get_mut(&shown) else { return false };
+    pub(crate) fn thaw(&mut self, ino: NodeId) -> bool {
+        let Some(inos) = &mut self.inos else { return false };
+        let Some(node) = inos.frozen.get_mut(&ino) else { return false };
         if *node.references.get_mut() == 0 {
-            versions.frozen.remove(&shown);
+            inos.frozen.remove(&ino);
         }
         true
     }
@@ -301,3 +301,4 @@ pub fn root_row(now: Timestamp, uid: u32, gid: u32) -> Row {
         record: Record::Node(Box::new(record)),
     }
 }
+pub(crate) mod extent_map;

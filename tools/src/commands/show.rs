@@ -130,7 +130,7 @@ fn changes(rows: &[Row], before: Option<&TinyFs>, after: &TinyFs) -> Result<Vec<
     // Whether content was written, by node.
     let mut touched: BTreeMap<NodeId, bool> = BTreeMap::new();
     for row in rows {
-        let written = matches!(row.record, Record::Extent(_) | Record::Cut { .. });
+        let written = matches!(row.record, Record::Extent(_) | Record::Hole { .. });
         *touched.entry(row.node).or_default() |= written;
         if let Record::Entries(entries) = &row.record {
             for entry in entries {

@@ -12,10 +12,21 @@ use crate::{OpLog, OpLogError, Position, Version};
 /// What came after the current position.
 #[derive(Debug)]
 pub struct Ahead {
-    /// Where history stands with it.
-    pub position: Position,
     /// Its rows in `(lsn, seq)` order. Extents are stored and can be read at once.
     pub rows: Vec<Row>,
+    /// Where history stands with it: for [`OpLog::advance`], once the rows are folded.
+    pub receipt: ReadAhead,
+}
+
+/// Says that the rows up to a position were read. Only [`OpLog::read_ahead`] gives one.
+#[derive(Debug)]
+pub struct ReadAhead(Position);
+
+impl ReadAhead {
+    /// Where history stands with the rows.
+    pub fn position(&self) -> &Position {
+        &self.0
+    }
 }
 
 impl OpLog {
@@ -56,11 +67,20 @@ impl OpLog {
         let mut rows = Vec::new();
         load::load(&sources, to, threads(), |row| rows.push(row))?;
         rows.sort_unstable_by_key(|row| (row.lsn, row.seq));
-        Ok(Ahead { position, rows })
+        Ok(Ahead { rows, receipt: ReadAhead(position) })
     }
 
-    /// From now on [`OpLog::position`] is this: one that [`OpLog::read_ahead`] gave, and whose rows are folded.
-    pub fn advance(&self, position: Position) {
+    /// From now on [`OpLog::position`] is the one that was read up to, whose rows are folded.
+    pub fn advance(&self, read: ReadAhead) {
+        self.advance_to(read.0);
+    }
+
+    /// As [`advance`](Self::advance), to a version without rows that this process made by another log of the pond.
+    pub fn advance_without_rows(&self, position: Position) {
+        self.advance_to(position);
+    }
+
+    fn advance_to(&self, position: Position) {
         // Under the lock that guards reading ahead, so that no file keeps a number of a range that is over.
         let mut ahead = self.ahead().lock();
         ahead.clear();

@@ -20,6 +20,7 @@ use pond_tinyfs::{Location, MAX_EXTENT, StorageError};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use crate::disk::errno;
 use crate::files::damage::{Damage, DamageMet};
 use crate::files::decoder_panics::unpanicked;
 use crate::files::digests::Digests;
@@ -117,7 +118,7 @@ impl DataFiles {
         let path = self.table.join(&**name);
         match File::open(&path) {
             // The descriptors that are kept for others are of less use than this one.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            Err(error) if error.raw_os_error().is_some_and(errno::is_out_of_files) => {
                 self.open.clear();
                 File::open(&path)
             }

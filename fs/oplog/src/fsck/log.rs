@@ -307,13 +307,9 @@ fn chain(
         damage("its txn action does not say what its commitInfo says of the last operation".into());
     }
     if let Some(before) = before {
-        let grows = [
-            ("transaction", position.txn_seq > before.txn_seq),
-            ("timestamp", position.timestamp > before.timestamp),
-            ("last operation", position.cut_lsn >= before.cut_lsn),
-            ("timeline", position.timeline >= before.timeline),
-        ];
-        for (name, _) in grows.iter().filter(|(_, grows)| !grows) {
+        // That none is missing between the two is told of the chain as a whole.
+        let numbers = before.goes_on_in(&position).into_iter().filter(|(name, _)| *name != "version");
+        for (name, _) in numbers.filter(|(_, goes_on)| !goes_on) {
             damage(format!("its {name} does not go on from that of version {}", before.version));
         }
     }

@@ -145,6 +145,6 @@ fn wrong(row: &Row) -> Option<String> {
         Record::Node(record) => {
             (record.mode > 0o7777).then(|| format!("a node has the mode {:o}", record.mode))
         }
-        Record::Cut { length, .. } => (*length == Some(0)).then(|| "a hole has no length".to_owned()),
+        Record::Hole { length, .. } => (*length == Some(0)).then(|| "a hole has no length".to_owned()),
     }
 }

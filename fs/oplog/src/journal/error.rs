@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::PondId;
+use crate::disk::errno;
 
 /// Why rows could not be journaled.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +83,12 @@ impl JournalError {
 
     /// Whether the disk (or the quota) is full.
     pub fn is_full(&self) -> bool {
-        matches!(self.errno(), libc::ENOSPC | libc::EDQUOT)
+        errno::is_full(self.errno())
     }
 
     /// Whether the process, or the system, has too many files open, which passes.
     pub fn is_out_of_files(&self) -> bool {
-        matches!(self.errno(), libc::EMFILE | libc::ENFILE)
+        errno::is_out_of_files(self.errno())
     }
 
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {

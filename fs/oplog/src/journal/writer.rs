@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 use pond_tinyfs::{Lsn, Row};
 
 use crate::disk::durable::{self, DurableFile, Existing};
+use crate::disk::errno;
 use crate::journal::error::JournalError;
 use crate::journal::frame::{Base, Header, Payload};
 use crate::journal::segment::{SPARE, Segment, base_of, segment_name, terminator, zeros_behind, zeros_of};
@@ -291,7 +292,9 @@ impl Journal {
         };
         let mut zeros = zeros_behind(payload.frame_length(), end, *length);
         let mut written = write(file, zeros);
-        if end > *length && written.as_ref().is_err_and(is_full) {
+        if end > *length
+            && written.as_ref().is_err_and(|error| error.raw_os_error().is_some_and(errno::is_full))
+        {
             // There may be room for the frame alone.
             zeros = 0;
             written = file.cut_back(start).and_then(|()| write(file, zeros));
@@ -392,10 +395,6 @@ impl Journal {
         let file = DurableFile::create(path).map_err(JournalError::io("create", path))?;
         Ok((file, 0))
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
 /// Cuts a segment to its frames and syncs it.

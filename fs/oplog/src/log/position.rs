@@ -107,6 +107,20 @@ pub struct Position {
     pub timeline: u64,
 }
 
+impl Position {
+    /// What holds between a version and the one after it, by the name of the number that goes on: each commit relies on it, the
+    /// check of a pond looks for it, and no incoming version is taken that breaks it.
+    pub(crate) fn goes_on_in(&self, next: &Position) -> [(&'static str, bool); 5] {
+        [
+            ("version", next.version == self.version.next()),
+            ("transaction", next.txn_seq > self.txn_seq),
+            ("timestamp", next.timestamp > self.timestamp),
+            ("last operation", next.cut_lsn >= self.cut_lsn),
+            ("timeline", next.timeline >= self.timeline),
+        ]
+    }
+}
+
 fn lsn_as_number<S: serde::Serializer>(lsn: &Lsn, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(lsn.0)
 }

@@ -110,7 +110,7 @@ impl OpLog {
             self.live.insert(add.clone(), drained.number());
         }
         let position = next.position(&bytes);
-        *self.position.write() = position.clone();
+        self.committed(&position);
         let files = added.adds().count() as u32;
         Ok(Committed { position, placed, files, bytes: added.bytes() })
     }

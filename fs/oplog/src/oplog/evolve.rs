@@ -65,7 +65,7 @@ impl OpLog {
         let added = names.map(String::as_str).collect::<Vec<_>>().join(", ");
         let actions = vec![Action::from(metadata)];
         let position = turn.settle(self.put_maintenance(&next, operation, ("added", added), actions))?;
-        self.set_position(position.clone());
+        self.committed(&position);
         Ok(Some(position))
     }
 }

@@ -18,7 +18,7 @@ impl OpLog {
         let actions = floor.actions(self.identity().pond_id, next.timestamp);
         let position = turn.settle(self.put_maintenance(&next, "RAISE FLOOR", parameter, actions))?;
         self.live().set_floor(Some(floor));
-        self.set_position(position.clone());
+        self.committed(&position);
         Ok(position)
     }
 

@@ -149,7 +149,7 @@ impl<'a> Columns<'a> {
                     Record::Entries(entries::decode(stream)?)
                 }
                 record::EXTENT => Record::Extent(self.extent(i, extents)?),
-                record::CUT => Record::Cut {
+                record::CUT => Record::Hole {
                     offset: unsigned(needed(self.offset, i, col::OFFSET)?, col::OFFSET)?,
                     length: given(self.length, i).map(|length| unsigned(length, col::LENGTH)).transpose()?,
                 },

@@ -55,7 +55,7 @@ pub(crate) fn content_length(row: &Row) -> usize {
         Record::Entries(changes) => {
             ENTRIES_OVERHEAD + changes.iter().map(|change| 64 + change.name.len()).sum::<usize>()
         }
-        Record::Cut { .. } => 0,
+        Record::Hole { .. } => 0,
     }
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn record_name(row: &Row) -> &'static str {
         Record::Node(_) => record::NODE,
         Record::Entries(_) => record::ENTRIES,
         Record::Extent(_) => record::EXTENT,
-        Record::Cut { .. } => record::CUT,
+        Record::Hole { .. } => record::CUT,
     }
 }
 
@@ -160,7 +160,7 @@ impl Columns {
         match &row.record {
             Record::Node(node) => self.content.append_option(node.content.as_ref()),
             Record::Entries(changes) => self.content.append_value(entries::encode(changes)?),
-            Record::Extent(_) | Record::Cut { .. } => {}
+            Record::Extent(_) | Record::Hole { .. } => {}
         }
         Ok(())
     }
@@ -223,7 +223,7 @@ impl Columns {
                 self.checksum.append_value(digest(bytes).as_bytes());
                 self.content.append_option(self.with_content.then_some(bytes));
             }
-            Record::Cut { offset, length } => {
+            Record::Hole { offset, length } => {
                 self.offset.append_value(long(*offset, "offset")?);
                 self.length.append_option(length.map(|length| long(length, "length")).transpose()?);
                 self.checksum.append_null();

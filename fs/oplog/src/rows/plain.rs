@@ -94,7 +94,7 @@ impl Writer {
             Record::Node(node) => self.node(node),
             Record::Entries(changes) => self.entries(changes),
             Record::Extent(extent) => self.extent(row, extent),
-            Record::Cut { offset, length } => {
+            Record::Hole { offset, length } => {
                 self.buffer.put_u8(CUT);
                 self.buffer.put_u64_le(*offset);
                 self.buffer.put_u8(length.is_some().into());
@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
             }
             CUT => {
                 let (offset, bounded, length) = (self.u64()?, self.u8()? != 0, self.u64()?);
-                Record::Cut { offset, length: bounded.then_some(length) }
+                Record::Hole { offset, length: bounded.then_some(length) }
             }
             other => return Err(format!("there is no record {other}")),
         };

@@ -138,8 +138,8 @@ pub(crate) fn all_kinds() -> Vec<Row> {
                 change(&[b'x'; 255], EntryOp::Remove),
             ]),
         ),
-        row(2, 7, 0, Record::Cut { offset: 5, length: Some(6) }),
-        row(2, 8, 0, Record::Cut { offset: 0, length: None }),
+        row(2, 7, 0, Record::Hole { offset: 5, length: Some(6) }),
+        row(2, 8, 0, Record::Hole { offset: 0, length: None }),
         extent(2, 9, 1 << 40, vec![1, 2, 3]),
         extent(2, 10, 0, vec![7; pond_tinyfs::MAX_EXTENT]),
     ]

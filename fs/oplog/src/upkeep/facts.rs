@@ -6,7 +6,7 @@
 
 use pond_tinyfs::NodeId;
 
-use crate::upkeep::superseded::Fact;
+use crate::upkeep::dead_rows::Fact;
 
 /// The facts of some nodes.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ mod tests {
     use pond_tinyfs::Lsn;
 
     use super::*;
-    use crate::upkeep::superseded::What;
+    use crate::upkeep::dead_rows::What;
 
     fn fact(node: u64, lsn: u64) -> Fact {
         let node = NodeId::new(node).unwrap();

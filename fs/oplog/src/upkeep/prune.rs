@@ -1,7 +1,7 @@
 //! Pruning: rows that only versions below the floor show are dropped from the data files in which they are many.
 //!
 //! The small columns of all files that have rows up to the floor are read, and each node's rows judged
-//! (`superseded.rs`), as many nodes at a time as a budget of memory holds (`facts.rs`); then files of which enough is dead are
+//! (`dead_rows.rs`), as many nodes at a time as a budget of memory holds (`facts.rs`); then files of which enough is dead are
 //! written anew, in memory bounds, and one commit puts the new ones in their place. Files of which nothing is left are not read again,
 //! and where there is little room they go first.
 
@@ -15,10 +15,10 @@ use crate::files::load::{self, Source};
 use crate::log::live::LiveFile;
 use crate::log::reading;
 use crate::rows::encode;
+use crate::upkeep::dead_rows::{self, Fact, Fate};
 use crate::upkeep::facts::Facts;
 use crate::upkeep::merge::MergeLimits;
 use crate::upkeep::rewrite::{Collected, Kind, Output, Rewrite};
-use crate::upkeep::superseded::{self, Fact, Fate};
 use crate::{Floor, OpLog, OpLogError};
 
 /// What a prune drops.
@@ -239,7 +239,7 @@ impl OpLog {
         let accounts = vec![Account::default(); files.len()];
         let mut passes = Passes { oplog: self, files: &files, floor, limits, pace, accounts, all: None };
         let judged = passes.each_node(&mut |accounts, facts| {
-            for (fact, fate) in facts.iter().zip(superseded::fates(facts)) {
+            for (fact, fate) in facts.iter().zip(dead_rows::fates(facts)) {
                 if matches!(fate, Fate::Goes | Fate::Hides) {
                     accounts[fact.file as usize].dead += fact.weight();
                 }
@@ -252,19 +252,19 @@ impl OpLog {
         let mut freed = vec![0; files.len()];
         let mut snapshots = 0;
         let decided = passes.each_node(&mut |_, facts| {
-            let fates = superseded::fates(facts);
+            let fates = dead_rows::fates(facts);
             let is_input = |file: u32| inputs[file as usize].is_some();
             let becomes = fates.iter().position(|fate| *fate == Fate::BecomesSnapshot);
             let becomes = becomes.filter(|&row| is_input(facts[row].file));
-            let snapshot = becomes.map(|row| (row, superseded::snapshot(&facts[..=row])));
+            let snapshot = becomes.map(|row| (row, dead_rows::snapshot(&facts[..=row])));
             // Where memory does not hold it, a directory's changes stay until the next time.
             let snapshot = snapshot.filter(|(_, changes)| {
-                let held = superseded::held(changes) as u64;
+                let held = dead_rows::held(changes) as u64;
                 let fits = snapshots + held <= limits.memory;
                 snapshots += if fits { held } else { 0 };
                 fits
             });
-            let gone = superseded::dropped(facts, &fates, is_input, snapshot.is_some());
+            let gone = dead_rows::dropped(facts, &fates, is_input, snapshot.is_some());
             for (fact, _) in facts.iter().zip(gone).filter(|(_, gone)| *gone) {
                 if let Some(input) = &mut inputs[fact.file as usize] {
                     input.dropped.insert(fact.row);

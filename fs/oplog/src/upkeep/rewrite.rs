@@ -226,7 +226,7 @@ impl OpLog {
         }
         self.live().replace(&names, come);
         self.replaced().note(&names, position.version, next.timestamp);
-        self.set_position(position.clone());
+        self.committed(&position);
         Ok(Rewritten { position, moved, replaced, added })
     }
 }

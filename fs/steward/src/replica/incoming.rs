@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use pond_oplog::{Incoming, OpLog, OpLogError, Position, Version};
+use pond_oplog::{Ahead, Incoming, OpLog, OpLogError, Position, Version};
 use pond_tinyfs::TinyFs;
 
 use crate::StewardError;
@@ -113,20 +113,19 @@ impl Replica {
         if applied.version <= oplog.position().version {
             return Ok(());
         }
-        let ahead = oplog.read_ahead(applied.version)?;
+        let Ahead { rows, receipt } = oplog.read_ahead(applied.version)?;
+        let position = receipt.position().clone();
         let stale = {
             let _no_half_change = EndProcessOnPanic("showing versions of a replica");
-            fs.publish(ahead.rows, ahead.position.cut_lsn).map_err(|error| OpLogError::Fold {
-                version: ahead.position.version,
-                why: error.to_string(),
-            })?
+            fs.publish(rows, position.cut_lsn)
+                .map_err(|error| OpLogError::Fold { version: position.version, why: error.to_string() })?
         };
         // Before the position: who reads it and then a file must find at least that version.
         if let Some(watcher) = watcher.read().as_ref() {
             watcher(&stale);
         }
-        oplog.advance(ahead.position.clone());
-        progress.advanced(&ahead.position);
+        oplog.advance(receipt);
+        progress.advanced(&position);
         Ok(())
     }
 

@@ -65,7 +65,7 @@ impl Steward {
             let (path, reason) = (self.pond.clone(), Box::new(reason));
             StewardError::PromotedUnfinished { path, timeline, reason }
         })?;
-        self.oplog.advance(promoted.clone());
+        self.oplog.advance_without_rows(promoted.clone());
         self.post_commit.nodes.progress.advanced(&promoted);
         Ok(promoted)
     }

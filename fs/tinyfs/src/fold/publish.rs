@@ -62,8 +62,8 @@ impl Step {
             let Some(old) = tree.nodes.get(id) else { continue };
             // What ends keeps its content anyway.
             if new.nlink > 0 && is_referenced(old) && (self.content.contains(id) || !same_content(old, new)) {
-                let shown = tree.new_id().map_err(|error| wrong(*id, format!("gets no new id: {error}")))?;
-                frozen.insert(*id, shown);
+                let ino = tree.new_id().map_err(|error| wrong(*id, format!("gets no new id: {error}")))?;
+                frozen.insert(*id, ino);
             }
         }
         Ok(frozen)
@@ -83,8 +83,8 @@ impl Step {
                 && let Some(child) = tree.nodes.get(&before.child)
                 && is_referenced(child)
             {
-                telling.name(tree, change.parent, &change.name, child.shown);
-                found.drop_name(child.shown, change.parent, before.cookie);
+                telling.name(tree, change.parent, &change.name, child.ino);
+                found.drop_name(child.ino, change.parent, before.cookie);
             }
             // In a directory that moves, `..` is another one.
             if let Some(after) = &change.after
@@ -97,13 +97,13 @@ impl Step {
         }
         for id in frozen.keys() {
             let Some(old) = tree.nodes.get(id) else { continue };
-            for (parent, cookie) in found.take(old.shown) {
+            for (parent, cookie) in found.take(old.ino) {
                 // A name that is not there any more was told of when it went.
                 if let Some(directory) = tree.nodes.get(&parent)
                     && let Body::Directory(entries) = &directory.body
                     && let Some(entry) = entries.at(cookie)
                 {
-                    telling.name(tree, parent, &entry.name, old.shown);
+                    telling.name(tree, parent, &entry.name, old.ino);
                     // Listings show ids.
                     telling.rest.push(Stale::Listing(parent));
                 }
@@ -116,7 +116,7 @@ impl Step {
                 continue;
             }
             if new.nlink == 0 || listed.contains(id) || !same_attributes(old, new) {
-                telling.rest.push(Stale::Attributes(old.shown));
+                telling.rest.push(Stale::Attributes(old.ino));
             }
             // Of a directory that ends not even `.` and `..` are left.
             if listed.contains(id) || (new.nlink == 0 && old.is_directory()) {
@@ -157,16 +157,16 @@ impl Step {
                 }
                 tree.nodes.insert(id, old);
             } else if new.nlink == 0 {
-                if let Some(versions) = &mut tree.versions {
-                    versions.current.remove(&old.shown);
+                if let Some(inos) = &mut tree.inos {
+                    inos.node_ids.remove(&old.ino);
                 }
                 replaced.insert(id, old);
-            } else if let Some(shown) = frozen.get(&id) {
-                let versions = tree.versions.get_or_insert_default();
-                versions.current.remove(&old.shown);
-                versions.current.insert(*shown, id);
-                versions.frozen.insert(old.shown, old);
-                new.shown = *shown;
+            } else if let Some(ino) = frozen.get(&id) {
+                let inos = tree.inos.get_or_insert_default();
+                inos.node_ids.remove(&old.ino);
+                inos.node_ids.insert(*ino, id);
+                inos.frozen.insert(old.ino, old);
+                new.ino = *ino;
                 tree.nodes.insert(id, new);
             } else {
                 *new.references.get_mut() = references;

@@ -61,7 +61,7 @@ impl Copies {
                         }
                     }
                 }
-                Record::Extent(_) | Record::Cut { .. } => drop(content.insert(row.node)),
+                Record::Extent(_) | Record::Hole { .. } => drop(content.insert(row.node)),
                 Record::Node(_) => {}
             }
         }

@@ -1,7 +1,7 @@
 //! Content that belongs to no node yet: written at leisure, then given to a file in one short change.
 
 use crate::operations::access;
-use crate::tree::extent::ExtentMap;
+use crate::tree::extent_map::ExtentMap;
 use crate::types::limits::MAX_SIZE;
 use crate::{Caller, Errno, Error, Lsn, NodeId, Timestamp, TinyFs};
 

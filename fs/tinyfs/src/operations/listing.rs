@@ -113,7 +113,7 @@ fn walk(
         }
     }
     for entry in directory.after(listing.after).take_while(|entry| entry.cookie < listing.end) {
-        if !show(&entry.name, tree.shown_id(entry.child), entry.kind, entry.cookie)? {
+        if !show(&entry.name, tree.ino_of(entry.child), entry.kind, entry.cookie)? {
             return Ok(());
         }
     }

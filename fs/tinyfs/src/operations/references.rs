@@ -41,6 +41,6 @@ impl TinyFs {
 
     /// How many old versions of files there are that somebody still refers to.
     pub fn frozen_count(&self) -> u64 {
-        self.tree().versions.as_ref().map_or(0, |versions| versions.frozen.len() as u64)
+        self.tree().inos.as_ref().map_or(0, |inos| inos.frozen.len() as u64)
     }
 }

@@ -31,7 +31,7 @@ impl TinyFs {
         }
         let tree = self.tree();
         let mut used = HashSet::new();
-        let old_versions = tree.versions.iter().flat_map(|versions| versions.frozen.values());
+        let old_versions = tree.inos.iter().flat_map(|inos| inos.frozen.values());
         for node in tree.nodes.values().chain(old_versions) {
             let Body::File(content) = &node.body else { continue };
             for (_, extent) in content.extents.iter() {

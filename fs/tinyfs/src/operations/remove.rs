@@ -19,13 +19,13 @@ impl TinyFs {
         if node.is_directory() {
             return Err(Errno::ISDIR.into());
         }
-        let (id, shown) = (node.id, node.shown);
+        let (id, ino) = (node.id, node.ino);
 
         let lsn = tree.begin();
         tree.get_mut(parent)?.directory_mut()?.remove(name);
         tree.entry_changed(parent, lsn, now, 0);
         tree.drop_link(id, lsn, now);
-        Ok(shown)
+        Ok(ino)
     }
 
     /// Removes an empty directory.

@@ -54,10 +54,10 @@ impl TinyFs {
         let node = tree.existing(from, name)?;
         let target = tree.child(to, new_name)?;
         let (id, kind, is_directory) = (node.id, node.kind, node.is_directory());
-        let moves = |node: &Node| (node.is_directory() && parent != new_parent).then_some(node.shown);
+        let moves = |node: &Node| (node.is_directory() && parent != new_parent).then_some(node.ino);
         let renamed = Renamed {
-            moved: node.shown,
-            other: target.map(|target| target.shown),
+            moved: node.ino,
+            other: target.map(|target| target.ino),
             reparented: [moves(node), target.filter(|_| flags.exchange).and_then(moves)],
         };
 

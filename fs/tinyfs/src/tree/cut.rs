@@ -53,7 +53,7 @@ impl Tree {
     /// Sorts rows and gives those of one operation their numbers.
     fn number(&self, rows: &mut [Row], timestamp: i64) {
         let rank = |record: &Record| match record {
-            Record::Cut { .. } => 0,
+            Record::Hole { .. } => 0,
             Record::Extent(_) => 1,
             Record::Entries(_) => 2,
             Record::Node(_) => 3,
@@ -109,8 +109,8 @@ fn xattr_bytes(rows: &[Row]) -> u64 {
 
 /// Turns the pending content of one file into rows, and moves the bytes of its open extents into them.
 fn take_content(content: &mut Content, mut pending: PendingContent, mut push: impl FnMut(Lsn, Record)) {
-    for cut in pending.cuts {
-        push(cut.lsn, Record::Cut { offset: cut.offset, length: cut.length });
+    for hole in pending.holes {
+        push(hole.lsn, Record::Hole { offset: hole.offset, length: hole.length });
     }
     pending.opened.sort_unstable();
     pending.opened.dedup();

@@ -19,7 +19,7 @@ impl Found {
         // The lock covers the reference too: a `release` of the last one must not take this name along.
         let mut names = self.names.lock();
         node.refer();
-        let names = names.entry(node.shown).or_default();
+        let names = names.entry(node.ino).or_default();
         if let Err(place) = names.binary_search(&(parent, cookie)) {
             names.insert(place, (parent, cookie));
         }
@@ -30,19 +30,19 @@ impl Found {
         let mut names = self.names.lock();
         let before = node.release(n);
         if before <= n {
-            names.remove(&node.shown);
+            names.remove(&node.ino);
         }
         before
     }
 
     /// The names, for a publish that makes them stale; they are not kept.
-    pub(crate) fn take(&self, shown: NodeId) -> Vec<(NodeId, u64)> {
-        self.names.lock().remove(&shown).unwrap_or_default()
+    pub(crate) fn take(&self, ino: NodeId) -> Vec<(NodeId, u64)> {
+        self.names.lock().remove(&ino).unwrap_or_default()
     }
 
     /// This name does not lead to the file any more.
-    pub(crate) fn drop_name(&self, shown: NodeId, parent: NodeId, cookie: u64) {
-        if let Some(names) = self.names.lock().get_mut(&shown)
+    pub(crate) fn drop_name(&self, ino: NodeId, parent: NodeId, cookie: u64) {
+        if let Some(names) = self.names.lock().get_mut(&ino)
             && let Ok(place) = names.binary_search(&(parent, cookie))
         {
             names.remove(place);
@@ -50,9 +50,9 @@ impl Found {
     }
 
     /// The directories in which the file was found.
-    pub(crate) fn parents(&self, shown: NodeId) -> Vec<NodeId> {
+    pub(crate) fn parents(&self, ino: NodeId) -> Vec<NodeId> {
         let mut parents: Vec<NodeId> =
-            self.names.lock().get(&shown).into_iter().flatten().map(|(parent, _)| *parent).collect();
+            self.names.lock().get(&ino).into_iter().flatten().map(|(parent, _)| *parent).collect();
         // They are sorted by them.
         parents.dedup();
         parents

@@ -9,9 +9,9 @@ use crate::tree::node_map::{IdMap, NodeMap};
 
 /// Ids that differ from those of their nodes.
 #[derive(Debug, Default)]
-pub(crate) struct Versions {
+pub(crate) struct Inos {
     /// Ids under which nodes are shown, where those are not their own, and the nodes' own.
-    pub(crate) current: IdMap<NodeId>,
+    pub(crate) node_ids: IdMap<NodeId>,
     /// Old versions that somebody still refers to, by the id that they had.
     pub(crate) frozen: NodeMap,
 }

@@ -5,31 +5,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::tree::directory::Directory;
-use crate::tree::extent::{ExtentMap, Source};
+use crate::tree::extent::Source;
+use crate::tree::extent_map::ExtentMap;
 use crate::{Attributes, Errno, FileType, Lsn, NodeId, NodeRecord, Timestamp, Xattrs};
 
 /// Sizes of blocks that `st_blocks` is rounded to.
 const BLOCK: u64 = 4096;
 
 /// So many pending holes are searched for those that a new one covers.
-const FEW_CUTS: usize = 64;
+const FEW_HOLES: usize = 64;
 /// A list of so many open extents is not looked through for those that are gone.
 const FEW_OPENED: usize = 1024;
 
 /// A hole that was made since the last cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PendingCut {
+pub(crate) struct PendingHole {
     pub(crate) lsn: Lsn,
     pub(crate) offset: u64,
     pub(crate) length: Option<u64>,
 }
 
-impl PendingCut {
+impl PendingHole {
     fn end(&self) -> u64 {
         self.length.map_or(u64::MAX, |length| self.offset.saturating_add(length))
     }
 
-    fn covers(&self, other: &PendingCut) -> bool {
+    fn covers(&self, other: &PendingHole) -> bool {
         self.offset <= other.offset && self.end() >= other.end()
     }
 }
@@ -37,7 +38,7 @@ impl PendingCut {
 /// What changed in a file's content since the last cut.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PendingContent {
-    pub(crate) cuts: Vec<PendingCut>,
+    pub(crate) holes: Vec<PendingHole>,
     /// Offsets at which open extents were put; some may be gone or have moved.
     pub(crate) opened: Vec<u64>,
     /// Of an unlinked file, which leaves no rows: the persistence layer's number of its spill file.
@@ -47,11 +48,11 @@ pub(crate) struct PendingContent {
 impl PendingContent {
     /// Notes a hole. Older ones within it say nothing any more; they are looked for while that is quick, and when
     /// the file is truncated, which programs do over and over.
-    pub(crate) fn cut(&mut self, cut: PendingCut) {
-        if cut.length.is_none() || self.cuts.len() < FEW_CUTS {
-            self.cuts.retain(|older| !cut.covers(older));
+    pub(crate) fn note_hole(&mut self, hole: PendingHole) {
+        if hole.length.is_none() || self.holes.len() < FEW_HOLES {
+            self.holes.retain(|older| !hole.covers(older));
         }
-        self.cuts.push(cut);
+        self.holes.push(hole);
     }
 }
 
@@ -113,7 +114,7 @@ pub(crate) enum Body {
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     /// The id that lookups give out.
-    pub(crate) shown: NodeId,
+    pub(crate) ino: NodeId,
     pub(crate) part: NodeId,
     /// The last operation that changed the attributes.
     pub(crate) lsn: Lsn,
@@ -160,7 +161,7 @@ impl Node {
         };
         let mut node = Node {
             id,
-            shown: id,
+            ino: id,
             part,
             lsn,
             size: 0,
@@ -247,7 +248,7 @@ impl Node {
             _ => 0,
         };
         Attributes {
-            id: self.shown,
+            id: self.ino,
             kind: self.kind,
             mode: self.mode,
             nlink: self.nlink,

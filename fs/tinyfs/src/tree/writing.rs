@@ -1,7 +1,7 @@
 //! Changes of a file's content, and the accounts of the bytes that wait to be stored.
 
-use crate::tree::extent::ExtentMap;
-use crate::tree::node::PendingCut;
+use crate::tree::extent_map::ExtentMap;
+use crate::tree::node::PendingHole;
 use crate::{Errno, Lsn, NodeId, Tree};
 
 impl Tree {
@@ -46,7 +46,7 @@ impl Tree {
             self.unlinked_bytes = self.unlinked_bytes.saturating_sub(before) + bytes;
             self.unlinked.insert(id);
         } else {
-            pending.cut(PendingCut { lsn, offset: 0, length: None });
+            pending.note_hole(PendingHole { lsn, offset: 0, length: None });
             self.uncut_bytes = self.uncut_bytes.saturating_sub(before) + bytes;
         }
         Ok(old)
@@ -72,7 +72,7 @@ impl Tree {
             self.unlinked_bytes = self.unlinked_bytes.saturating_add_signed(change.open);
         } else {
             let pending = content.pending.get_or_insert_default();
-            pending.cut(PendingCut { lsn, offset, length });
+            pending.note_hole(PendingHole { lsn, offset, length });
             self.uncut_bytes = self.uncut_bytes.saturating_add_signed(change.open);
         }
         Ok(())

@@ -45,7 +45,7 @@ pub enum Record {
     /// Bytes of a file.
     Extent(ExtentRecord),
     /// A hole: `length` bytes from `offset`, or to the end if there is none.
-    Cut {
+    Hole {
         /// First byte.
         offset: u64,
         /// Number of bytes; `None` reaches to the end.

@@ -22,7 +22,7 @@ fn rows_read_ahead_are_those_of_the_versions_and_their_bytes_can_be_read() {
     incoming.apply(&ponds.fetch(&incoming, 0..=3)).unwrap();
     let oplog = OpLog::open_read_only(&ponds.replica, At::Tip, &Options::default()).unwrap().oplog;
     let nothing = oplog.read_ahead(Version(3)).unwrap();
-    assert_eq!((nothing.position, nothing.rows), (oplog.position(), Vec::new()));
+    assert_eq!((nothing.receipt.position(), nothing.rows), (&oplog.position(), Vec::new()));
     assert!(matches!(
         oplog.read_ahead(Version(4)),
         Err(OpLogError::MissingEntry { version: Version(4), .. })
@@ -49,10 +49,11 @@ fn rows_read_ahead_are_those_of_the_versions_and_their_bytes_can_be_read() {
             }
         }
         assert_eq!(extents, to.0 - first + 1);
-        assert_eq!(ahead.position, version_files(&ponds.source, to).unwrap().position);
-        assert_ne!(oplog.position(), ahead.position);
-        oplog.advance(ahead.position.clone());
-        assert_eq!(oplog.position(), ahead.position);
+        let position = ahead.receipt.position().clone();
+        assert_eq!(position, version_files(&ponds.source, to).unwrap().position);
+        assert_ne!(oplog.position(), position);
+        oplog.advance(ahead.receipt);
+        assert_eq!(oplog.position(), position);
     }
 }
 
@@ -77,7 +78,7 @@ fn a_version_that_only_rewrites_files_has_nothing_to_fold() {
     assert_eq!(version_files(&ponds.replica, Version(3)).unwrap().removed, std::slice::from_ref(old));
     assert!(!live_files(&ponds.replica, Version(3)).unwrap().files.iter().any(|file| file.name == *old));
     let ahead = oplog.read_ahead(Version(3)).unwrap();
-    assert_eq!(ahead.position.version, Version(3));
+    assert_eq!(ahead.receipt.position().version, Version(3));
     assert_eq!(nowhere(&ahead.rows), nowhere(&changes(&ponds.source, Version(2)).unwrap()));
 }
 
@@ -149,8 +150,8 @@ fn a_tree_that_follows_equals_one_that_is_loaded() {
         let (from, to) = (oplog.position().version, busy.oplog.position().version);
         incoming.apply(&ponds.fetch(&incoming, from.0 + 1..=to.0)).unwrap();
         let ahead = oplog.read_ahead(to).unwrap();
-        tree_of.publish(ahead.rows, ahead.position.cut_lsn).unwrap();
-        oplog.advance(ahead.position);
+        tree_of.publish(ahead.rows, ahead.receipt.position().cut_lsn).unwrap();
+        oplog.advance(ahead.receipt);
         assert_eq!(oplog.position(), busy.oplog.position());
         let loaded = tree(&ponds.replica, to.0);
         assert_eq!(walk(&tree_of), loaded, "version {to}");

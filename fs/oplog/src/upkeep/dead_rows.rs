@@ -30,7 +30,7 @@ pub(crate) enum What {
     /// Bytes of a file, from and to.
     Extent(u64, u64),
     /// A hole, from and to.
-    Cut(u64, u64),
+    Hole(u64, u64),
 }
 
 /// What a row weighs besides content, about, bytes.
@@ -48,8 +48,8 @@ impl Fact {
             Record::Extent(extent) => {
                 What::Extent(extent.offset, extent.offset.saturating_add(extent.length.into()))
             }
-            Record::Cut { offset, length } => {
-                What::Cut(*offset, length.map_or(u64::MAX, |length| offset.saturating_add(length)))
+            Record::Hole { offset, length } => {
+                What::Hole(*offset, length.map_or(u64::MAX, |length| offset.saturating_add(length)))
             }
         };
         Fact { node: row.node, lsn: row.lsn, seq: row.seq, file, row: number, what }
@@ -67,7 +67,7 @@ impl Fact {
     /// Bytes, about.
     pub(crate) fn weight(&self) -> u64 {
         match &self.what {
-            What::Node { .. } | What::Cut(..) => ROW,
+            What::Node { .. } | What::Hole(..) => ROW,
             What::Entries(changes) => entries_weight(1, changes.len()),
             What::Extent(from, to) => ROW + (to - from),
         }
@@ -175,7 +175,7 @@ fn content_fates(facts: &[Fact], fates: &mut [Fate]) {
     for (fact, fate) in facts.iter().zip(fates).rev() {
         let (from, to, hides) = match fact.what {
             What::Extent(from, to) => (from, to, false),
-            What::Cut(from, to) => (from, to, true),
+            What::Hole(from, to) => (from, to, true),
             _ => continue,
         };
         if covered.contain(from, to) {
@@ -227,7 +227,7 @@ pub(crate) fn dropped(
         gone[row] = match facts[row].what {
             // The end of a node hides all its other rows.
             What::Node { .. } => (0..facts.len()).all(|other| other == row || gone[other]),
-            What::Cut(from, to) => !under.overlap(from, to),
+            What::Hole(from, to) => !under.overlap(from, to),
             _ => false,
         };
     }
@@ -278,7 +278,7 @@ mod tests {
             fact(2, 0, What::Extent(0, 100)),
             fact(3, 0, What::Extent(100, 200)),
             fact(4, 1, What::Extent(0, 50)),
-            fact(5, 1, What::Cut(40, 120)),
+            fact(5, 1, What::Hole(40, 120)),
             fact(6, 1, What::Node { ended: false }),
         ];
         let fates = fates(&facts);
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(dropped(&facts, &fates, |_| true, true), [true, true, false, false, false, false]);
         assert_eq!(dropped(&facts, &fates, |file| file == 1, true), [false; 6]);
         let facts =
-            [facts[0].clone(), facts[1].clone(), fact(5, 1, What::Cut(0, u64::MAX)), facts[5].clone()];
+            [facts[0].clone(), facts[1].clone(), fact(5, 1, What::Hole(0, u64::MAX)), facts[5].clone()];
         let fates = super::fates(&facts);
         assert_eq!(dropped(&facts, &fates, |_| true, true), [true, true, true, false]);
         assert_eq!(dropped(&facts, &fates, |file| file == 1, true), [false; 4], "the hole hides what stays");
