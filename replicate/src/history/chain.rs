@@ -21,8 +21,8 @@ pub(crate) struct Chain {
     pub(crate) digest: String,
     /// Where that manifest lies by itself.
     pub(crate) key: String,
-    /// BLAKE3 of its log entry.
-    pub(crate) entry: String,
+    /// BLAKE3 of its log entry, which its manifest tells; `None` where that was not read, and only HEAD tells of the chain.
+    pub(crate) entry: Option<String>,
     /// When it was committed.
     pub(crate) timestamp: i64,
     /// The base with which the chain begins, and the timeline in whose folder it is.
@@ -104,7 +104,7 @@ impl Tip {
             tip: Version(self.manifest.version),
             digest: self.digest,
             key: self.manifest.key(),
-            entry: self.manifest.entry.blake3.clone(),
+            entry: Some(self.manifest.entry.blake3.clone()),
             timestamp: self.manifest.timestamp,
             since_base: chain.since_base + self.manifest.packed_length(),
             ..chain.clone()
@@ -181,7 +181,7 @@ impl Chains<'_> {
             tip: version,
             digest: tip.digest,
             key: tip_key,
-            entry: tip.manifest.entry.blake3,
+            entry: Some(tip.manifest.entry.blake3),
             timestamp: tip.manifest.timestamp,
             root,
             newest_base: (base, head.newest_base_timeline),
@@ -228,7 +228,7 @@ impl Chains<'_> {
                         tip: version,
                         digest: found.digest,
                         key,
-                        entry: found.manifest.entry.blake3,
+                        entry: Some(found.manifest.entry.blake3),
                         timestamp: found.manifest.timestamp,
                         root: (version, number),
                         newest_base: (version, number),
@@ -300,7 +300,7 @@ impl Chains<'_> {
             digest,
             key: found.key(),
             timestamp: found.timestamp,
-            entry: found.entry.blake3,
+            entry: Some(found.entry.blake3),
             newest_base,
             first: fork.next(),
             ..chain

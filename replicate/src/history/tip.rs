@@ -199,7 +199,7 @@ fn at(head: &Head) -> Chain {
         tip,
         digest: head.manifest.clone(),
         key: manifest_key(head.timeline, tip),
-        entry: String::new(),
+        entry: None,
         timestamp: head.timestamp,
         root: (Version(head.root), head.root_timeline),
         newest_base: (Version(head.newest_base), head.newest_base_timeline),

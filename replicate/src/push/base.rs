@@ -40,7 +40,7 @@ pub(crate) async fn begin(
         tip: version,
         digest,
         key: base.key(),
-        entry: base.entry.blake3,
+        entry: Some(base.entry.blake3),
         timestamp: base.timestamp,
         root: (version, source.timeline),
         newest_base: (version, source.timeline),

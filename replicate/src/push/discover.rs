@@ -140,7 +140,10 @@ async fn confirm(source: &Source, chain: &Chain) -> Result<(), ReplicateError> {
             why: format!("this pond is only at version {newest}"),
         });
     }
-    confirm_entry(source, chain.tip, &key, &chain.entry)
+    // What was not read tells nothing of whose history it is.
+    let entry =
+        chain.entry.as_deref().ok_or_else(|| ReplicateError::missing(chain.tip, source.store.place()))?;
+    confirm_entry(source, chain.tip, &key, entry)
 }
 
 fn confirm_entry(source: &Source, version: Version, key: &str, entry: &str) -> Result<(), ReplicateError> {

@@ -210,7 +210,7 @@ impl Pusher {
         chain.tip = Version(manifest.version);
         chain.digest = digest;
         chain.key = manifest.key();
-        chain.entry.clone_from(&manifest.entry.blake3);
+        chain.entry = Some(manifest.entry.blake3.clone());
         chain.timestamp = manifest.timestamp;
         chain.since_base += bundle_bytes;
         format::add_damage(&mut chain.damaged, manifest);
