@@ -10,7 +10,7 @@ use crate::control::table::Control;
 use crate::factories::nodes::FactoryNodes;
 use crate::factories::progress::{Progress, newest_by_others};
 use crate::host::memory;
-use crate::upkeep::housekeeper::measure;
+use crate::upkeep::disk_use::DiskUse;
 use crate::{
     Budgets, HistoryStatus, JournalStatus, MemoryUse, OpenOptions, Registry, State, Status, StewardError,
     Uncommitted, init,
@@ -24,6 +24,7 @@ pub struct Reader {
     nodes: FactoryNodes,
     budgets: Budgets,
     notes: Vec<String>,
+    disk: DiskUse,
 }
 
 impl Reader {
@@ -47,7 +48,7 @@ impl Reader {
             registry: options.registry,
             progress: Arc::new(progress),
         };
-        Ok(Arc::new(Reader { pond: pond.to_owned(), view, nodes, budgets, notes }))
+        Ok(Arc::new(Reader { pond: pond.to_owned(), view, nodes, budgets, notes, disk: DiskUse::default() }))
     }
 
     /// `$POND`.
@@ -97,7 +98,7 @@ impl Reader {
             journal: JournalStatus::default(),
             budgets: self.budgets,
             memory: MemoryUse { resident: memory::resident(), content: 0, pages, indexes },
-            sizes: measure(&self.pond),
+            sizes: self.disk.of(&self.pond),
             history: HistoryStatus {
                 live_files: files,
                 live_bytes: bytes,

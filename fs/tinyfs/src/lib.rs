@@ -14,6 +14,7 @@ mod persistence;
 mod tree;
 mod types;
 
+pub use fold::neighbour::Later;
 pub use fold::{Fold, FoldError};
 pub use fs::TinyFs;
 pub use memory::MemoryPersistence;

@@ -50,7 +50,7 @@ impl Pond {
     fn keep(&self, rows: Vec<Row>, lsn: Lsn) {
         let mut versions = self.versions.borrow_mut();
         let (before, shown) = versions.last().unwrap();
-        let version = TinyFs::read_only(before.later(rows, lsn).unwrap(), self.store.clone());
+        let version = TinyFs::read_only(before.later(rows, lsn).unwrap().tree, self.store.clone());
         let then = dump(&version);
         let mut loaded = self.store.load().unwrap();
         assert_eq!(version.share_with(&mut loaded) as u64, version.node_count());

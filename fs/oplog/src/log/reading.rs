@@ -16,46 +16,51 @@ use crate::log::format;
 use crate::log::snapshot::{self, Snapshot};
 use crate::parallel::threads;
 use crate::rows::schema::col;
-use crate::{At, OpLogError};
+use crate::{At, OpLogError, Version};
 
-/// The files to read a version from, which hold all its rows, and possibly later ones.
-pub(crate) fn files_of(log: &Log, snapshot: &Snapshot) -> Result<BTreeMap<String, Add>, OpLogError> {
+/// The table at the version whose files hold all rows of this one, and possibly later ones: at this one itself or, where its files are
+/// gone, at the newest.
+pub(crate) fn holder(log: &Log, snapshot: Snapshot) -> Result<Snapshot, OpLogError> {
     if are_there(log, &snapshot.files) {
-        return Ok(snapshot.files.clone());
+        return Ok(snapshot);
     }
     let tip = snapshot::load(log, At::Tip)?;
     match tip.version > snapshot.version {
         true => {
             // The files may hold what the version itself did not have.
             format::check_readable(log, Some(&tip.metadata), Some(&tip.protocol))?;
-            Ok(tip.files)
+            Ok(tip)
         }
         // Its own files are all there can be: loading says which is missing.
-        false => Ok(snapshot.files.clone()),
+        false => Ok(snapshot),
     }
 }
 
-/// Reads the rows of a version that belong to operations after `above` up to its `cut`, in no particular order. `number` gives each
-/// file that is read the number that its extents' locations carry.
+/// The files of a table that have rows of operations after `above` up to `cut`.
+pub(crate) fn files_between(holder: &Snapshot, above: Lsn, cut: Lsn) -> impl Iterator<Item = &Add> {
+    let files = holder.files.values();
+    files.filter(move |add| {
+        first_lsn(add).is_none_or(|first| first <= cut) && last_lsn(add).is_none_or(|last| last > above)
+    })
+}
+
+/// Reads the rows of operations after `above` up to `cut`, in no particular order, from the files of `holder`. `version` is the one
+/// that is wanted, for messages. `number` gives each file that is read the number that its extents' locations carry.
 pub(crate) fn read(
     log: &Log,
-    snapshot: &Snapshot,
-    above: Lsn,
-    cut: Lsn,
-    number: &mut dyn FnMut(Add) -> u32,
+    holder: &Snapshot,
+    version: Version,
+    (above, cut): (Lsn, Lsn),
+    number: &mut dyn FnMut(&Add) -> u32,
     mut each: impl FnMut(Row),
 ) -> Result<(), OpLogError> {
-    // Files of a later version may stand for those that are gone: they hold the rows of this one, and later ones.
-    let sources: Vec<Source> = files_of(log, snapshot)?
-        .into_values()
-        .filter(|add| first_lsn(add).is_none_or(|first| first <= cut))
-        .filter(|add| last_lsn(add).is_none_or(|last| last > above))
+    let sources: Vec<Source> = files_between(holder, above, cut)
         .map(|add| {
-            let (path, size, digests) = (log.table().join(&add.path), add.size, Digests::of(&add));
+            let (path, size, digests) = (log.table().join(&add.path), add.size, Digests::of(add));
             Source { file: number(add), path, size, digests }
         })
         .collect();
-    load::load(&sources, snapshot.version, threads(), |row| {
+    load::load(&sources, version, threads(), |row| {
         if above < row.lsn && row.lsn <= cut {
             each(row);
         }

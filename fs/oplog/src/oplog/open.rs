@@ -144,17 +144,16 @@ impl Found {
         live.set_floor(snapshot.floor());
         // Operations on unlinked files leave no rows, so the rows alone do not tell how far the numbers went.
         let mut fold = Fold::starting_at(cut_lsn);
-        let mut number = |add: Add| {
-            let number = files.add(&add.path, Digests::of(&add).as_ref());
-            live.insert(add, number);
+        let mut number = |add: &Add| {
+            let number = files.add(&add.path, Digests::of(add).as_ref());
+            live.insert(add.clone(), number);
             number
         };
-        reading::read(&log, &snapshot, Lsn(0), cut_lsn, &mut number, |row| fold.push(row))?;
+        let version = snapshot.version;
+        let holder = reading::holder(&log, snapshot)?;
+        reading::read(&log, &holder, version, (Lsn(0), cut_lsn), &mut number, |row| fold.push(row))?;
         recovered.iter().for_each(|row| fold.push(row.clone()));
-        let tree = fold
-            .finish()
-            .map_err(|error| OpLogError::Fold { version: snapshot.version, why: error.to_string() })?;
-        let version = position.version;
+        let tree = fold.finish().map_err(|error| OpLogError::Fold { version, why: error.to_string() })?;
         let oplog = OpLog {
             clock: options.clock.clone(),
             opened: Opening { version, boot: options.clock.boot() },

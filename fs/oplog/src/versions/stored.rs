@@ -1,6 +1,7 @@
 //! The content of versions that are only read.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -10,7 +11,7 @@ use crate::disk::space::SpaceGauge;
 use crate::files::content::DataFiles;
 use crate::files::digests::Digests;
 use crate::log::action::Add;
-use crate::{CacheUse, DamageMet, Layout, Options};
+use crate::{CacheUse, DamageMet, Layout, Options, Pin, Version};
 
 /// The data files of however many versions, and one cache for all of them: what versions have in common is decoded once.
 pub(crate) struct StoredContent {
@@ -51,30 +52,64 @@ impl StoredContent {
     }
 }
 
+/// The content of one version, for its tree: as long as anybody has the tree, the version is pinned.
+pub(crate) struct PinnedContent {
+    pub(crate) stored: Arc<StoredContent>,
+    pub(crate) _pins: Pins,
+}
+
+/// What keeps the files of a version from being cleaned away.
+#[derive(Clone)]
+pub(crate) struct Pins {
+    /// Its own.
+    own: (Version, Arc<Pin>),
+    /// The oldest of those with whose nodes the tree was made: what was there then, or came since, stays while that is held.
+    oldest: Option<(Version, Arc<Pin>)>,
+}
+
+impl Pins {
+    /// A version's own.
+    pub(crate) fn of(version: Version, pin: Pin) -> Self {
+        Pins { own: (version, Arc::new(pin)), oldest: None }
+    }
+
+    /// The oldest version that is pinned.
+    pub(crate) fn oldest(&self) -> Version {
+        self.oldest.iter().fold(self.own.0, |oldest, (version, _)| oldest.min(*version))
+    }
+
+    /// The same, for a tree that has nodes of another version's.
+    pub(crate) fn with(self, other: &Pins) -> Self {
+        let others = [Some(&other.own), other.oldest.as_ref()];
+        let oldest = others.into_iter().flatten().min_by_key(|(version, _)| *version).cloned();
+        Pins { oldest, ..self }
+    }
+}
+
 /// Nothing is written where versions are read, so nothing needs a spill file.
 fn not_written() -> StorageError {
     StorageError { message: "a version is only read".into(), errno: libc::EROFS }
 }
 
-impl PersistenceLayer for StoredContent {
+impl PersistenceLayer for PinnedContent {
     fn read(&self, location: Location, skip: u32, length: u32) -> Result<Bytes, StorageError> {
-        self.files.read(location, skip, length)
+        self.stored.files.read(location, skip, length)
     }
 
     fn read_cached(&self, location: Location, skip: u32, length: u32) -> Option<Bytes> {
-        self.files.cached(location, skip, length)
+        self.stored.files.cached(location, skip, length)
     }
 
     fn prefetch(&self, location: Location) {
-        self.files.prefetch(location);
+        self.stored.files.prefetch(location);
     }
 
     fn prefetch_budget(&self) -> u64 {
-        self.files.prefetch_budget()
+        self.stored.files.prefetch_budget()
     }
 
     fn space(&self) -> Space {
-        self.space.get()
+        self.stored.space.get()
     }
 
     fn open_spill(&self) -> Result<u32, StorageError> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use pond_tinyfs::TinyFs;
 
-use crate::versions::stored::StoredContent;
-use crate::{CacheUse, DamageMet, HistoryFigures, Identity, Pin, Position};
+use crate::versions::stored::{Pins, StoredContent};
+use crate::{CacheUse, DamageMet, HistoryFigures, Identity, Position};
 
 /// One version of a pond: its tree, its content, where it stands in history, and the pin that keeps all of it from being
 /// cleaned away. Without a pin there is no view. It never changes.
@@ -18,8 +18,7 @@ pub struct View {
     pub(super) content: Arc<StoredContent>,
     pub(super) figures: HistoryFigures,
     pub(super) notes: Vec<String>,
-    /// Its own, and those of the versions with which it shares nodes: their content lies where those have it.
-    pub(super) pins: Vec<Arc<Pin>>,
+    pub(super) pins: Pins,
     /// What the tree takes beside what it shares with others, bytes, about.
     pub(super) memory: u64,
 }

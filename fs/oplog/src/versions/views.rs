@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pond_tinyfs::{Fold, Lsn, Row, TinyFs, Tree};
+use pond_tinyfs::{Fold, Later, Lsn, Row, TinyFs, Tree};
 
 use crate::log::delta::Log;
 use crate::log::format::identity;
 use crate::log::reading;
 use crate::log::snapshot::{self, Snapshot};
-use crate::versions::stored::StoredContent;
+use crate::versions::stored::{PinnedContent, Pins, StoredContent};
 use crate::versions::view::View;
 use crate::{At, HistoryFigures, Layout, OpLogError, Options, Pin, Position, Version};
 
@@ -23,8 +23,13 @@ const UNUSED_SHARE: u64 = 4;
 /// A version that nobody has used for so long is let go, and its pin with it.
 const UNUSED: Duration = Duration::from_secs(60);
 
+/// A tree is made with nodes of versions that are no more than so many before it.
+const NEAR: u64 = 1024;
+
 /// What a node costs each tree that has it, bytes: its place in the table of nodes.
 const SLOT: u64 = 24;
+/// What an entry of a directory costs a tree that has the directory alone, bytes, about.
+const ENTRY: u64 = 96;
 /// What a row leaves in a tree that shares it with no other, bytes, about.
 const ROW: u64 = 256;
 
@@ -61,14 +66,25 @@ impl Views {
     /// [`OpLogError::TooNew`] if this program cannot read it; [`OpLogError::NoPin`]; and damage.
     pub fn open(&self, at: At) -> Result<Arc<View>, OpLogError> {
         let mut open = self.open.lock();
+        let view = match self.open_at(at, &mut open) {
+            // What was the newest version a moment ago may be gone before it is pinned.
+            Err(OpLogError::NoLongerKept { .. }) if !matches!(at, At::Version(_)) => {
+                self.open_at(at, &mut open)?
+            }
+            opened => opened?,
+        };
+        self.let_go(&mut open);
+        Ok(view)
+    }
+
+    fn open_at(&self, at: At, open: &mut Vec<(Instant, Arc<View>)>) -> Result<Arc<View>, OpLogError> {
         let version = snapshot::resolve(&self.log, &self.log.list()?, at)?;
         if let Some((asked, view)) = open.iter_mut().find(|(_, view)| view.position.version == version) {
             *asked = Instant::now();
             return Ok(view.clone());
         }
-        let view = Arc::new(self.read(version, &open)?);
+        let view = Arc::new(self.read(version, open)?);
         open.push((Instant::now(), view.clone()));
-        self.let_go(&mut open);
         Ok(view)
     }
 
@@ -78,7 +94,7 @@ impl Views {
     }
 
     fn let_go(&self, open: &mut Vec<(Instant, Arc<View>)>) {
-        let is_unused = |view: &Arc<View>| Arc::strong_count(view) == 1;
+        let is_unused = |view: &Arc<View>| Arc::strong_count(view) == 1 && Arc::strong_count(&view.fs) == 1;
         open.retain(|(asked, view)| !is_unused(view) || asked.elapsed() < UNUSED);
         let mut unused: u64 =
             open.iter().filter(|(_, view)| is_unused(view)).map(|(_, view)| view.memory).sum();
@@ -93,95 +109,90 @@ impl Views {
 
     fn read(&self, version: Version, open: &[(Instant, Arc<View>)]) -> Result<View, OpLogError> {
         // Before the version's files are looked for: cleaning spares what a pinned version needs.
-        let mut pins = vec![Arc::new(Pin::hold(&self.pond, version)?)];
+        let pins = Pins::of(version, Pin::hold(&self.pond, version)?);
         let snapshot = snapshot::load(&self.log, At::Version(version))?;
         let identity = identity(&self.log, &snapshot)?;
         let position = snapshot.position(&self.log)?;
+        let (floor, notes) = (snapshot.floor(), snapshot.notes.clone());
+        let wanted = Wanted { holder: reading::holder(&self.log, snapshot)?, position: &position };
         let distance = |view: &View| view.position.version.0.abs_diff(version.0);
-        let views = || open.iter().map(|(_, view)| view);
-        let before = views().filter(|view| view.position.version < version).min_by_key(|view| distance(view));
+        // Its own content stays for as long as it is pinned, so what is shared must not pin what is long past.
+        let near = |view: &&Arc<View>| version.0.saturating_sub(view.pins.oldest().0) <= NEAR;
+        let neighbours = || open.iter().map(|(_, view)| view).filter(near);
+        let before = neighbours().filter(|view| wanted.can_follow(view)).min_by_key(|view| distance(view));
         let made = match before {
-            Some(before) => self.later(before, &snapshot, &position)?.map(|made| (made, Some(before))),
+            Some(before) => self.later(before, &wanted)?.map(|made| (made, Some(before))),
             None => None,
         };
         let ((tree, own), neighbour) = match made {
             Some(made) => made,
             None => {
-                let nearest = views().min_by_key(|view| distance(view));
-                (self.load(&snapshot, &position, nearest)?, nearest)
+                let nearest = neighbours().min_by_key(|view| distance(view));
+                (self.load(&wanted, nearest)?, nearest)
             }
         };
-        for pin in neighbour.iter().flat_map(|neighbour| &neighbour.pins) {
-            if !pins.iter().any(|held| Arc::ptr_eq(held, pin)) {
-                pins.push(pin.clone());
-            }
-        }
-        let figures = HistoryFigures {
-            files: snapshot.files.len() as u64,
-            bytes: snapshot.files.values().map(|add| add.size).sum(),
-            floor: snapshot.floor(),
-        };
-        let fs = Arc::new(TinyFs::read_only(tree, self.content.clone()));
-        let memory = fs.node_count() * SLOT + own * ROW;
-        let (content, notes) = (self.content.clone(), snapshot.notes);
+        let pins = neighbour.iter().fold(pins, |pins, neighbour| pins.with(&neighbour.pins));
+        let files = || reading::files_between(&wanted.holder, Lsn(0), position.cut_lsn);
+        let figures =
+            HistoryFigures { files: files().count() as u64, bytes: files().map(|add| add.size).sum(), floor };
+        let content = PinnedContent { stored: self.content.clone(), _pins: pins.clone() };
+        let fs = Arc::new(TinyFs::read_only(tree, Arc::new(content)));
+        let memory = fs.node_count() * SLOT + own;
+        let content = self.content.clone();
         Ok(View { identity, position, fs, content, figures, notes, pins, memory })
     }
 
-    /// The tree of a version, made from that of one before it, and how many rows came on top; none if those do not fit, of which
-    /// loading the whole tells more.
-    fn later(
-        &self,
-        before: &View,
-        snapshot: &Snapshot,
-        position: &Position,
-    ) -> Result<Option<(Tree, u64)>, OpLogError> {
-        let mut rows = self.rows(snapshot, before.position.cut_lsn, position.cut_lsn)?;
+    /// The tree of a version, made from that of one before it, and the bytes that it does not share; none if the rows between do not
+    /// fit, of which loading the whole tells more.
+    fn later(&self, before: &View, wanted: &Wanted<'_>) -> Result<Option<(Tree, u64)>, OpLogError> {
+        let mut rows = Vec::new();
+        self.each_row(wanted, before.position.cut_lsn, |row| rows.push(row))?;
         rows.sort_unstable_by_key(|row| (row.lsn, row.seq));
         let count = rows.len() as u64;
-        match before.fs.later(rows, position.cut_lsn) {
-            Ok(tree) => Ok(Some((tree, count))),
+        match before.fs.later(rows, wanted.position.cut_lsn) {
+            Ok(Later { tree, entries }) => Ok(Some((tree, count * ROW + entries * ENTRY))),
             Err(error) => {
-                let (version, before) = (position.version, before.position.version);
+                let (version, before) = (wanted.position.version, before.position.version);
                 tracing::warn!(%version, %before, %error, "a version cannot be made from one before; it is loaded");
                 Ok(None)
             }
         }
     }
 
-    /// The tree of a version, loaded from its files, and how many rows it does not share with a neighbour.
-    fn load(
-        &self,
-        snapshot: &Snapshot,
-        position: &Position,
-        neighbour: Option<&Arc<View>>,
-    ) -> Result<(Tree, u64), OpLogError> {
-        let mut fold = Fold::starting_at(position.cut_lsn);
+    /// The tree of a version, loaded from its files, and the bytes that it does not share with a neighbour.
+    fn load(&self, wanted: &Wanted<'_>, neighbour: Option<&Arc<View>>) -> Result<(Tree, u64), OpLogError> {
+        let mut fold = Fold::starting_at(wanted.position.cut_lsn);
         let mut rows = 0;
-        self.each_row(snapshot, Lsn(0), position.cut_lsn, |row| {
+        self.each_row(wanted, Lsn(0), |row| {
             rows += 1;
             fold.push(row);
         })?;
-        let failed = |why: String| OpLogError::Fold { version: position.version, why };
+        let failed = |why: String| OpLogError::Fold { version: wanted.position.version, why };
         let mut tree = fold.finish().map_err(|error| failed(error.to_string()))?;
         let shared = neighbour.map_or(0, |view| view.fs.share_with(&mut tree)) as u64;
         let own = rows * (tree.node_count() - shared) / tree.node_count().max(1);
-        Ok((tree, own))
+        Ok((tree, own * ROW))
     }
 
-    /// The rows of the operations after `above` up to `cut`.
-    fn rows(&self, snapshot: &Snapshot, above: Lsn, cut: Lsn) -> Result<Vec<Row>, OpLogError> {
-        let mut rows = Vec::new();
-        self.each_row(snapshot, above, cut, |row| rows.push(row))?;
-        Ok(rows)
+    fn each_row(&self, wanted: &Wanted<'_>, above: Lsn, each: impl FnMut(Row)) -> Result<(), OpLogError> {
+        let Wanted { holder, position } = wanted;
+        let between = (above, position.cut_lsn);
+        reading::read(&self.log, holder, position.version, between, &mut |add| self.content.number(add), each)
     }
+}
 
-    fn each_row(
-        &self,
-        snapshot: &Snapshot,
-        above: Lsn,
-        cut: Lsn,
-        each: impl FnMut(Row),
-    ) -> Result<(), OpLogError> {
-        reading::read(&self.log, snapshot, above, cut, &mut |add| self.content.number(&add), each)
+/// A version that is to be read.
+struct Wanted<'a> {
+    /// Whose files hold its rows.
+    holder: Snapshot,
+    position: &'a Position,
+}
+
+impl Wanted<'_> {
+    /// Whether its tree can be made from this one: of what lies below the floor of the files that are read rows may be gone that say
+    /// what ended there.
+    fn can_follow(&self, view: &View) -> bool {
+        let before = view.position.version;
+        before < self.position.version && self.holder.floor().is_none_or(|floor| floor.version <= before)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 
@@ -29,6 +30,9 @@ pub(crate) struct HugePages;
 /// How many [`HugePages`] are held.
 static HELD: Mutex<u32> = Mutex::new(0);
 
+/// Whether somebody else has seen to it that this process has none.
+static OTHERWISE: OnceLock<bool> = OnceLock::new();
+
 impl HugePages {
     /// None from now on, unless somebody holds some.
     pub(crate) fn without() {
@@ -48,8 +52,12 @@ impl HugePages {
 
     fn allow(allowed: bool) {
         let (disabled, none): (libc::c_ulong, libc::c_ulong) = (u8::from(!allowed).into(), 0);
-        // SAFETY: takes numbers only. Where the kernel refuses, all is as it was.
-        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, disabled, none, none, none) };
+        // SAFETY: both calls take numbers only. Where the kernel refuses, all is as it was.
+        let is_disabled = || unsafe { libc::prctl(libc::PR_GET_THP_DISABLE, none, none, none, none) } == 1;
+        if !*OTHERWISE.get_or_init(is_disabled) {
+            // SAFETY: as above.
+            unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, disabled, none, none, none) };
+        }
     }
 }
 

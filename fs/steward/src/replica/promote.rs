@@ -26,8 +26,7 @@ impl Steward {
     ///
     /// # Errors
     ///
-    /// [`StewardError::NotAReplica`], [`StewardError::BadTimeline`], [`StewardError::ReadOnly`] if it was opened to be
-    /// read. [`StewardError::PromotedUnfinished`] where the version could not be committed: it is a source then, and
+    /// [`StewardError::NotAReplica`], [`StewardError::BadTimeline`]. [`StewardError::PromotedUnfinished`] where the version could not be committed: it is a source then, and
     /// the next open commits it. The log's, where only a newer program may write to the pond.
     pub fn promote(&self, timeline: u64, id: &str) -> Result<Position, StewardError> {
         let mut running = self.running.lock();

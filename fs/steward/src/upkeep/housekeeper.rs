@@ -1,24 +1,20 @@
 //! Work that must not hold up commits: checkpoints, and writing outcomes; and how much disk space there is in use.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use pond_oplog::{Layout, OpLog};
+use pond_oplog::OpLog;
 
 use crate::Sizes;
 use crate::commit::committer::Committer;
 use crate::control::table::Control;
-use crate::host::reserve::RESERVE_FILE;
+use crate::upkeep::disk_use::DiskUse;
 
 /// Outcomes are written so often.
 const PERIOD: Duration = Duration::from_secs(10);
-
-/// Disk space is measured anew once this many times as long has passed as it took.
-const MEASURING_SHARE: u32 = 20;
 
 /// What is to be done.
 #[derive(Default)]
@@ -28,19 +24,12 @@ struct Wants {
     stop: bool,
 }
 
-/// Disk space, and when it was measured, which took so long.
-#[derive(Default)]
-struct Measured {
-    sizes: Sizes,
-    when: Option<(Instant, Duration)>,
-}
-
 /// One thread [`run`](Self::run)s it; any may ask it.
 #[derive(Default)]
 pub(crate) struct Housekeeper {
     wants: Mutex<Wants>,
     wanted: Condvar,
-    sizes: Mutex<Measured>,
+    disk: DiskUse,
     /// Work that failed when it was last tried, and why.
     troubles: Mutex<BTreeMap<&'static str, String>>,
 }
@@ -64,15 +53,9 @@ impl Housekeeper {
         self.wanted.notify_one();
     }
 
-    /// Disk space as it is now, or was some moments ago: measuring looks at every file, and may take a twentieth of the time.
+    /// Disk space as it is now, or was some moments ago.
     pub(crate) fn sizes(&self, pond: &Path) -> Sizes {
-        let mut measured = self.sizes.lock();
-        if measured.when.is_none_or(|(when, took)| when.elapsed() >= MEASURING_SHARE * took) {
-            let started = Instant::now();
-            measured.sizes = measure(pond);
-            measured.when = Some((Instant::now(), started.elapsed()));
-        }
-        measured.sizes
+        self.disk.of(pond)
     }
 
     /// Work that failed when it was last tried, a sentence each, for the status: a failing disk may show here first.
@@ -138,33 +121,4 @@ impl Housekeeper {
             }
         }
     }
-}
-
-/// The disk space of a pond.
-pub(crate) fn measure(pond: &Path) -> Sizes {
-    let layout = Layout::new(pond);
-    Sizes {
-        data: size_of(&layout.data()),
-        journal: size_of(&layout.journal()),
-        control: size_of(&layout.control()),
-        mirror: size_of(&layout.mirror()),
-        reserve: std::fs::metadata(pond.join(RESERVE_FILE)).map_or(0, |file| file.blocks() * 512),
-    }
-}
-
-/// Bytes in the files under a directory. Files that come and go meanwhile may be counted or not.
-fn size_of(directory: &Path) -> u64 {
-    let mut bytes = 0;
-    let mut directories = vec![directory.to_owned()];
-    while let Some(directory) = directories.pop() {
-        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
-        for entry in entries.flatten() {
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => directories.push(entry.path()),
-                Ok(metadata) => bytes += metadata.len(),
-                Err(_) => {}
-            }
-        }
-    }
-    bytes
 }

@@ -493,7 +493,11 @@ impl Maintenance {
         if self.control.role() == Role::Replica {
             return Ok(None);
         }
-        let remotes = self.post_commit.nodes.status()?.into_iter().filter(|node| node.remote);
+        let nodes = &self.post_commit.nodes;
+        // What is not known may be one.
+        let may_be =
+            |factory: &str| nodes.registry.is_remote(factory) || nodes.registry.get(factory).is_err();
+        let remotes = nodes.status()?.into_iter().filter(|node| may_be(&node.factory));
         // One that has nothing yet may need anything.
         Ok(remotes.map(|node| node.watermark.unwrap_or(Version(0))).min())
     }

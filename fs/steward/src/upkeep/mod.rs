@@ -1,5 +1,6 @@
 //! What keeps a pond small, sound and readable by later programs, off the path of commits.
 
+pub(crate) mod disk_use;
 pub(crate) mod evolve;
 pub mod fsck;
 pub(crate) mod housekeeper;

@@ -52,6 +52,10 @@ impl Listing {
     /// lies between two offsets that it was given: what lies below the lowest of them (that of `.`) begins, too.
     fn at(offset: u64, next_cookie: u64) -> Self {
         match Self::from_offset(offset) {
+            // The directory has had more entries since: all that follow are given.
+            Some(Listing { after, end: Self::MAX_END }) if next_cookie > Self::MAX_END => {
+                Listing { after, end: u64::MAX }
+            }
             Some(listing) => listing,
             None if next_cookie > Self::MAX_END => Listing { after: offset, end: u64::MAX },
             None => Listing { after: 0, end: next_cookie },

@@ -133,6 +133,11 @@ impl Pond {
     /// opened, and also while others are that share nodes with it.
     fn check(&self, floor: u64, seed: u64) {
         let views = Views::new(self.dir.path(), &Options::default());
+        self.check_with(&views, floor, seed);
+    }
+
+    /// The same with versions that may be open already.
+    fn check_with(&self, views: &Views, floor: u64, seed: u64) {
         let mut random = Random(seed.max(1));
         let mut order: Vec<u64> = (0..self.digests.len() as u64).collect();
         for n in (1..order.len()).rev() {
@@ -244,6 +249,8 @@ fn no_version_from_the_floor_on_ever_changes() {
         let mut pond = Pond::new();
         let mut floor = 0;
         let mut read: Vec<Arc<View>> = Vec::new();
+        // Versions that it has keep old ones pinned, so that prunes go on beside them in one half of the cases only.
+        let kept = (seed % 2 == 0).then(|| Views::new(pond.dir.path(), &Options::default()));
         for _round in 0..3 {
             for _ in 0..12 {
                 for _ in 0..random.below(8) + 1 {
@@ -268,6 +275,7 @@ fn no_version_from_the_floor_on_ever_changes() {
                 pond.clean();
             }
             pond.check(floor, seed);
+            kept.iter().for_each(|views| pond.check_with(views, floor, seed));
             // Whoever reads a version goes on, whatever is merged, let go of and cleaned away meanwhile.
             read.iter().for_each(|view| pond.check_view(view, seed));
             read.clear();
@@ -377,4 +385,26 @@ fn an_open_file_that_was_unlinked_is_read_after_its_rows_are_gone() {
         files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|e| e == "parquet"));
     assert_eq!(files.count() as u64, pond.oplog.live_size().0);
     pond.check(2, 0);
+}
+
+#[test]
+fn whoever_has_only_the_tree_of_a_version_keeps_it_pinned() {
+    let mut pond = Pond::new();
+    let caller = Caller::root();
+    let file = pond.fs.make(&caller, NodeId::ROOT, b"f", Make::File { mode: 0o644 }).unwrap().id;
+    for n in 1..=5u8 {
+        pond.fs.write(&caller, file, 0, &[n; 9000], WriteFlags::default()).unwrap();
+        pond.commit();
+    }
+    let place = pond.dir.path().to_owned();
+    let pinned = || crate::disk::pin::Pins::hold(&place).unwrap().versions;
+    let views = Views::new(pond.dir.path(), &Options::default());
+    let tree = views.open(At::Version(Version(2))).unwrap().fs().clone();
+    drop(views);
+    assert_eq!(pinned(), [Version(2)]);
+    pond.merge(2);
+    pond.clean();
+    assert_eq!(digest(&tree), pond.digests[2]);
+    drop(tree);
+    assert_eq!(pinned(), []);
 }
