@@ -20,29 +20,11 @@ mod troubles;
 mod walk;
 
 use crate::cli::Command;
+use crate::context::Context;
 use crate::error::Result;
-use crate::output::{Notices, Output};
-use crate::target::Pond;
 
 pub use control::help as control_help;
 pub use mount::{AS_POND, check_options, describe_unmount, mount_quietly};
-
-/// What all commands share.
-pub struct Context {
-    /// The pond.
-    pub pond: Pond,
-    /// Where facts go.
-    pub out: Output,
-    /// Where all else goes.
-    pub notices: Notices,
-}
-
-impl Context {
-    /// How this user calls the program for this pond, for advice.
-    fn command(&self) -> String {
-        crate::command_for(self.pond.directory())
-    }
-}
 
 /// Does what was asked.
 pub fn run(command: Command, context: &mut Context) -> Result {

@@ -5,12 +5,14 @@
 
 mod cli;
 mod commands;
+mod context;
 mod copier;
 mod error;
 mod interrupt;
 mod missing;
 mod mount_helper;
 mod output;
+mod part;
 mod path;
 mod pattern;
 mod progress;
@@ -31,10 +33,11 @@ use pond_oplog::Origin;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command, Global};
-use crate::commands::Context;
+use crate::context::{Context, data_directory};
 use crate::error::{Failure, Result};
-use crate::mount_helper::{MountHelper, Part, UmountHelper};
+use crate::mount_helper::{MountHelper, UmountHelper};
 use crate::output::{LogFormat, Notices, Output};
+use crate::part::Part;
 use crate::target::Pond;
 
 /// glibc's keeps what a burst of large files needed; this one gives it back.
@@ -175,28 +178,6 @@ fn pond_mounted_on(directory: &Path) -> Option<PathBuf> {
     let mounts = pond_mount::mounts().ok()?;
     let topmost = mounts.into_iter().rfind(|mount| mount.mountpoint == directory)?;
     topmost.is_pond().then_some(topmost.source)
-}
-
-/// `$XDG_DATA_HOME`, else `~/.local/share`.
-fn data_directory() -> Option<PathBuf> {
-    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    // home_dir asks the user database where $HOME is not set, as in a service of root's.
-    let home =
-        || std::env::home_dir().filter(|path| path.is_absolute()).map(|home| home.join(".local/share"));
-    data.or_else(home)
-}
-
-/// How this user calls the program for a pond: without `--pond` where it is found anyway.
-fn command_for(pond: &Path) -> String {
-    let found = match std::env::var_os("POND") {
-        Some(directory) => Some(PathBuf::from(directory)),
-        None => data_directory().map(|data| data.join("pond")),
-    };
-    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    match found {
-        Some(directory) if canonical(&directory) == canonical(pond) => "pond".to_owned(),
-        _ => format!("pond --pond {}", pond.display()),
-    }
 }
 
 /// What the packages below have to say goes to standard error, which is the log of a daemon. `$POND_LOG` chooses

@@ -9,30 +9,9 @@ use clap::{ArgAction, Parser};
 use pond_mount::{MountError, MountOptions};
 
 use crate::cli::{AtArgs, MountArgs};
-use crate::commands::{self, Context};
+use crate::commands;
+use crate::context::Context;
 use crate::error::{Failure, Result};
-
-/// The part that a program's name asks for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Part {
-    /// `pond`, and any other name.
-    Pond,
-    /// `mount.pond`, `mount.fuse.pond`
-    Mount,
-    /// `umount.pond`, `umount.fuse.pond`
-    Umount,
-}
-
-impl Part {
-    /// By `argv[0]`.
-    pub fn of(program: &Path) -> Part {
-        match program.file_name().and_then(|name| name.to_str()) {
-            Some("mount.pond" | "mount.fuse.pond") => Part::Mount,
-            Some("umount.pond" | "umount.fuse.pond") => Part::Umount,
-            _ => Part::Pond,
-        }
-    }
-}
 
 /// mount.fuse.pond: mounts a pond for mount(8)
 #[derive(Parser, Debug)]
@@ -188,15 +167,6 @@ fn refuse_namespace(namespace: Option<&Path>) -> Result {
 mod tests {
     use super::*;
     use clap::CommandFactory;
-
-    #[test]
-    fn the_name_chooses_the_part() {
-        assert_eq!(Part::of("/sbin/mount.fuse.pond".as_ref()), Part::Mount);
-        assert_eq!(Part::of("mount.pond".as_ref()), Part::Mount);
-        assert_eq!(Part::of("/sbin/umount.fuse.pond".as_ref()), Part::Umount);
-        assert_eq!(Part::of("/usr/bin/pond".as_ref()), Part::Pond);
-        assert_eq!(Part::of("pond-1.0".as_ref()), Part::Pond);
-    }
 
     #[test]
     fn what_mount_and_umount_pass_is_understood() {

@@ -1,7 +1,7 @@
 //! `pond cat`.
 
-use super::Context;
 use crate::cli::CatArgs;
+use crate::context::Context;
 use crate::error::{During, Failure, Result};
 use crate::missing;
 use crate::path::ReadPath;

@@ -2,8 +2,8 @@
 
 use clap::CommandFactory;
 
-use super::Context;
 use crate::cli::{Cli, CompletionsArgs};
+use crate::context::Context;
 use crate::error::Result;
 
 /// Prints a shell's completion script.

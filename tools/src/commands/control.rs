@@ -6,8 +6,9 @@ use pond_steward::settings::{FACTORY_MODE, SETTINGS};
 use pond_steward::{Role, Steward, StewardError};
 use serde_json::json;
 
-use super::{Context, sync};
+use super::sync;
 use crate::cli::{ControlAction, ControlArgs, ControlMode, SyncArgs};
+use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::output::Column;
 use crate::target::State;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::Context;
 use crate::cli::CopyArgs;
+use crate::context::Context;
 use crate::copier::{Copied, Copier, Side, total_size};
 use crate::error::{During, Failure, Result};
 use crate::interrupt;

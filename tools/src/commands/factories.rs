@@ -11,8 +11,9 @@ use pond_steward::{Registry, Steward, StewardError};
 use pond_tinyfs::{FileType, TinyFs};
 use serde_json::{Value, json};
 
-use super::{Context, walk};
+use super::walk;
 use crate::cli::{MknodArgs, RunArgs};
+use crate::context::Context;
 use crate::error::{During, Failure, Result};
 use crate::output::{Column, Notices, json_bytes};
 use crate::path::escape;

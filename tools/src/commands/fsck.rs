@@ -8,9 +8,9 @@ use pond_replicate::Backup;
 use pond_steward::fsck;
 use serde_json::json;
 
-use super::Context;
 use super::factories::{read_configuration, shown};
 use crate::cli::FsckArgs;
+use crate::context::Context;
 use crate::error::{During, Failure, Result};
 use crate::interrupt;
 use crate::output::{Notices, count, size};

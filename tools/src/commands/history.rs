@@ -3,8 +3,8 @@
 use pond_oplog::{CommitInfo, Origin};
 use serde_json::{Value, json};
 
-use super::Context;
 use crate::cli::LogArgs;
+use crate::context::Context;
 use crate::error::Result;
 use crate::output::{Column, size};
 use crate::time;

@@ -7,9 +7,9 @@ use pond_replicate::{InitOptions, ReplicateError, Shortfall};
 use pond_steward::{Steward, StewardError};
 use serde_json::json;
 
-use super::Context;
 use super::factories::{read_configuration, shown};
 use crate::cli::InitArgs;
+use crate::context::Context;
 use crate::error::{During, Failure, Result};
 use crate::interrupt;
 use crate::progress::Transfers;

@@ -3,8 +3,8 @@
 use pond_tinyfs::FileType;
 use serde::Serialize;
 
-use super::Context;
 use crate::cli::ListArgs;
+use crate::context::Context;
 use crate::error::{During, Failure, Result};
 use crate::missing;
 use crate::output::{Column, Output, json_bytes};

@@ -4,8 +4,8 @@ use pond_mount::Request;
 use pond_steward::{MaintainEvent, MaintainOptions, MaintainReport, MaintainStep};
 use serde_json::Value;
 
-use super::Context;
 use crate::cli::MaintainArgs;
+use crate::context::Context;
 use crate::error::{During, Failure, Result};
 use crate::output::{count, size};
 use crate::progress::Progress;

@@ -11,11 +11,11 @@ use pond_replicate::NoProgress;
 use pond_steward::FactoryStatus;
 use serde_json::json;
 
-use super::Context;
 use crate::cli::{AtArgs, MountArgs};
+use crate::context::Context;
 use crate::error::{During, Failure, Result};
-use crate::mount_helper::Part;
 use crate::output::{LogFormat, Notices, Output, count};
+use crate::part::Part;
 use crate::registry;
 use crate::time;
 use crate::waiting::{Wait, in_background};
@@ -164,7 +164,7 @@ fn announce(ready: &Ready, out: &mut Output, notices: Notices) -> Result {
     out.line("")?;
     let mut facts = vec![(format!("ls {mountpoint}"), "use it like any directory")];
     if !ready.read_only {
-        let pond = crate::command_for(&ready.pond);
+        let pond = crate::context::command_for(&ready.pond);
         facts.extend([
             (format!("{pond} status"), "how it fares"),
             (format!("{pond} log"), "its versions: about one a second while something changes"),

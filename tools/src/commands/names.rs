@@ -4,8 +4,8 @@ use std::io;
 
 use serde_json::json;
 
-use super::Context;
 use crate::cli::{MkdirArgs, MvArgs, RmArgs};
+use crate::context::Context;
 use crate::error::{During, Failure, Result};
 use crate::interrupt;
 use crate::output::Notices;

@@ -3,7 +3,7 @@
 use pond_steward::Role;
 use serde_json::json;
 
-use super::Context;
+use crate::context::Context;
 use crate::error::{During, Failure, Result};
 use crate::target::State;
 

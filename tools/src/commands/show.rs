@@ -10,8 +10,9 @@ use pond_tinyfs::{FileType, NodeId, Record, Row, TinyFs};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Context, history, walk};
+use super::{history, walk};
 use crate::cli::ShowArgs;
+use crate::context::Context;
 use crate::error::{During, Failure, Result};
 use crate::output::{Column, count, json_bytes, size};
 use crate::path::TreePath;

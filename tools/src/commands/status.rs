@@ -8,8 +8,9 @@ use pond_steward::{ReplicaStatus, Role};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Context, troubles};
+use super::troubles::{self, UNFINISHED};
 use crate::cli::StatusArgs;
+use crate::context::Context;
 use crate::error::{During, Failure, Result, without_numbers};
 use crate::output::{Column, count, size};
 use crate::target::State;
@@ -20,9 +21,6 @@ const WATCH: Duration = Duration::from_secs(1);
 
 /// How often `--wait-version` looks.
 const WAIT: Duration = Duration::from_millis(100);
-
-/// The state of a replica that is still being made.
-pub const UNFINISHED: &str = "unfinished";
 
 /// Shows the pond's status: once, or whenever something changed.
 pub fn status(args: &StatusArgs, context: &mut Context) -> Result {

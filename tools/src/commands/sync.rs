@@ -8,8 +8,8 @@ use pond_steward::{FactoryStatus, Role, Steward};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Context;
 use crate::cli::SyncArgs;
+use crate::context::Context;
 use crate::error::{Failure, Result, without_numbers};
 use crate::output::Column;
 use crate::target::{Daemon, State};

@@ -6,6 +6,9 @@ use crate::error::without_numbers;
 use crate::output::count;
 use crate::time;
 
+/// The state of a replica that is still being made.
+pub const UNFINISHED: &str = "unfinished";
+
 /// What is not well, a few words each: what `--check` exits with 1 for.
 pub fn all(status: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().map(without_numbers);
@@ -19,7 +22,7 @@ pub fn all(status: &Value) -> Vec<String> {
     if let Some(why) = text(&status["commit_error"]) {
         troubles.push(format!("the last commit failed: {why}"));
     }
-    if status["state"] == super::status::UNFINISHED {
+    if status["state"] == UNFINISHED {
         troubles.push("the replica is not whole yet".to_owned());
     }
     let replica = &status["replica"];

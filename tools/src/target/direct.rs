@@ -10,8 +10,8 @@ use pond_tinyfs::{
     Timestamp, TinyFs, WriteFlags,
 };
 
-use super::{FileTree, Identity, Sink, Source, Stat};
 use crate::path::TreePath;
+use crate::target::file_tree::{FileTree, Identity, Sink, Source, Stat};
 
 /// The tree of a pond that this process has opened, for writing or at some version.
 pub struct DirectTree {

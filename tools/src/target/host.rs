@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use pond_tinyfs::{FileType, Timestamp};
 
-use super::{FileTree, Identity, Sink, Source, Stat};
 use crate::path::TreePath;
+use crate::target::file_tree::{FileTree, Identity, Sink, Source, Stat};
 
 /// Files below some directory of the host.
 #[derive(Clone, Debug)]

@@ -10,12 +10,14 @@ use pond_mount::client::Client;
 use pond_oplog::{At, CommitInfo, Layout, Origin, Version};
 use pond_steward::{Found, OpenOptions, Reader, Steward, StewardError};
 
-use super::{DirectTree, FileTree, HostTree};
 use crate::error::{During, Failure, Result};
 use crate::output::Notices;
 use crate::path::When;
 use crate::progress::Transfers;
 use crate::registry;
+use crate::target::direct::DirectTree;
+use crate::target::file_tree::FileTree;
+use crate::target::host::HostTree;
 use crate::waiting::{self, Wait};
 
 /// How long a command waits for another that is writing to the pond.
