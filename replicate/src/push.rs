@@ -9,118 +9,21 @@ pub(crate) mod bundle;
 mod catch_up;
 mod discover;
 mod packs;
+mod pieces;
+pub(crate) mod pusher;
 mod ship;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
 
-use bytes::Bytes;
-use pond_oplog::{PondId, Version};
-use uuid::Uuid;
+use pond_oplog::Version;
 
+use crate::ReplicateError;
 use crate::format::{self, HEAD_KEY};
 use crate::history::chain::Chain;
 use crate::history::timeline;
-use crate::store::Store;
-use crate::{Progress, ReplicateError};
+use crate::push::pusher::{Recent, StopOnDrop, blocking};
 
-pub(crate) use catch_up::bundles;
-pub(crate) use ship::adopt;
-
-/// What is pushed, and to where.
-#[derive(Clone)]
-pub(crate) struct Source {
-    pub(crate) store: Store,
-    /// `$POND`.
-    pub(crate) pond: PathBuf,
-    pub(crate) pond_id: PondId,
-    /// The timeline on which the pond commits.
-    pub(crate) timeline: u64,
-    /// The id under which it claimed that one, if it was promoted.
-    pub(crate) timeline_id: Option<Uuid>,
-    /// zstd level of bundles.
-    pub(crate) level: i32,
-    /// The newest version that is committed.
-    pub(crate) newest: Arc<dyn Fn() -> Version + Send + Sync>,
-    pub(crate) progress: Arc<dyn Progress>,
-}
-
-/// Pushes one pond to one store.
-pub(crate) struct Pusher {
-    pub(crate) source: Source,
-    /// BLAKE3 of the table's schema.
-    pub(crate) schema: String,
-    pub(crate) chain: Chain,
-    /// What was pushed last, for the pack that it will be in.
-    recent: Recent,
-    /// Last versions of ranges that are complete and have no pack yet.
-    unpacked: BTreeSet<u64>,
-    /// Packs above the tip, left by a push that was cut off.
-    orphans: Vec<String>,
-    /// Whether the store's HEAD is older than the chain.
-    head_is_old: bool,
-    /// Whether a higher timeline was looked for since HEAD was last written.
-    head_may_follow: bool,
-    /// When to look again whether a base is due.
-    pub(crate) next_base_check: Version,
-    pub(crate) stop: StopOnDrop,
-}
-
-/// Ends the threads that make bundles when a push is dropped half-way, also while it is still being opened.
-#[derive(Default)]
-pub(crate) struct StopOnDrop(pub(crate) Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Manifests and bundles of the last versions, up to a total.
-#[derive(Default)]
-struct Recent {
-    versions: BTreeMap<u64, Packable>,
-    bytes: usize,
-}
-
-/// A version's manifest and those of its bundles that go into a pack.
-#[derive(Clone)]
-struct Packable {
-    manifest: Bytes,
-    bundles: Vec<(String, Bytes)>,
-}
-
-/// Memory for [`Recent`]. What is not in it is fetched back.
-const RECENT: usize = 32 << 20;
-
-impl Recent {
-    fn add(&mut self, version: Version, packable: Packable) {
-        self.bytes += packable.bytes();
-        self.versions.insert(version.0, packable);
-        while self.bytes > RECENT
-            && let Some((_, packable)) = self.versions.pop_first()
-        {
-            self.bytes -= packable.bytes();
-        }
-    }
-
-    fn get(&self, version: Version) -> Option<Packable> {
-        self.versions.get(&version.0).cloned()
-    }
-
-    fn forget_up_to(&mut self, version: Version) {
-        self.versions = self.versions.split_off(&(version.0 + 1));
-        self.bytes = self.versions.values().map(Packable::bytes).sum();
-    }
-}
-
-impl Packable {
-    fn bytes(&self) -> usize {
-        self.manifest.len() + self.bundles.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
-    }
-}
+pub(crate) use pusher::{Pusher, Source};
 
 impl Pusher {
     /// Finds out what the store has, and begins a chain in one that has none. `pushed` is the version up to which an
@@ -163,16 +66,6 @@ impl Pusher {
         folders.extend(versions.map(|folder| format::in_timeline(timeline, &folder)));
         self.source.store.sweep(folders).await;
         self.source.store.end_abandoned_uploads().await;
-    }
-
-    /// The last version that the store has.
-    pub(crate) fn tip(&self) -> Version {
-        self.chain.tip
-    }
-
-    /// The store.
-    pub(crate) fn place(&self) -> &str {
-        self.source.store.place()
     }
 
     /// Ships everything up to the newest version, then what makes restoring cheap: packs and bases.
@@ -229,20 +122,6 @@ impl Pusher {
     /// replica that has been promoted before, from another store, goes on from there.
     async fn refuse_if_superseded(&self) -> Result<(), ReplicateError> {
         discover::refuse_if_superseded(&self.source, &timeline::numbers(&self.source.store).await?).await
-    }
-}
-
-fn superseded(source: &Source, theirs: u64, fork: Option<Version>) -> ReplicateError {
-    ReplicateError::Superseded { place: source.store.place().to_owned(), ours: source.timeline, theirs, fork }
-}
-
-/// Runs something that reads files or computes on a thread for it.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ReplicateError> + Send + 'static,
-) -> Result<T, ReplicateError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(ReplicateError::Other(format!("a thread of the transfer ended early: {error}"))),
     }
 }
 

@@ -17,7 +17,9 @@ use crate::ReplicateError;
 use crate::format::{self, Manifest, PACK_VERSIONS, in_timeline};
 use crate::history::chain::Chain;
 use crate::push::bundle::{Contents, Stamp, manifest};
-use crate::push::{Pusher, Source, blocking, bundles};
+use crate::push::pieces::bundles;
+use crate::push::pusher::{Pusher, Source, blocking};
+
 use crate::store::PutIfAbsent;
 
 /// Versions between two bases, at least.
@@ -115,7 +117,7 @@ fn adopt(
     ours: &Manifest,
     found: &Bytes,
 ) -> Result<(Manifest, String), ReplicateError> {
-    let theirs = crate::push::adopt(source.store.place(), key, ours, found)?;
+    let theirs = crate::push::ship::adopt(source.store.place(), key, ours, found)?;
     Ok((theirs, format::digest(found)))
 }
 

@@ -1,17 +1,15 @@
 //! From the store's tip to a goal: bundles are made on all cores, and sent in their order.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use pond_oplog::Version;
 
+use super::pusher::{Pusher, blocking};
 use super::ship::{Part, Shipped};
-use super::{Pusher, blocking};
 use crate::ReplicateError;
-use crate::push::bundle::{Bundle, Contents};
+use crate::push::bundle::Contents;
+use crate::push::pieces::{Piece, bundles};
 
 /// From so many versions on a push tells how far it has got.
 const LONG: u64 = 64;
@@ -19,14 +17,6 @@ const TELL: Duration = Duration::from_secs(5);
 
 /// Log entries read ahead.
 const READ_AHEAD: usize = 8;
-
-/// A bundle of a version.
-pub(crate) struct Piece {
-    pub(crate) contents: Arc<Contents>,
-    /// Which of the version's bundles.
-    pub(crate) index: usize,
-    pub(crate) bundle: Bundle,
-}
 
 impl Pusher {
     /// Ships all versions up to `goal`.
@@ -87,37 +77,6 @@ impl Pusher {
             .buffered(READ_AHEAD);
         bundles(contents, self.source.pond.clone(), self.source.level, self.stop.0.clone())
     }
-}
-
-/// Makes the bundles of contents, as many at a time as there are cores.
-pub(crate) fn bundles(
-    contents: impl Stream<Item = Result<Contents, ReplicateError>>,
-    scratch: PathBuf,
-    level: i32,
-    stop: Arc<AtomicBool>,
-) -> impl Stream<Item = Result<Piece, ReplicateError>> {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
-    contents
-        .map_ok(|contents| {
-            let contents = Arc::new(contents);
-            let count = contents.bundles.len();
-            stream::iter((0..count).map(move |index| Ok((contents.clone(), index))))
-        })
-        .try_flatten()
-        .map_ok(move |(contents, index)| {
-            let (scratch, stop) = (scratch.clone(), stop.clone());
-            // Spawned here, so that it is made while others are sent.
-            let made = tokio::task::spawn_blocking(move || {
-                let bundle = contents.build(index, level, &scratch, &stop)?;
-                Ok(Piece { contents, index, bundle })
-            });
-            async move {
-                made.await.unwrap_or_else(|error| {
-                    Err(ReplicateError::Other(format!("a thread that made a bundle ended early: {error}")))
-                })
-            }
-        })
-        .try_buffered(cores)
 }
 
 /// A push of many versions.

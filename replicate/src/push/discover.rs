@@ -3,7 +3,7 @@
 use pond_oplog::Version;
 use uuid::Uuid;
 
-use super::{Source, superseded};
+use super::pusher::{Source, superseded};
 use crate::ReplicateError;
 use crate::format::{Head, Timeline, in_timeline};
 use crate::history::chain::{self, Chain, Chains, Gaps, Hint};

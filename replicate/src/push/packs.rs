@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pond_oplog::Version;
 
 use super::discover::own_key;
-use super::{Packable, Pusher};
+use super::pusher::{Packable, Pusher};
 use crate::ReplicateError;
 use crate::format::pack::{Pack, PackIndex, PackWriter, load_index};
 use crate::format::{

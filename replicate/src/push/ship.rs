@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use pond_oplog::Version;
 
-use super::catch_up::Piece;
 use super::discover::own_key;
-use super::{Packable, Pusher, RECENT};
+use super::pieces::Piece;
+use super::pusher::{Packable, Pusher, RECENT};
 use crate::ReplicateError;
 use crate::format::pack::PackWriter;
 use crate::format::{self, BundleRef, FileDigest, Manifest, PACKED_BUNDLE, pack_end, version_folder};
