@@ -15,7 +15,6 @@ use crate::commit::committer::{CommitObserver, Committer, Parts};
 use crate::commit::fsync::Fsync;
 use crate::commit::merges::Merges;
 use crate::commit::writers::Writers;
-use crate::control::keys::SUPERSEDED_KEY;
 use crate::control::row::{ControlRow, Event};
 use crate::control::settings::{CACHE_BUDGET_KEY, DIRTY_BUDGET_KEY};
 use crate::control::table::Control;
@@ -161,7 +160,7 @@ impl Steward {
                 steward.recover(recovered)?;
                 steward.take_up_timeline();
                 // What was promised before it was superseded is committed all the same.
-                if let Some(why) = steward.control.get(SUPERSEDED_KEY).filter(|why| !why.is_empty()) {
+                if let Some(why) = steward.control.superseded() {
                     steward.committer.refuse_writes(&why, true);
                 }
             }

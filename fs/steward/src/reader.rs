@@ -31,15 +31,14 @@ impl Reader {
     /// Opens a version. Of the options only the cache's budget and the registry matter.
     pub fn open(pond: &Path, at: At, options: OpenOptions) -> Result<Arc<Reader>, StewardError> {
         init::refuse_unless_pond(pond)?;
-        let mut notes = Vec::new();
-        let control = Control::open(pond, false).unwrap_or_else(|error| {
+        let (control, unreadable) = match Control::open(pond, false) {
+            Ok(control) => (control, None),
             // Settings matter to those who write.
-            notes.push(error.to_string());
-            Control::unknown(pond)
-        });
+            Err(error) => (Control::unknown(pond), Some(error.to_string())),
+        };
         let budgets = options.budgets(&control);
         let view = Views::new(pond, &options.log_options(&control)).open(at)?;
-        notes.splice(0..0, view.notes().iter().cloned());
+        let notes = view.notes().iter().cloned().chain(unreadable).collect();
         let position = view.position();
         let progress = Progress::new(position, newest_by_others(pond, position.version));
         let nodes = FactoryNodes {

@@ -275,7 +275,7 @@ impl Steward {
     /// is left for the next mount once the pond is closed.
     pub fn owed(&self) -> Vec<FactoryStatus> {
         // One that is superseded pushes no more.
-        let ended = self.superseded().is_some();
+        let ended = self.control.superseded().is_some();
         let owes = |factory: &FactoryStatus| {
             factory.behind > 0 && factory.mode.is_some() && !(ended && factory.remote)
         };
@@ -431,7 +431,9 @@ impl Steward {
             path: self.pond.clone(),
             mode: self.control.known_role(),
             state,
-            read_only_because: refusal.map(|refusal| refusal.why().to_string()).or_else(|| self.superseded()),
+            read_only_because: refusal
+                .map(|refusal| refusal.why().to_string())
+                .or_else(|| self.control.superseded()),
             position: self.position(),
             nodes: self.fs().node_count(),
             uncommitted: Uncommitted { rows, bytes: self.fs().dirty_bytes() },
@@ -462,11 +464,6 @@ impl Steward {
             log_path: Layout::new(&self.pond).log_file(),
             pid: std::process::id(),
         }
-    }
-
-    /// Why a source takes no writes any more, as a push found out at some time: also where it is opened to be read.
-    fn superseded(&self) -> Option<String> {
-        self.control.superseded()
     }
 
     /// None on a source, and once promoted.

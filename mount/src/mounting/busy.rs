@@ -46,13 +46,16 @@ pub(crate) fn keepers_of(device: &str, daemon: Option<u32>) -> Vec<BusyProcess> 
     let mut keepers = Vec::new();
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     // The kernel's own threads have no command line, and nobody can end them.
-    let is_program = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
-    for pid in daemon.into_iter().chain(pids).filter(is_program) {
+    let is_program = |pid: u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+    for pid in daemon.into_iter().chain(pids) {
         // A process may end, or be another user's: then it cannot be asked.
         let Some(namespace) = namespace(&pid.to_string()).filter(|namespace| !seen.contains(namespace))
         else {
             continue;
         };
+        if !is_program(pid) {
+            continue;
+        }
         seen.push(namespace);
         let copy = mount_info::mounts_seen_by(pid).into_iter().find(|mount| mount.device == device);
         if let Some(copy) = copy {

@@ -20,7 +20,7 @@ use crate::{At, HistoryFigures, Layout, OpLogError, Options, Pin, Position, Vers
 
 /// Trees of versions may take one part in so many of the cache's budget, as long as nobody uses them.
 const UNUSED_SHARE: u64 = 4;
-/// A version that nobody has used for so long is let go, and its pin with it.
+/// A version that nobody has used for so long is let go when the next one is opened, and its pin with it.
 const UNUSED: Duration = Duration::from_secs(60);
 
 /// A tree is made with nodes of versions that are no more than so many before it.
@@ -88,11 +88,7 @@ impl Views {
         Ok(view)
     }
 
-    /// Lets go of versions that nobody has used for a while. To be called now and then, so that their pins end.
-    pub fn let_go_of_unused(&self) {
-        self.let_go(&mut self.open.lock());
-    }
-
+    /// Lets go of versions that nobody has used for a while, and of those for which there is no room.
     fn let_go(&self, open: &mut Vec<(Instant, Arc<View>)>) {
         let is_unused = |view: &Arc<View>| Arc::strong_count(view) == 1 && Arc::strong_count(&view.fs) == 1;
         open.retain(|(asked, view)| !is_unused(view) || asked.elapsed() < UNUSED);

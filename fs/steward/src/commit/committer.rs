@@ -310,7 +310,8 @@ impl Committer {
         self.wake(wake);
     }
 
-    /// One commit of everything so far, which was due at that time. One at a time: the committer's thread calls it, and recovery before that.
+    /// One commit of everything so far, which was due at that time. One at a time: the committer's thread calls it, and
+    /// recovery before that.
     fn attempt(&self, origin: &Origin, due: Instant) -> Result<(), StorageError> {
         if self.bounds.must_spill(&self.fs.content_in_memory()) {
             self.spill_unlinked();

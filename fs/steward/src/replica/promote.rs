@@ -26,8 +26,9 @@ impl Steward {
     ///
     /// # Errors
     ///
-    /// [`StewardError::NotAReplica`], [`StewardError::BadTimeline`]. [`StewardError::PromotedUnfinished`] where the version could not be committed: it is a source then, and
-    /// the next open commits it. The log's, where only a newer program may write to the pond.
+    /// [`StewardError::NotAReplica`], [`StewardError::BadTimeline`]. [`StewardError::PromotedUnfinished`] where the version
+    /// could not be committed: it is a source then, and the next open commits it. The log's, where only a newer program may
+    /// write to the pond.
     pub fn promote(&self, timeline: u64, id: &str) -> Result<Position, StewardError> {
         let mut running = self.running.lock();
         let Some(running) = running.as_mut() else { return Err(self.not_writable()) };

@@ -107,7 +107,8 @@ pub type OpenBackup<'a> =
     dyn FnMut(&Report, &[Vec<u8>]) -> Result<Option<Box<dyn Restore + 'a>>, String> + 'a;
 
 /// Checks the pond, repairs what can be repaired without losing anything, and checks it again. `open_backup` is called
-/// if something is damaged, with the configurations of factories that the registry knows as remotes. A check that was cancelled is followed by no repair.
+/// if something is damaged, with the configurations of factories that the registry knows as remotes. A check that
+/// was cancelled is followed by no repair.
 ///
 /// # Errors
 ///
