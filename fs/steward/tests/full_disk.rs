@@ -134,6 +134,8 @@ fn the_reserve_lets_deletes_be_committed_on_a_full_disk() {
         .stderr(std::process::Stdio::null())
         .status()
         .unwrap();
+    // Writers are told what the disk had free a moment ago.
+    std::thread::sleep(std::time::Duration::from_millis(150));
     assert_eq!(write(&steward, "b", &[1; 5000]).unwrap_err().errno(), libc::ENOSPC);
     steward.fs().unlink(&Caller::root(), NodeId::ROOT, b"a").unwrap();
     steward.fsync_wait().unwrap();
