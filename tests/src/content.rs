@@ -34,11 +34,21 @@ impl Random {
         &items[self.below(items.len() as u64) as usize]
     }
 
-    /// So many bytes, none of them zero: a hole cannot be taken for them.
+    /// So many bytes, none of them zero: a hole cannot be taken for them. Each has seven bits of chance, so an eighth is to be
+    /// gained by compressing them.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        self.words(length, 0x0101_0101_0101_0101)
+    }
+
+    /// So many bytes that nothing makes shorter.
+    pub fn noise(&mut self, length: usize) -> Vec<u8> {
+        self.words(length, 0)
+    }
+
+    fn words(&mut self, length: usize, always_set: u64) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length + 8);
         while bytes.len() < length {
-            bytes.extend_from_slice(&(self.number() | 0x0101_0101_0101_0101).to_le_bytes());
+            bytes.extend_from_slice(&(self.number() | always_set).to_le_bytes());
         }
         bytes.truncate(length);
         bytes

@@ -19,7 +19,7 @@ const MIB: usize = 1 << 20;
 
 /// Writes one file of so many MiB of each kind.
 pub fn new_files(contender: &Contender, mebibytes: u64) -> Vec<Figure> {
-    let random = Random::new(mebibytes).bytes(64 * MIB);
+    let random = Random::new(mebibytes).noise(64 * MIB);
     // Of each three bytes two are the same.
     let compressible: Vec<u8> = random.iter().flat_map(|&byte| [byte, b'x', b'x']).take(64 * MIB).collect();
     let (plain, processor) = write(contender, "random", &random, mebibytes);
