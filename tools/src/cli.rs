@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use pond_oplog::{At, AtError, TIMES};
 
 use crate::output::LogFormat;
 use crate::path::{self, GivenPath, GlobPath, ReadPath, WritePath};
@@ -29,8 +30,9 @@ Examples:
   pond umount /mnt/pond             commit everything and unmount
 
 Paths inside a pond start at its root, with or without the leading slash. PATH@V is the path as \
-version V had it; write PATH@tip for a name that itself ends in @NUMBER. host:PATH is a path outside \
-the pond. Times are shown in local time.
+version V had it. V is a number, a time (2026-11-20T18:30, local unless it ends in Z or an offset), how long \
+ago (-10m; also s, h, d, w), or start for the oldest that is kept; write PATH@tip for a name that itself ends in @V. \
+host:PATH is a path outside the pond. Times are shown in local time.
 
 With --json a command that states one fact prints one JSON object, and one that lists prints JSON \
 lines. A name that is not UTF-8 is approximate in \"path\", and exact, in hexadecimal, in \"path_hex\", \
@@ -361,20 +363,20 @@ pub struct InitArgs {
 
     /// Stop at this version
     #[arg(
-        id = "init_version", long = "version", value_name = "N", requires = "from_backup",
-        conflicts_with_all = ["init_timestamp", "tip"]
+        id = "init_version", long = "version", value_name = "V", requires = "from_backup",
+        conflicts_with_all = ["init_timestamp", "tip"], allow_hyphen_values = true, value_parser = version
     )]
-    pub version: Option<u64>,
+    pub version: Option<At>,
 
     /// Stop at the newest version of this time or before
     ///
-    /// RFC 3339 (2026-11-20T18:30:00+01:00), local time ("2026-11-20 18:30", "2026-11-20 18:30:15"), or
-    /// @SECONDS since 1970 UTC.
+    /// RFC 3339 (2026-11-20T18:30:00+01:00), local time (2026-11-20T18:30, "2026-11-20 18:30:15", 2026-11-20), how
+    /// long ago (-10m; also s, h, d, w), or @SECONDS since 1970 UTC.
     #[arg(
         id = "init_timestamp", long = "timestamp", value_name = "T", requires = "from_backup",
-        conflicts_with = "tip", value_parser = time::parse
+        conflicts_with = "tip", allow_hyphen_values = true, value_parser = time_of_version
     )]
-    pub timestamp: Option<i64>,
+    pub timestamp: Option<At>,
 
     /// Start from the newest base, and leave the versions before it out
     ///
@@ -439,15 +441,30 @@ pub struct MountArgs {
 #[derive(Args, Debug, Clone, Copy, Default)]
 pub struct AtArgs {
     /// The tree as this version had it, read-only
-    #[arg(id = "at_version", long = "version", value_name = "N", conflicts_with = "at_timestamp", value_parser = version_number)]
-    pub version: Option<u64>,
+    ///
+    /// A number, start for the oldest that is kept, or a time, as --timestamp takes it.
+    #[arg(
+        id = "at_version", long = "version", value_name = "V", conflicts_with = "at_timestamp",
+        allow_hyphen_values = true, value_parser = version
+    )]
+    pub version: Option<At>,
 
     /// The tree as it was at this time, read-only
     ///
-    /// RFC 3339 (2026-11-20T18:30:00+01:00), local time ("2026-11-20 18:30", "2026-11-20 18:30:15"), or
-    /// @SECONDS since 1970 UTC.
-    #[arg(id = "at_timestamp", long = "timestamp", value_name = "TIME", value_parser = time::parse)]
-    pub timestamp: Option<i64>,
+    /// RFC 3339 (2026-11-20T18:30:00+01:00), local time (2026-11-20T18:30, "2026-11-20 18:30:15", 2026-11-20), how
+    /// long ago (-10m; also s, h, d, w), or @SECONDS since 1970 UTC.
+    #[arg(
+        id = "at_timestamp", long = "timestamp", value_name = "TIME", allow_hyphen_values = true,
+        value_parser = time_of_version
+    )]
+    pub timestamp: Option<At>,
+}
+
+impl AtArgs {
+    /// The version that is meant, if one was given.
+    pub fn at(&self) -> Option<At> {
+        self.version.or(self.timestamp)
+    }
 }
 
 /// `pond umount`
@@ -521,9 +538,9 @@ pub struct LogArgs {
 /// `pond show`
 #[derive(Args, Debug)]
 pub struct ShowArgs {
-    /// The version
-    #[arg(value_name = "V", value_parser = version_number)]
-    pub version: u64,
+    /// The version: a number, start, or a time
+    #[arg(value_name = "V", allow_hyphen_values = true, value_parser = version)]
+    pub version: At,
 }
 
 /// `pond list`
@@ -724,6 +741,19 @@ fn number(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "a number is wanted, 0 or more".to_owned())
 }
 
+fn version(text: &str) -> Result<At, String> {
+    At::parse(text).map_err(|error| error.to_string())
+}
+
+/// A version that is named by a time.
+fn time_of_version(text: &str) -> Result<At, String> {
+    match At::parse(text) {
+        Ok(at @ At::Timestamp(_)) => Ok(at),
+        Err(error @ AtError::NotOneTime { .. }) => Err(error.to_string()),
+        Ok(_) | Err(AtError::NoForm(_)) => Err(format!("\"{text}\" is not a time: give {TIMES}")),
+    }
+}
+
 fn version_number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "a version is a number; `pond log` lists them".to_owned())
 }
@@ -740,6 +770,7 @@ mod tests {
     use super::*;
     use crate::path::When;
     use clap::CommandFactory;
+    use pond_oplog::Version;
 
     fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(std::iter::once(&"pond").chain(args))
@@ -775,9 +806,28 @@ mod tests {
         let Command::Mount(mount) = parse(&["mount", "/m", "--version", "7"]).unwrap().command else {
             unreachable!()
         };
-        assert_eq!(mount.at.version, Some(7));
+        assert_eq!(mount.at.at(), Some(At::Version(Version(7))));
         assert!(parse(&["mount", "/m", "--version", "7", "--timestamp", "@1"]).is_err());
         assert!(parse(&["mount", "/m", "--version", "x"]).is_err());
+    }
+
+    #[test]
+    fn a_version_is_named_by_a_time_as_well_wherever_one_is_named() {
+        for args in [
+            ["mount", "/m", "--version", "-10m"],
+            ["mount", "/m", "--version", "2026-11-20T18:30"],
+            ["mount", "/m", "--version", "start"],
+            ["mount", "/m", "--timestamp", "-10m"],
+            ["init", "--from-backup=c", "--version", "-2w"],
+            ["init", "--from-backup=c", "--timestamp", "2026-11-20"],
+            ["show", "--json", "--", "-10m"],
+        ] {
+            assert!(parse(&args).is_ok(), "{args:?}");
+        }
+        let show = parse(&["show", "-10m", "--json"]).unwrap();
+        assert!(show.global.json && matches!(show.command, Command::Show(_)));
+        assert!(parse(&["mount", "/m", "--timestamp", "7"]).is_err());
+        assert!(parse(&["mount", "/m", "--timestamp", "start"]).is_err());
     }
 
     #[test]
@@ -786,7 +836,7 @@ mod tests {
         assert_eq!(init.from_backup, None);
         let given = ["init", "--from-backup", "c.yaml", "--version", "7"];
         let Command::Init(init) = parse(&given).unwrap().command else { unreachable!() };
-        assert_eq!((init.from_backup, init.version), (Some("c.yaml".into()), Some(7)));
+        assert_eq!((init.from_backup, init.version), (Some("c.yaml".into()), Some(At::Version(Version(7)))));
         assert!(parse(&["init", "--version", "7"]).is_err());
         assert!(parse(&["init", "--tip"]).is_err());
         assert!(parse(&["init", "--from-backup", "c", "--tip", "--version", "7"]).is_err());
@@ -815,7 +865,10 @@ mod tests {
         let Command::List(list) = parse(&["list"]).unwrap().command else { unreachable!() };
         assert_eq!(list.glob, GlobPath { pattern: b"/".to_vec(), when: When::Now });
         let Command::List(list) = parse(&["ls", "a/**@3"]).unwrap().command else { unreachable!() };
-        assert_eq!(list.glob, GlobPath { pattern: b"a/**".to_vec(), when: When::Version(3) });
+        assert_eq!(
+            list.glob,
+            GlobPath { pattern: b"a/**".to_vec(), when: When::At(At::Version(Version(3))) }
+        );
     }
 
     #[test]

@@ -7,6 +7,10 @@ use std::path::Path;
 use crate::error::{Failure, Result};
 use crate::path::GivenPath;
 
+/// How a version is written.
+const ADVICE_ON_VERSIONS: &str = "in PATH@V the version is a number or a time, as in notes@42, notes@2026-11-20T18:30, notes@-10m \
+                                  or notes@start; `pond log` lists them";
+
 /// Adds advice to what looking for a path said.
 pub fn during<T>(found: io::Result<T>, path: &GivenPath, what: impl FnOnce() -> String) -> Result<T> {
     found.map_err(|error| {
@@ -40,9 +44,7 @@ fn advice<'a>(path: &GivenPath, mut mountpoints: impl Iterator<Item = &'a Path>)
             "a path inside the pond starts at the pond's root, not at that of the machine: {rest}"
         ));
     }
-    path.name()?
-        .contains(&b'@')
-        .then(|| "in PATH@V the version is a number, as in notes@42; `pond log` lists them".to_owned())
+    path.name()?.contains(&b'@').then(|| ADVICE_ON_VERSIONS.to_owned())
 }
 
 #[cfg(test)]

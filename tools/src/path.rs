@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `notes/today`, `/notes/today` | a path inside the pond, always from its root |
 //! | `notes/today@42` | the same as version 42 had it (where a command only reads) |
+//! | `notes/today@-10m` | the same as the version of ten minutes ago had it; `At::parse` knows what may stand there |
+//! | `@42` | the root, as version 42 had it |
 //! | `notes/a@5@tip` | the file named `a@5`, as it is now |
 //! | `host:/tmp/x`, `host:x` | a path outside the pond; relative ones from the current directory |
 //!
@@ -13,6 +15,8 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+
+use pond_oplog::{At, AtError};
 
 /// A path as it was given, from a root: it may hold `..`, and its symlinks are not resolved.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -179,8 +183,8 @@ fn join(components: &[Vec<u8>]) -> Vec<u8> {
 pub enum When {
     /// As it is now, uncommitted changes of a mount included.
     Now,
-    /// As this version had it.
-    Version(u64),
+    /// As a version had it.
+    At(At),
 }
 
 /// A path to read from: inside the pond, at some version, or outside it.
@@ -207,7 +211,7 @@ impl ReadPath {
         match host(&text)? {
             Some(path) => Ok(ReadPath::Host(path)),
             None => {
-                let (path, when) = split_version(text.as_bytes());
+                let (path, when) = split_version(text.as_bytes())?;
                 Ok(ReadPath::Pond(GivenPath::new(path)?, when))
             }
         }
@@ -218,7 +222,7 @@ impl fmt::Display for ReadPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReadPath::Pond(path, When::Now) => path.fmt(f),
-            ReadPath::Pond(path, When::Version(version)) => write!(f, "{path}@{version}"),
+            ReadPath::Pond(path, When::At(at)) => write!(f, "{path}@{at}"),
             ReadPath::Host(path) => write!(f, "host:{}", escape(path.as_os_str().as_bytes())),
         }
     }
@@ -266,7 +270,7 @@ impl GlobPath {
         if host(&text)?.is_some() {
             return Err("this must be a path inside the pond; use ls for the host's files".into());
         }
-        let (pattern, when) = split_version(text.as_bytes());
+        let (pattern, when) = split_version(text.as_bytes())?;
         GivenPath::new(pattern)?;
         Ok(GlobPath { pattern: pattern.to_vec(), when })
     }
@@ -280,19 +284,21 @@ fn host(text: &OsStr) -> Result<Option<PathBuf>, String> {
     }
 }
 
-/// Takes `@V` or `@tip` off the end. A number too large to be a version is part of the name.
-fn split_version(text: &[u8]) -> (&[u8], When) {
+/// Takes `@V` or `@tip` off the end. What is written in no form of a version is part of the name. A version of nothing is
+/// one of the root.
+fn split_version(text: &[u8]) -> Result<(&[u8], When), String> {
     let Some(at) = text.iter().rposition(|&byte| byte == b'@') else {
-        return (text, When::Now);
+        return Ok((text, When::Now));
     };
     let (path, version) = (&text[..at], &text[at + 1..]);
     if version == b"tip" {
-        return (path, When::Now);
+        return Ok((path, When::Now));
     }
-    let digits = !version.is_empty() && version.iter().all(u8::is_ascii_digit);
-    match std::str::from_utf8(version).ok().and_then(|text| text.parse().ok()) {
-        Some(version) if digits => (path, When::Version(version)),
-        _ => (text, When::Now),
+    let path = if path.is_empty() { &b"/"[..] } else { path };
+    match std::str::from_utf8(version).map(At::parse) {
+        Ok(Ok(at)) => Ok((path, When::At(at))),
+        Ok(Err(error @ AtError::NotOneTime { .. })) => Err(error.to_string()),
+        Ok(Err(AtError::NoForm(_))) | Err(_) => Ok((text, When::Now)),
     }
 }
 
@@ -328,6 +334,7 @@ fn escape_bytes(bytes: &[u8], out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pond_oplog::Version;
 
     fn read(text: &[u8]) -> ReadPath {
         ReadPath::parse(OsString::from_vec(text.to_vec())).unwrap()
@@ -357,15 +364,22 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_what_follows_the_last_at_sign_if_it_is_a_number() {
-        assert_eq!(read(b"a@42"), ReadPath::Pond(inside("a"), When::Version(42)));
+    fn a_version_is_what_follows_the_last_at_sign_if_it_is_written_as_one() {
+        let version = |number| When::At(At::Version(Version(number)));
+        assert_eq!(read(b"a@42"), ReadPath::Pond(inside("a"), version(42)));
         assert_eq!(read(b"a@42@tip"), ReadPath::Pond(inside("a@42"), When::Now));
         assert_eq!(read(b"user@host"), ReadPath::Pond(inside("user@host"), When::Now));
         assert_eq!(read(b"a@"), ReadPath::Pond(inside("a@"), When::Now));
         assert_eq!(read(b"a@+1"), ReadPath::Pond(inside("a@+1"), When::Now));
-        assert_eq!(read(b"/@0"), ReadPath::Pond(inside("/"), When::Version(0)));
+        assert_eq!(read(b"/@0"), ReadPath::Pond(inside("/"), version(0)));
+        assert_eq!(read(b"@0"), ReadPath::Pond(inside("/"), version(0)));
         let huge = b"a@99999999999999999999999";
         assert_eq!(read(huge), ReadPath::Pond(GivenPath::new(huge).unwrap(), When::Now));
+        assert_eq!(read(b"a@start"), ReadPath::Pond(inside("a"), When::At(At::Start)));
+        let time = When::At(At::Timestamp(1_795_199_415_000_000));
+        assert_eq!(read(b"a@2026-11-20T18:30:15Z"), ReadPath::Pond(inside("a"), time));
+        assert!(matches!(read(b"a@-10m"), ReadPath::Pond(_, When::At(At::Timestamp(_)))));
+        assert_eq!(read(b"a@2026-13-01"), ReadPath::Pond(inside("a@2026-13-01"), When::Now));
     }
 
     #[test]

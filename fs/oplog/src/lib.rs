@@ -37,6 +37,7 @@ pub use files::content::CacheUse;
 pub use files::damage::{DamageMet, DamagedPlace};
 pub use journal::error::JournalError;
 pub use journal::writer::{Journal, JournalSize};
+pub use log::at::{At, AtError, SHOWN_TIME, TIMES};
 pub use log::delta::{checkpoint_name, entry_name};
 pub use log::floor::Floor;
 pub use log::followed::HistoryFigures;
@@ -44,7 +45,7 @@ pub use log::format::may_write;
 #[cfg(debug_assertions)]
 pub use log::format::{Pretended, pretend_to_know};
 pub use log::history::{CommitInfo, changes, history, history_of};
-pub use log::position::{At, Identity, Origin, PondId, Position, TxnSeq, Version};
+pub use log::position::{Identity, Origin, PondId, Position, TxnSeq, Version};
 pub use log::table::{DeltaTable, Salvaged};
 pub use oplog::commit::Committed;
 pub use oplog::drain::Drained;

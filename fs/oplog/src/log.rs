@@ -1,6 +1,7 @@
 //! The Delta log: entries, checkpoints, the state at a version, and what a version tells about itself.
 
 pub(crate) mod action;
+pub(crate) mod at;
 pub(crate) mod checkpoint;
 pub(crate) mod commits;
 pub(crate) mod delta;

@@ -89,7 +89,7 @@ pub fn init_from_store(
 /// Whether a history that begins with this base has what is wanted. Of a time that is not known.
 fn is_reached_from(at: At, base: Version) -> bool {
     match at {
-        At::Tip => true,
+        At::Tip | At::Start => true,
         At::Version(version) => version >= base,
         At::Timestamp(_) => false,
     }

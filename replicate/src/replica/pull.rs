@@ -203,6 +203,7 @@ impl<'a> Pull<'a> {
         let tip = Version(head.version);
         let time = match at {
             At::Tip => return Ok(tip),
+            At::Start => return Ok(Version(head.root)),
             At::Version(version) if (head.root..=head.version).contains(&version.0) => return Ok(version),
             At::Version(version) => {
                 let place = self.store.place();
@@ -407,7 +408,7 @@ impl<'a> Pull<'a> {
                     // What follows has surely moved on when it took long.
                     // Whoever restores looks once more, for what HEAD does not tell of.
                     At::Tip => !self.restoring && count < WORTH_PACKS && position.version.0 == head.version,
-                    At::Version(_) | At::Timestamp(_) => true,
+                    At::Version(_) | At::Timestamp(_) | At::Start => true,
                 };
                 if !stop {
                     return Ok(Round::Again);

@@ -1,8 +1,9 @@
 //! `pond copy`: finds out which trees and places are meant; the copying is [`Copier`]'s.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::Path;
 
+use pond_oplog::At;
 use serde_json::json;
 
 use crate::cli::CopyArgs;
@@ -37,17 +38,17 @@ pub fn copy(args: &CopyArgs, context: &mut Context) -> Result {
 struct Trees {
     host: HostTree,
     now: Option<Access>,
-    versions: BTreeMap<u64, (Access, String)>,
+    versions: HashMap<At, (Access, String)>,
 }
 
 impl Trees {
     fn open(args: &CopyArgs, context: &Context) -> Result<Self> {
-        let mut versions = BTreeMap::new();
+        let mut versions = HashMap::new();
         let mut reads_now = false;
         for source in &args.sources {
             match source {
-                ReadPath::Pond(_, when @ When::Version(version)) if !versions.contains_key(version) => {
-                    versions.insert(*version, (context.pond.read(*when)?, format!("@{version}")));
+                ReadPath::Pond(_, when @ When::At(at)) if !versions.contains_key(at) => {
+                    versions.insert(*at, (context.pond.read(*when)?, format!("@{at}")));
                 }
                 ReadPath::Pond(_, When::Now) => reads_now = true,
                 _ => {}
@@ -68,8 +69,8 @@ impl Trees {
     fn pond(&self, when: When) -> Option<Side<'_>> {
         let (access, suffix) = match when {
             When::Now => (self.now.as_ref()?, ""),
-            When::Version(version) => {
-                let (access, suffix) = self.versions.get(&version)?;
+            When::At(at) => {
+                let (access, suffix) = self.versions.get(&at)?;
                 (access, suffix.as_str())
             }
         };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pond_oplog::{At, Version};
+use pond_oplog::At;
 use pond_replicate::{InitOptions, ReplicateError, Shortfall};
 use pond_steward::{Steward, StewardError};
 use serde_json::json;
@@ -36,8 +36,7 @@ fn from_backup(configuration_path: &Path, args: &InitArgs, context: &mut Context
     let configuration = read_configuration(configuration_path)
         .during(|| format!("cannot read the configuration {}", shown(configuration_path)))?;
     let directory = context.pond.directory().to_path_buf();
-    let version = args.version.map(|version| At::Version(Version(version)));
-    let options = InitOptions { at: version.or(args.timestamp.map(At::Timestamp)), tip: args.tip };
+    let options = InitOptions { at: args.version.or(args.timestamp), tip: args.tip };
     interrupt::catch();
     let progress = Transfers::new("init", context.notices);
     let made = pond_replicate::init_from_backup(&directory, &configuration, &options, &progress);

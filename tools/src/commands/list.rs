@@ -23,7 +23,7 @@ pub fn list(args: &ListArgs, context: &mut Context) -> Result {
     let tree = access.tree();
     let shown = match args.glob.when {
         When::Now => escape(&args.glob.pattern),
-        When::Version(version) => format!("{}@{version}", escape(&args.glob.pattern)),
+        When::At(at) => format!("{}@{at}", escape(&args.glob.pattern)),
     };
     let what = || format!("cannot list {shown}");
     let given = GivenPath::new(&args.glob.pattern).map_err(|why| Failure::usage(what(), why))?;

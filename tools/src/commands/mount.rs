@@ -6,18 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pond_mount::{MountOptions, Progress, Ready, Remounted, UnmountReport};
-use pond_oplog::{At, Version};
 use pond_replicate::NoProgress;
 use pond_steward::FactoryStatus;
 use serde_json::json;
 
-use crate::cli::{AtArgs, MountArgs};
+use crate::cli::MountArgs;
 use crate::context::Context;
 use crate::error::{During, Failure, Result};
 use crate::output::{LogFormat, Notices, Output, count};
 use crate::part::Part;
 use crate::registry;
-use crate::time;
 use crate::waiting::{Wait, in_background};
 
 /// Makes the program act as `pond` whatever it is called: a daemon that was started by `mount.fuse.pond`
@@ -108,13 +106,8 @@ fn mount_options(args: &MountArgs) -> Result<MountOptions, pond_mount::MountErro
     options.read_only |= args.read_only;
     options.private |= args.private;
     options.follow |= args.follow;
-    options.at = at(args.at);
+    options.at = args.at.at();
     Ok(options)
-}
-
-fn at(args: AtArgs) -> Option<At> {
-    let version = args.version.map(|version| At::Version(Version(version)));
-    version.or(args.timestamp.map(At::Timestamp))
 }
 
 /// What the daemon is run with: the same mount in the foreground.
@@ -137,11 +130,8 @@ fn daemon_arguments(pond: &Path, args: &MountArgs, notices: Notices) -> Vec<OsSt
         (notices.is_verbose(), "--verbose"),
     ];
     arguments.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| OsString::from(flag)));
-    if let Some(version) = args.at.version {
-        arguments.push(format!("--version={version}").into());
-    }
-    if let Some(timestamp) = args.at.timestamp {
-        arguments.push(format!("--timestamp={}", time::rfc3339_micros(timestamp)).into());
+    if let Some(at) = args.at.at() {
+        arguments.push(format!("--version={at}").into());
     }
     for options in &args.options {
         // What was to be mounted again is mounted anew.
@@ -241,6 +231,7 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use clap::Parser;
+    use pond_oplog::{At, Version};
 
     fn parsed(arguments: &[OsString]) -> (MountArgs, std::path::PathBuf) {
         let cli = Cli::try_parse_from(arguments).unwrap();
@@ -254,6 +245,8 @@ mod tests {
             "pond --pond /p mount /m --version 7 --private",
             "pond --pond /p mount -o ro,nosuid -o commit=5 /m",
             "pond --pond /p mount --timestamp @1795199415.25 --read-only /m",
+            "pond --pond /p mount --version -10m /m",
+            "pond --pond /p mount --version start /m",
             "pond --pond /p mount --follow /m",
             "pond --pond /p mount --no-create /m",
             "pond --pond /p mount -- -m",

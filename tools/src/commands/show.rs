@@ -20,9 +20,9 @@ use crate::time;
 
 /// Shows a version.
 pub fn show(args: &ShowArgs, context: &mut Context) -> Result {
-    let version = Version(args.version);
-    let after = context.pond.open_at(At::Version(version))?;
-    let before = match args.version.checked_sub(1) {
+    let after = context.pond.open_at(args.version)?;
+    let version = after.position().version;
+    let before = match version.0.checked_sub(1) {
         Some(earlier) => Some(context.pond.open_at(At::Version(Version(earlier)))?),
         None => None,
     };

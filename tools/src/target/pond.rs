@@ -164,7 +164,7 @@ impl Pond {
     /// A way into the tree, to read.
     pub fn read(&self, when: When) -> Result<Access> {
         let reader = match when {
-            When::Version(version) => self.open_at(At::Version(Version(version)))?,
+            When::At(at) => self.open_at(at)?,
             When::Now => match self.state()? {
                 State::Mounted(mut daemon) => {
                     let status = daemon.status()?;

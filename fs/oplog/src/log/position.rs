@@ -125,17 +125,6 @@ fn lsn_as_number<S: serde::Serializer>(lsn: &Lsn, serializer: S) -> Result<S::Ok
     serializer.serialize_u64(lsn.0)
 }
 
-/// Which version is meant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum At {
-    /// The newest.
-    Tip,
-    /// This one.
-    Version(Version),
-    /// The newest that was committed at or before this time, microseconds since 1970 UTC.
-    Timestamp(i64),
-}
-
 /// Who asked for a commit. Secrets must have been redacted by the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {

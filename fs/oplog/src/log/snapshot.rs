@@ -123,6 +123,7 @@ pub(crate) fn resolve(log: &Log, listing: &Listing, at: At) -> Result<Version, O
     let first = first.max(floor);
     match at {
         At::Tip => Ok(Version(last)),
+        At::Start => Ok(Version(first)),
         At::Version(version) if version.0 < floor => Err(OpLogError::NoLongerKept {
             version,
             path: log.table().to_path_buf(),
