@@ -141,8 +141,8 @@ fn show(
     made: bool,
 ) -> Result<(Serving, Ready), MountError> {
     let in_background = starter.pipe.is_some();
-    let fixed = is_fixed(options);
-    let read_only = fixed || shown.fs().is_read_only();
+    let fixed = is_fixed(options) || options.scratch;
+    let read_only = shown.fs().is_read_only() || options.read_only;
     let log = if in_background { Some(log_file::redirect(pond, mountpoint, fixed)?) } else { None };
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
@@ -211,6 +211,7 @@ fn show(
         pid: std::process::id(),
         version: shown.position().version.0,
         read_only,
+        scratch: options.scratch,
         made,
         notes: hidden.into_iter().chain(shown.status().notes).collect(),
         log,

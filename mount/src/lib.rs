@@ -22,7 +22,7 @@ pub use daemon::mount_foreground;
 pub use daemon::ready::{Progress, Ready, mount_daemon};
 pub use error::MountError;
 pub use mounting::busy_process::BusyProcess;
-pub use mounting::mount_info::{Mount, mounts, mounts_of, pond_of_current_directory};
+pub use mounting::mount_info::{Mount, mount_of_current_directory, mounts, mounts_of};
 pub use mounting::options::MountOptions;
 pub use mounting::remount::{Remounted, remount};
 pub use mounting::unmount::{UnmountReport, unmount};

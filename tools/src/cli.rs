@@ -118,6 +118,8 @@ Examples:
   pond mount /mnt/pond
   pond mount /mnt/old --version 42        the tree as version 42 had it, read-only
   pond mount /mnt/old --timestamp '2026-11-20 18:30'
+  pond mount /mnt/try --scratch           a copy to try things in, thrown away by `pond umount`
+  pond mount /mnt/try --scratch --version 42
   pond mount /mnt/pond -o nosuid,nodev,commit=5
 
 In /etc/fstab, with mount.fuse.pond and umount.fuse.pond installed as links to pond (the pond must be there, \
@@ -418,6 +420,13 @@ pub struct MountArgs {
     #[arg(long, conflicts_with_all = ["read_only", "at_version", "at_timestamp"])]
     pub follow: bool,
 
+    /// A scratch: writable, seen by nobody else, and gone when it is unmounted
+    ///
+    /// It begins as the version that is asked for, or the newest, of a source or a replica, mounted or not. What is written there takes
+    /// space in the pond's directory until then. fsync promises nothing.
+    #[arg(long, conflicts_with_all = ["read_only", "follow"])]
+    pub scratch: bool,
+
     #[command(flatten)]
     pub at: AtArgs,
 
@@ -440,7 +449,7 @@ pub struct MountArgs {
 /// Which state of the pond.
 #[derive(Args, Debug, Clone, Copy, Default)]
 pub struct AtArgs {
-    /// The tree as this version had it, read-only
+    /// The tree as this version had it, read-only but for a scratch
     ///
     /// A number, start for the oldest that is kept, or a time, as --timestamp takes it.
     #[arg(
@@ -449,7 +458,7 @@ pub struct AtArgs {
     )]
     pub version: Option<At>,
 
-    /// The tree as it was at this time, read-only
+    /// The tree as it was at this time, read-only but for a scratch
     ///
     /// RFC 3339 (2026-11-20T18:30:00+01:00), local time (2026-11-20T18:30, "2026-11-20 18:30:15", 2026-11-20), how
     /// long ago (-10m; also s, h, d, w), or @SECONDS since 1970 UTC.

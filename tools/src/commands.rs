@@ -17,6 +17,7 @@ mod show;
 mod status;
 mod sync;
 mod troubles;
+mod wait_version;
 mod walk;
 
 use crate::cli::Command;

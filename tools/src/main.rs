@@ -155,10 +155,10 @@ fn pond_directory(given: Option<PathBuf>, make_parent: bool) -> Result<PathBuf> 
             None => Ok(directory),
         };
     }
-    let here = pond_mount::pond_of_current_directory()
+    let here = pond_mount::mount_of_current_directory()
         .map_err(|error| Failure::because("cannot tell which pond is mounted here", &error))?;
-    if let Some(directory) = here {
-        return Ok(directory);
+    if let Some(mount) = here {
+        return Ok(mount.source);
     }
     let data = data_directory().ok_or_else(|| {
         Failure::new("cannot tell where the pond is", "this user has no home directory")

@@ -64,6 +64,7 @@ impl MountHelper {
             foreground: false,
             read_only: false,
             follow: false,
+            scratch: false,
             at: AtArgs::default(),
             private: false,
             // Where a disk is not mounted, an empty pond in its place would pass for what it holds.

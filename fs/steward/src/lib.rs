@@ -17,6 +17,7 @@ mod paths;
 mod plural;
 mod reader;
 mod replica;
+mod scratch;
 mod status;
 mod steward;
 mod threads;
@@ -42,6 +43,7 @@ pub use plural::count;
 pub use reader::Reader;
 pub use replica::incoming::Replica;
 pub use replica::status::{ManifestMark, ReplicaProgress, ReplicaState, ReplicaStatus, replica_status};
+pub use scratch::Scratch;
 pub use status::{
     Budgets, FactoryStatus, HistoryStatus, JournalStatus, MemoryUse, Role, Sizes, State, Status, Uncommitted,
 };

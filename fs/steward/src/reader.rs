@@ -55,6 +55,11 @@ impl Reader {
         &self.pond
     }
 
+    /// The version.
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
     /// The tree; changing it answers `EROFS`.
     pub fn fs(&self) -> &Arc<TinyFs> {
         self.view.fs()

@@ -39,6 +39,8 @@ pub enum State {
     Retrying,
     /// No writes are taken.
     ReadOnly,
+    /// Writes are taken, and thrown away with it.
+    Scratch,
     /// It was closed.
     Closed,
 }

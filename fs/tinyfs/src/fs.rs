@@ -87,6 +87,13 @@ impl TinyFs {
         fs
     }
 
+    /// A filesystem that begins as this one is now, which must be [`read_only`](Self::read_only), and can change: of its changes nobody
+    /// will ever ask for rows, and all content that is written there leaves memory by [`spill`](Self::spill). It costs a table of the
+    /// nodes, which are shared until they change. `persistence` reads what this one's does, and keeps spill files.
+    pub fn scratch(&self, persistence: Arc<dyn PersistenceLayer>) -> TinyFs {
+        TinyFs::new(self.tree().scratch(), persistence)
+    }
+
     /// Whether changes answer `EROFS`.
     pub fn is_read_only(&self) -> bool {
         self.read_only.load(Ordering::Acquire)
@@ -147,9 +154,14 @@ impl TinyFs {
         };
         if unused {
             let spill = self.changing().reap(id);
-            if let Some(spill) = spill {
-                self.persistence.close_spill(spill);
-            }
+            self.close_spill(spill);
+        }
+    }
+
+    /// Gives the spill file of a file that is gone back.
+    pub(crate) fn close_spill(&self, spill: Option<u32>) {
+        if let Some(spill) = spill {
+            self.persistence.close_spill(spill);
         }
     }
 

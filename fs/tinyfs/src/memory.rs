@@ -58,6 +58,11 @@ impl MemoryPersistence {
         placed
     }
 
+    /// How many spill files there are.
+    pub fn spills(&self) -> usize {
+        self.spills.lock().files.len()
+    }
+
     /// Folds the rows that were kept, in an order that differs from theirs.
     pub fn load(&self) -> Result<Tree, FoldError> {
         let mut fold = Fold::new();

@@ -33,11 +33,13 @@ pub struct Tree {
     pub(crate) uncut_bytes: u64,
     /// Content bytes that a cut has taken and no commit has stored.
     pub(crate) unstored_bytes: u64,
-    /// Content bytes of unlinked files that no spill has taken.
+    /// Whether no row will ever tell of any change: all content goes where that of unlinked files goes.
+    pub(crate) is_scratch: bool,
+    /// Content bytes of unlinked files that no spill has taken; of a scratch, those of all files.
     pub(crate) unlinked_bytes: u64,
-    /// Content bytes of unlinked files on their way to a spill file.
+    /// Content bytes of such files on their way to a spill file.
     pub(crate) spilling_bytes: u64,
-    /// The unlinked files that they are in; some may be gone.
+    /// The files that they are in; some may be gone.
     unlinked: BTreeSet<NodeId>,
     /// The one of them that a spill took last.
     last_unlinked: Option<NodeId>,
@@ -74,6 +76,11 @@ impl Tree {
     /// A tree of the same nodes, of which nothing waits to be stored.
     pub(crate) fn share(&self) -> Tree {
         Tree { nodes: self.nodes.clone(), last_lsn: self.last_lsn, ..Tree::default() }
+    }
+
+    /// The same for a scratch.
+    pub(crate) fn scratch(&self) -> Tree {
+        Tree { is_scratch: true, ..self.share() }
     }
 
     /// The last operation's number.
@@ -120,18 +127,25 @@ impl Tree {
     pub(crate) fn add(&mut self, node: Node) {
         let id = node.id;
         self.nodes.insert(id, SharedNode::new(node));
-        if let Some(node) = self.nodes.get_mut(&id) {
+        if let Some(node) = self.nodes.get_mut(&id)
+            && !self.is_scratch
+        {
             node.dirty = true;
             self.dirty.push(id);
         }
+    }
+
+    /// Whether content that this node gets leaves no rows.
+    pub(crate) fn is_rowless(&self, node: &Node) -> bool {
+        self.is_scratch || node.nlink == 0
     }
 
     /// Notes that a node changed in this operation.
     pub(crate) fn touch(&mut self, id: NodeId, lsn: Lsn) {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.lsn = lsn;
-            // What happens to an unlinked node leaves no rows.
-            if !node.dirty && node.nlink > 0 {
+            // What happens to an unlinked node, and in a scratch, leaves no rows.
+            if !node.dirty && node.nlink > 0 && !self.is_scratch {
                 node.dirty = true;
                 self.dirty.push(id);
             }
@@ -139,16 +153,20 @@ impl Tree {
     }
 
     /// Takes a link from a node; the last one ends it, for the table at least: in memory it
-    /// lives on while it is referred to.
-    pub(crate) fn drop_link(&mut self, id: NodeId, lsn: Lsn, now: Timestamp) {
-        let Some(node) = self.nodes.get_mut(&id).map(|node| &mut **node) else { return };
+    /// lives on while it is referred to. Returns the spill file that it had, if it is gone.
+    pub(crate) fn drop_link(&mut self, id: NodeId, lsn: Lsn, now: Timestamp) -> Option<u32> {
+        let node = self.nodes.get_mut(&id).map(|node| &mut **node)?;
         node.ctime = now;
         node.nlink = if node.is_directory() { 0 } else { node.nlink.saturating_sub(1) };
         if node.nlink > 0 {
-            return self.touch(id, lsn);
+            self.touch(id, lsn);
+            return None;
         }
         node.lsn = lsn;
         node.dirty = false;
+        if self.is_scratch {
+            return self.reap(id);
+        }
         if node.version > 0 {
             node.version += 1;
             let row = Row {
@@ -177,6 +195,7 @@ impl Tree {
         if *node.references.get_mut() == 0 {
             self.remove(id);
         }
+        None
     }
 
     /// Frees an unlinked node, or an old version, that nobody refers to any more. Returns the spill file that it had.

@@ -64,19 +64,24 @@ impl Backing for Mounted {
     fn fsync(&self, done: Done, here: bool) {
         match self.shown.steward() {
             Some(steward) => steward.fsync(done, here),
-            // Nothing is there that does not survive power loss already.
+            // Nothing is there that does not survive power loss already, or that shall survive anything.
             None => done(Ok(())),
         }
     }
 
     fn has_room(&self) -> bool {
-        self.shown.steward().is_none_or(|steward| steward.has_room())
+        match &self.shown {
+            Shown::Newest(steward) => steward.has_room(),
+            Shown::Scratch(scratch) => scratch.has_room(),
+            Shown::Fixed(_) => true,
+        }
     }
 
     fn when_room<T>(&self, bytes: u64, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        match self.shown.steward() {
-            Some(steward) => steward.when_room(bytes, work),
-            None => Err(Errno::ROFS.into()),
+        match &self.shown {
+            Shown::Newest(steward) => steward.when_room(bytes, work),
+            Shown::Scratch(scratch) => scratch.when_room(bytes, work),
+            Shown::Fixed(_) => Err(Errno::ROFS.into()),
         }
     }
 
@@ -84,7 +89,9 @@ impl Backing for Mounted {
         match file {
             Content::Position => {
                 let position = self.shown.position();
-                format!("{}/{}\n", position.version, position.digest).into_bytes()
+                // What is shown may be another tree by now.
+                let scratch = if matches!(self.shown, Shown::Scratch(_)) { " scratch" } else { "" };
+                format!("{}/{}{scratch}\n", position.version, position.digest).into_bytes()
             }
             Content::Lag => {
                 let lag = self.shown.steward().map_or(0, |steward| steward.lag_ms());

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use pond_oplog::{At, Origin};
 use pond_steward::{
-    Found, LockHolder, OpenOptions, Reader, Registry, Role, Steward, StewardError, lock_holder,
+    Found, LockHolder, OpenOptions, Reader, Registry, Role, Scratch, Steward, StewardError, lock_holder,
 };
 
 use crate::control::client;
+use crate::control::protocol::Request;
 use crate::daemon::ready::Progress;
 use crate::daemon::shown::Shown;
 use crate::daemon::starter::Starter;
@@ -57,7 +58,7 @@ pub(crate) fn open_pond(
     starter: &Starter,
 ) -> Result<(Shown, bool), MountError> {
     let at = options.at.unwrap_or(At::Tip);
-    let fixed = is_fixed(options);
+    let fixed = is_fixed(options) || options.scratch;
     let made = match Steward::probe(pond)? {
         Found::Pond => false,
         Found::Other => return Err(MountError::NotAPond(pond.to_owned())),
@@ -91,6 +92,12 @@ pub(crate) fn open_pond(
         wait_for_predecessor(pond, starter)?;
     }
     let shown = match (fixed, is_mounted) {
+        (true, _) if options.scratch => {
+            if at == At::Tip && is_mounted {
+                commit(pond);
+            }
+            Shown::Scratch(Scratch::open(pond, at, open)?)
+        }
         (true, _) => Shown::Fixed(Reader::open(pond, at, open)?),
         (false, true) => Shown::Newest(Steward::open(pond, open)?),
         (false, false) => Shown::Newest(open_after_predecessor(pond, &open, starter)?),
@@ -100,6 +107,17 @@ pub(crate) fn open_pond(
         return Err(MountError::NothingToFollow(pond.to_owned()));
     }
     Ok((shown, made))
+}
+
+/// Has the daemon of a mounted pond commit, so that its newest version holds what is in the mount now. What it cannot is not in that.
+fn commit(pond: &Path) {
+    let committed = client::connect(pond).and_then(|daemon| match daemon {
+        Some(mut daemon) => daemon.call(&Request::Commit).map(drop),
+        None => Ok(()),
+    });
+    if let Err(error) = committed {
+        tracing::warn!(%error, "the newest version may not hold everything");
+    }
 }
 
 /// Opens the pond for writing once whoever has it open, such as a daemon that is still committing, has ended.

@@ -35,6 +35,8 @@ pub struct Ready {
     pub version: u64,
     /// Whether nothing can be changed through this mount.
     pub read_only: bool,
+    /// Whether changes end with the mount.
+    pub scratch: bool,
     /// Whether the pond was made for it.
     pub made: bool,
     /// What recovery did, and what the mount hides.

@@ -1,10 +1,10 @@
-//! What a mount shows: a pond that makes or follows versions, or one version for good.
+//! What a mount shows: a pond that makes or follows versions, one version for good, or a scratch of one.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use pond_oplog::Position;
-use pond_steward::{Reader, Status, Steward, StewardError};
+use pond_steward::{Reader, Scratch, Status, Steward, StewardError};
 use pond_tinyfs::TinyFs;
 
 /// What a mount shows.
@@ -14,6 +14,8 @@ pub(crate) enum Shown {
     Newest(Arc<Steward>),
     /// One version.
     Fixed(Arc<Reader>),
+    /// One version, and changes that end with the mount.
+    Scratch(Arc<Scratch>),
 }
 
 impl Shown {
@@ -21,7 +23,7 @@ impl Shown {
     pub(crate) fn steward(&self) -> Option<&Arc<Steward>> {
         match self {
             Shown::Newest(steward) => Some(steward),
-            Shown::Fixed(_) => None,
+            Shown::Fixed(_) | Shown::Scratch(_) => None,
         }
     }
 
@@ -30,6 +32,7 @@ impl Shown {
         match self {
             Shown::Newest(steward) => steward.pond(),
             Shown::Fixed(reader) => reader.pond(),
+            Shown::Scratch(scratch) => scratch.pond(),
         }
     }
 
@@ -38,6 +41,7 @@ impl Shown {
         match self {
             Shown::Newest(steward) => steward.fs(),
             Shown::Fixed(reader) => reader.fs(),
+            Shown::Scratch(scratch) => scratch.fs(),
         }
     }
 
@@ -46,6 +50,7 @@ impl Shown {
         match self {
             Shown::Newest(steward) => steward.position(),
             Shown::Fixed(reader) => reader.position(),
+            Shown::Scratch(scratch) => scratch.position(),
         }
     }
 
@@ -54,6 +59,7 @@ impl Shown {
         match self {
             Shown::Newest(steward) => steward.status(),
             Shown::Fixed(reader) => reader.status(),
+            Shown::Scratch(scratch) => scratch.status(),
         }
     }
 
@@ -62,6 +68,7 @@ impl Shown {
         match self {
             Shown::Newest(steward) => steward.close(),
             Shown::Fixed(reader) => Ok(reader.position()),
+            Shown::Scratch(scratch) => Ok(scratch.position()),
         }
     }
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use pond_steward::mount_table;
 
-pub(crate) use mount_table::FSTYPE;
 pub use mount_table::Mount;
+pub(crate) use mount_table::{FSTYPE, SCRATCH_FSTYPE};
 
 use crate::error::MountError;
 
@@ -24,19 +24,19 @@ pub(crate) fn mounts_seen_by(pid: u32) -> Vec<Mount> {
     mount_table::mounts_seen_by(pid).unwrap_or_default()
 }
 
-/// Where a pond is mounted; `pond` is its directory's canonical path.
+/// Where a pond is mounted, but for scratches; `pond` is its directory's canonical path.
 pub fn mounts_of(pond: &Path) -> Result<Vec<Mount>, MountError> {
     let mut all = mounts()?;
-    all.retain(|mount| mount.is_pond() && mount.source == pond);
+    all.retain(|mount| mount.is_pond() && !mount.is_scratch() && mount.source == pond);
     Ok(all)
 }
 
-/// The pond in whose mount the current directory lies, if it lies in one. Neither the directory nor its filesystem is asked,
-/// which may no longer answer: the kernel knows.
-pub fn pond_of_current_directory() -> Result<Option<PathBuf>, MountError> {
+/// The pond's mount, or scratch, in which the current directory lies, if it lies in one. Neither the directory nor its filesystem is
+/// asked, which may no longer answer: the kernel knows.
+pub fn mount_of_current_directory() -> Result<Option<Mount>, MountError> {
     // Where it was removed, or belongs to a mount that others may not use, it is no pond of ours.
     let Some(id) = mount_id_at(Path::new(".")) else { return Ok(None) };
-    Ok(mounts()?.into_iter().find(|mount| mount.id == id && mount.is_pond()).map(|mount| mount.source))
+    Ok(mounts()?.into_iter().find(|mount| mount.id == id && mount.is_pond()))
 }
 
 /// The kernel's number for the mount in which this lies. Neither it nor its filesystem is asked.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::MountError;
 use crate::mounting::fusermount;
-use crate::mounting::mount_info::{self, FSTYPE};
+use crate::mounting::mount_info::{self, FSTYPE, SCRATCH_FSTYPE};
 use crate::mounting::options::MountOptions;
 
 /// Largest read and write request, bytes: what Linux allows by default (256 pages).
@@ -193,7 +193,8 @@ pub(crate) fn mount(
     } else {
         let mut text = OsString::from("fsname=");
         text.push(mount_info::escape_option(pond));
-        text.push(format!(",subtype=pond,default_permissions,max_read={MAX_REQUEST},nosuid,nodev"));
+        let subtype = fstype(options).trim_start_matches("fuse.");
+        text.push(format!(",subtype={subtype},default_permissions,max_read={MAX_REQUEST},nosuid,nodev"));
         text.push(if options.allow_other && !options.private { ",allow_other" } else { "" });
         text.push(if read_only { ",ro" } else { "" });
         text.push(if options.no_exec { ",noexec" } else { "" });
@@ -221,7 +222,7 @@ fn mount_by_system_call(
     let flags = flags(read_only, options);
     let source = c_string("mount", pond, pond.as_os_str().as_bytes())?;
     let target = c_string("mount on", mountpoint, mountpoint.as_os_str().as_bytes())?;
-    let fstype = c_string("mount", pond, FSTYPE.as_bytes())?;
+    let fstype = c_string("mount", pond, fstype(options).as_bytes())?;
     let data = c_string("mount", pond, data.as_bytes())?;
     // SAFETY: all arguments are NUL-terminated strings that outlive the call.
     let result = unsafe {
@@ -231,6 +232,10 @@ fn mount_by_system_call(
         0 => Ok(device.into()),
         _ => Err(MountError::io("mount on", mountpoint, io::Error::last_os_error())),
     }
+}
+
+fn fstype(options: &MountOptions) -> &'static str {
+    if options.scratch { SCRATCH_FSTYPE } else { FSTYPE }
 }
 
 /// Those of the kernel's flags that `fusermount3` sets as well.

@@ -25,6 +25,8 @@ pub struct MountOptions {
     pub commit_interval: Option<Duration>,
     /// The version to show; a version other than the tip is read-only.
     pub at: Option<At>,
+    /// Writable, seen by nobody else, and thrown away at its end: a scratch of the version.
+    pub scratch: bool,
     /// Follow the source (on a replica).
     pub follow: bool,
     /// Inode numbers of 32 bits and positions in directories of 31, for 32-bit programs that know no larger ones.

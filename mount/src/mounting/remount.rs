@@ -46,7 +46,7 @@ pub fn remount(mountpoint: &Path, options: &MountOptions) -> Result<Remounted, M
                     return Err(stays(why.to_owned()));
                 }
             }
-            None if mount.read_only => {
+            None if mount.read_only && !mount.is_scratch() => {
                 if is_pinned(&mountpoint)? {
                     return Err(stays("it shows one version of the past".to_owned()));
                 }

@@ -33,6 +33,8 @@ pub struct UnmountReport {
     /// The version that holds everything or, of a mount that followed, that it showed last; `None` where one version
     /// was shown or nobody was there to say.
     pub version: Option<u64>,
+    /// Whether it was a scratch, whose changes are gone.
+    pub scratch: bool,
     /// Whether it followed a source elsewhere.
     pub followed: bool,
     /// The nodes under `/etc/system.d/` that have not handled all versions, such as a push that could not keep up: the
@@ -54,7 +56,8 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
         .filter(mount_info::Mount::is_pond)
         .ok_or_else(|| MountError::NotMounted(mountpoint.clone()))?;
     let mut report = UnmountReport {
-        pond: mount.source,
+        pond: mount.source.clone(),
+        scratch: mount.is_scratch(),
         mountpoint: mountpoint.clone(),
         version: None,
         followed: false,
@@ -80,6 +83,8 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
     };
     let mut pid = status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
     let mut daemon = match mount.read_only {
+        // It is nobody else's, and nothing of it is kept.
+        _ if report.scratch => None,
         true => daemon_of(&report.pond, &mountpoint),
         false => client::connect(&report.pond)?,
     };

@@ -106,6 +106,7 @@ fn mount_options(args: &MountArgs) -> Result<MountOptions, pond_mount::MountErro
     options.read_only |= args.read_only;
     options.private |= args.private;
     options.follow |= args.follow;
+    options.scratch = args.scratch;
     options.at = args.at.at();
     Ok(options)
 }
@@ -125,6 +126,7 @@ fn daemon_arguments(pond: &Path, args: &MountArgs, notices: Notices) -> Vec<OsSt
         (args.read_only, "--read-only"),
         (args.private, "--private"),
         (args.follow, "--follow"),
+        (args.scratch, "--scratch"),
         (args.no_create, "--no-create"),
         (json, "--log-format=json"),
         (notices.is_verbose(), "--verbose"),
@@ -150,17 +152,22 @@ fn announce(ready: &Ready, out: &mut Output, notices: Notices) -> Result {
     out.json(&json!(ready))?;
     let mountpoint = ready.mountpoint.display();
     let manner = if ready.read_only { ", read-only" } else { "" };
-    out.line(&format!("Mounted version {} on {mountpoint}{manner}.", ready.version))?;
+    let what = if ready.scratch { "a scratch of version" } else { "version" };
+    out.line(&format!("Mounted {what} {} on {mountpoint}{manner}.", ready.version))?;
     out.line("")?;
     let mut facts = vec![(format!("ls {mountpoint}"), "use it like any directory")];
-    if !ready.read_only {
+    if !ready.read_only && !ready.scratch {
         let pond = crate::context::command_for(&ready.pond);
         facts.extend([
             (format!("{pond} status"), "how it fares"),
             (format!("{pond} log"), "its versions: about one a second while something changes"),
         ]);
     }
-    let end = if ready.read_only { "unmount" } else { "commit everything and unmount" };
+    let end = match (ready.scratch, ready.read_only) {
+        (true, _) => "unmount, and throw away what was changed there",
+        (false, true) => "unmount",
+        (false, false) => "commit everything and unmount",
+    };
     facts.push((format!("pond umount {mountpoint}"), end));
     let width = facts.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
     for (command, what) in facts {
@@ -213,11 +220,19 @@ fn describe_owed(factory: &FactoryStatus) -> String {
 fn describe(report: &UnmountReport) -> String {
     let mountpoint = report.mountpoint.display();
     match (report.was_dead, report.version) {
+        (true, _) if report.scratch => {
+            format!(
+                "Took the dead scratch away from {mountpoint}: its daemon had died, and what was changed there is gone."
+            )
+        }
         (true, _) => format!(
             "Took the dead mount of {} away from {mountpoint}. Its daemon had died; the next mount recovers \
              what it had made durable.",
             report.pond.display()
         ),
+        (false, _) if report.scratch => {
+            format!("Unmounted {mountpoint}; what was changed there is gone.")
+        }
         (false, Some(version)) if report.followed => {
             format!("Unmounted {mountpoint}; it showed version {version}.")
         }
@@ -248,6 +263,7 @@ mod tests {
             "pond --pond /p mount --version -10m /m",
             "pond --pond /p mount --version start /m",
             "pond --pond /p mount --follow /m",
+            "pond --pond /p mount --scratch --version 7 /m",
             "pond --pond /p mount --no-create /m",
             "pond --pond /p mount -- -m",
         ] {

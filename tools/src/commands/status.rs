@@ -1,14 +1,15 @@
 //! `pond status`.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pond_mount::MountError;
-use pond_steward::{ReplicaStatus, Role};
+use pond_steward::ReplicaStatus;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::troubles::{self, UNFINISHED};
+use super::wait_version;
 use crate::cli::StatusArgs;
 use crate::context::Context;
 use crate::error::{During, Failure, Result, without_numbers};
@@ -19,13 +20,10 @@ use crate::time;
 /// How often `--watch` looks.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// How often `--wait-version` looks.
-const WAIT: Duration = Duration::from_millis(100);
-
 /// Shows the pond's status: once, or whenever something changed.
 pub fn status(args: &StatusArgs, context: &mut Context) -> Result {
     if let Some(version) = args.wait_version {
-        wait_for(version, args.timeout, context)?;
+        wait_version::wait_for(version, args.timeout, context)?;
     }
     let mut last = read(context)?;
     show(&last, context)?;
@@ -59,64 +57,6 @@ pub fn status(args: &StatusArgs, context: &mut Context) -> Result {
     }
 }
 
-/// Returns once a version is here. On a replica that is mounted it is here once the mount shows it, which is
-/// some moments after its log entry.
-fn wait_for(version: u64, limit: Option<Duration>, context: &Context) -> Result {
-    let started = Instant::now();
-    let failed = |why: String| Failure::new(format!("cannot wait for version {version}"), why);
-    let (mut is_source, mut lost) = (false, false);
-    loop {
-        let (newest, mounted) = match context.pond.state()? {
-            State::Mounted(mut daemon) => match daemon.status() {
-                Ok(status) => {
-                    lost = false;
-                    (status["version"].as_u64(), true)
-                }
-                // It may be ending: then there is no socket in the next round.
-                Err(_) if !lost => {
-                    lost = true;
-                    thread::sleep(WAIT);
-                    continue;
-                }
-                Err(failure) => return Err(failure),
-            },
-            State::Unmounted => {
-                let newest = context.pond.history(Some(1))?;
-                (newest.first().map(|commit| commit.position.version.0), false)
-            }
-        };
-        if newest.is_some_and(|newest| newest >= version) {
-            return Ok(());
-        }
-        let newest = newest.map_or("none".to_owned(), |newest| newest.to_string());
-        if !mounted && !can_change(context, &mut is_source)? {
-            let why = format!("the replica is at {newest}, and nobody follows the source");
-            return Err(failed(why).next("mount it, or pull once with `pond sync`"));
-        }
-        if limit.is_some_and(|limit| started.elapsed() >= limit) {
-            let waited = started.elapsed().as_secs();
-            return Err(failed(format!("the newest after {waited} s is {newest}")).next("see `pond status`"));
-        }
-        thread::sleep(WAIT);
-    }
-}
-
-/// Whether versions may come although no daemon serves the pond: other commands make them on a source, and
-/// whoever holds the lock may be pulling. What was once a source is not looked at again.
-fn can_change(context: &Context, is_source: &mut bool) -> Result<bool> {
-    if *is_source {
-        return Ok(true);
-    }
-    let holder = pond_steward::lock_holder(context.pond.directory());
-    if holder.map_err(|error| Failure::because("cannot look at the pond's lock", &error))?.is_some() {
-        return Ok(true);
-    }
-    let role =
-        pond_steward::role(context.pond.directory()).during(|| "cannot read the settings".to_owned())?;
-    *is_source = role == Role::Source;
-    Ok(*is_source)
-}
-
 /// The status as the daemon has it, or, of a pond that nobody serves, as its files say.
 fn read(context: &Context) -> Result<Value> {
     match read_whole(context) {
@@ -127,6 +67,9 @@ fn read(context: &Context) -> Result<Value> {
 }
 
 fn read_whole(context: &Context) -> Result<Value> {
+    if let Some(status) = read_scratch(context)? {
+        return Ok(status);
+    }
     let (mut status, mounted) = match context.pond.state()? {
         State::Mounted(mut daemon) => match daemon.try_status() {
             Err(error @ MountError::NoAnswer { pid, .. }) => {
@@ -148,6 +91,23 @@ fn read_whole(context: &Context) -> Result<Value> {
     };
     status["mounted"] = json!(mounted);
     Ok(status)
+}
+
+/// The status of the pond's scratch in which the current directory lies, if it lies in one.
+fn read_scratch(context: &Context) -> Result<Option<Value>> {
+    let what = || "cannot tell what is mounted here".to_owned();
+    let here = pond_mount::mount_of_current_directory().during(what)?.filter(pond_mount::Mount::is_scratch);
+    let pond = context.pond.directory().canonicalize();
+    let Some(mount) = here.filter(|mount| pond.is_ok_and(|pond| pond == mount.source)) else {
+        return Ok(None);
+    };
+    let path = mount.mountpoint.join(".pond/status.json");
+    let what = || format!("cannot read {}", path.display());
+    let text = std::fs::read(&path).during(what)?;
+    let mut status: Value =
+        serde_json::from_slice(&text).map_err(|error| Failure::because(what(), &error))?;
+    status["mounted"] = json!(true);
+    Ok(Some(status))
 }
 
 /// Where the pond has a mount that takes writes and nobody who serves it: its daemon was killed.
@@ -346,7 +306,11 @@ fn show(status: &Value, context: &mut Context) -> Result {
 fn facts(view: &View) -> Vec<(&'static str, String)> {
     let mounted = match (&view.mountpoint, view.pid) {
         (Some(mountpoint), Some(pid)) => {
-            let manner = if view.mounted_read_only { ", read-only" } else { "" };
+            let manner = match view.state.as_str() {
+                "scratch" => ", a scratch: what is changed there ends with it",
+                _ if view.mounted_read_only => ", read-only",
+                _ => "",
+            };
             format!("on {mountpoint}{manner} (process {pid})")
         }
         _ if view.mounted => "yes".to_owned(),

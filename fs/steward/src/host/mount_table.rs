@@ -9,6 +9,9 @@ use std::path::PathBuf;
 /// The type under which ponds are mounted.
 pub const FSTYPE: &str = "fuse.pond";
 
+/// The type of mounts whose changes end with them.
+pub const SCRATCH_FSTYPE: &str = "fuse.pond-scratch";
+
 /// Where the kernel says it.
 pub const MOUNTINFO: &str = "/proc/self/mountinfo";
 
@@ -30,9 +33,14 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Whether it is a pond's.
+    /// Whether it is a pond's, or a scratch of one's.
     pub fn is_pond(&self) -> bool {
-        self.fstype == FSTYPE
+        self.fstype == FSTYPE || self.is_scratch()
+    }
+
+    /// Whether changes made there end with the mount.
+    pub fn is_scratch(&self) -> bool {
+        self.fstype == SCRATCH_FSTYPE
     }
 
     /// Its device number, as `stat` shows it.

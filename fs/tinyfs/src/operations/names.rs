@@ -59,7 +59,11 @@ impl Tree {
 
     /// A directory's times after one of its entries changed, and its count of subdirectories.
     pub(crate) fn entry_changed(&mut self, id: NodeId, lsn: crate::Lsn, now: Timestamp, subdirectories: i32) {
+        let is_scratch = self.is_scratch;
         if let Ok(node) = self.get_mut(id) {
+            if is_scratch && let Ok(directory) = node.directory_mut() {
+                directory.forget_changes();
+            }
             node.mtime = now;
             node.ctime = now;
             node.nlink = node.nlink.saturating_add_signed(subdirectories);

@@ -24,7 +24,9 @@ impl TinyFs {
         let lsn = tree.begin();
         tree.get_mut(parent)?.directory_mut()?.remove(name);
         tree.entry_changed(parent, lsn, now, 0);
-        tree.drop_link(id, lsn, now);
+        let spill = tree.drop_link(id, lsn, now);
+        drop(tree);
+        self.close_spill(spill);
         Ok(ino)
     }
 

@@ -135,7 +135,9 @@ impl TinyFs {
             Some((target, _, target_is_directory)) => {
                 tree.entry_changed(parent, lsn, now, -moved);
                 tree.entry_changed(new_parent, lsn, now, moved - i32::from(target_is_directory));
-                tree.drop_link(target, lsn, now);
+                let spill = tree.drop_link(target, lsn, now);
+                drop(tree);
+                self.close_spill(spill);
             }
             None => {
                 tree.entry_changed(parent, lsn, now, -moved);

@@ -1,4 +1,4 @@
-//! Spilling: memory lets go of what unlinked files hold.
+//! Spilling: memory lets go of what unlinked files hold, and the files of a scratch.
 
 use crate::tree::spill::Spilling;
 use crate::{Errno, Error, MAX_EXTENT, TinyFs};
@@ -7,7 +7,7 @@ use crate::{Errno, Error, MAX_EXTENT, TinyFs};
 const MAX_SPILL: u64 = (MAX_EXTENT as u64) << 32;
 
 impl TinyFs {
-    /// Lets memory go of what unlinked files hold: no row will ever tell of it, so it goes to spill files. Blocks on
+    /// Lets memory go of what unlinked files hold, and all files of a scratch: no row will ever tell of it, so it goes to spill files. Blocks on
     /// I/O; what cannot be written stays in memory, and the first error is returned when all others were tried.
     pub fn spill(&self) -> Result<(), Error> {
         // One at a time: of two writes to the same place in a spill file the later must win.

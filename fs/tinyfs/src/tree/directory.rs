@@ -247,6 +247,11 @@ impl Directory {
         self.index.shrink_to_fit(|&i| hash(&entries[i as usize].name));
     }
 
+    /// Forgets what no row will tell.
+    pub(crate) fn forget_changes(&mut self) {
+        self.changes.clear();
+    }
+
     pub(crate) fn is_changed(&self) -> bool {
         !self.changes.is_empty()
     }

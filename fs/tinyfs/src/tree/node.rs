@@ -140,9 +140,11 @@ pub(crate) struct Node {
 }
 
 impl Clone for Node {
-    /// Nobody refers to the copy.
+    /// A tree clones a node which it shares with others when it is about to change it: who refers to the tree's node then refers to
+    /// the copy.
     fn clone(&self) -> Self {
-        self.copy(self.body.clone())
+        let references = AtomicU64::new(self.references.load(Ordering::Acquire));
+        Node { references, ..self.copy(self.body.clone()) }
     }
 }
 

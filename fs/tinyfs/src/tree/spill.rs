@@ -1,4 +1,4 @@
-//! Content of unlinked files that are still open: no row will tell of it, so it goes to spill files.
+//! Content of unlinked files that are still open, and of all files of a scratch: no row will tell of it, so it goes to spill files.
 
 use std::ops::Bound;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::tree::node::{Body, Content, Node};
 use crate::{Lsn, NodeId, Tree};
 
-/// Bytes of an unlinked file on their way to its spill file.
+/// Bytes of such a file on their way to its spill file.
 #[derive(Debug)]
 pub(crate) struct Spilling {
     /// The file.
@@ -26,14 +26,15 @@ impl Spilling {
 }
 
 impl Tree {
-    fn unlinked_content(&mut self, id: NodeId) -> Option<&mut Content> {
-        match self.nodes.get_mut(&id).map(|node| &mut **node) {
-            Some(Node { nlink: 0, body: Body::File(content), .. }) => Some(content),
+    fn rowless_content(&mut self, id: NodeId) -> Option<&mut Content> {
+        let is_rowless = self.nodes.get(&id).is_some_and(|node| self.is_rowless(node));
+        match self.nodes.get_mut(&id).filter(|_| is_rowless).map(|node| &mut **node) {
+            Some(Node { body: Body::File(content), .. }) => Some(content),
             _ => None,
         }
     }
 
-    /// Takes one of the unlinked files that have open bytes out of their set: after the last one, so that one that cannot be
+    /// Takes one of the files that have open bytes out of their set: after the last one, so that one that cannot be
     /// spilled keeps none of the others in memory.
     fn next_unlinked(&mut self) -> Option<NodeId> {
         let after = self.last_unlinked.map_or(Bound::Unbounded, Bound::Excluded);
@@ -44,10 +45,10 @@ impl Tree {
         Some(next)
     }
 
-    /// Takes the open bytes of the next unlinked file that has any, to be written to its spill file.
+    /// Takes the open bytes of the next file that has any, to be written to its spill file.
     pub(crate) fn take_for_spill(&mut self) -> Option<Spilling> {
         while let Some(node) = self.next_unlinked() {
-            let Some(content) = self.unlinked_content(node) else { continue };
+            let Some(content) = self.rowless_content(node) else { continue };
             let opened = content.pending.as_mut().map(|pending| std::mem::take(&mut pending.opened));
             let pieces = content.extents.hold_open(opened.unwrap_or_default());
             if pieces.is_empty() {
@@ -65,7 +66,7 @@ impl Tree {
     /// Notes that these bytes are in this spill file. False if the node is gone, and the spill file without use.
     pub(crate) fn spilled(&mut self, spilling: &Spilling, spill: u32) -> bool {
         self.spilling_bytes = 0;
-        let Some(content) = self.unlinked_content(spilling.node) else { return false };
+        let Some(content) = self.rowless_content(spilling.node) else { return false };
         content.pending.get_or_insert_default().spill = Some(spill);
         for (offset, data, lsn) in &spilling.pieces {
             content.extents.settle_spilled(*offset, data.len() as u32, *lsn, spill);
@@ -76,7 +77,7 @@ impl Tree {
     /// Takes bytes back that could not be spilled. False if the node is gone.
     pub(crate) fn not_spilled(&mut self, spilling: &Spilling) -> bool {
         self.spilling_bytes = 0;
-        let Some(content) = self.unlinked_content(spilling.node) else { return false };
+        let Some(content) = self.rowless_content(spilling.node) else { return false };
         // What came meanwhile is counted already.
         let (mut opened, mut bytes) = (Vec::new(), 0);
         for (offset, data, lsn) in &spilling.pieces {

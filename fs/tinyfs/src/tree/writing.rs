@@ -7,8 +7,8 @@ use crate::{Errno, Lsn, NodeId, Tree};
 impl Tree {
     /// Writes bytes into a file and keeps the accounts. The file exists and is one.
     pub(crate) fn put(&mut self, id: NodeId, offset: u64, data: &[u8], lsn: Lsn) -> Result<(), Errno> {
+        let orphan = self.is_rowless(self.get(id)?);
         let node = self.nodes.get_mut(&id).ok_or(Errno::STALE)?;
-        let orphan = node.nlink == 0;
         let content = node.content_mut()?;
         let mut opened = Vec::new();
         let change = content.extents.write(offset, data, lsn, &mut opened);
@@ -34,8 +34,8 @@ impl Tree {
         bytes: u64,
         lsn: Lsn,
     ) -> Result<ExtentMap, Errno> {
+        let orphan = self.is_rowless(self.get(id)?);
         let node = self.nodes.get_mut(&id).ok_or(Errno::STALE)?;
-        let orphan = node.nlink == 0;
         let content = node.content_mut()?;
         let before = content.open_bytes();
         let old = std::mem::replace(&mut content.extents, extents);
@@ -60,8 +60,8 @@ impl Tree {
         length: Option<u64>,
         lsn: Lsn,
     ) -> Result<(), Errno> {
+        let orphan = self.is_rowless(self.get(id)?);
         let node = self.nodes.get_mut(&id).ok_or(Errno::STALE)?;
-        let orphan = node.nlink == 0;
         let content = node.content_mut()?;
         let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
         let mut opened = Vec::new();
