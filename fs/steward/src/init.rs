@@ -69,6 +69,17 @@ impl Marker {
     }
 }
 
+/// Whether the journal has segments: a clean end leaves none.
+pub(crate) fn holds_segments(journal: &Path) -> Result<bool, StewardError> {
+    let failed = |error| StewardError::io("list", journal, error);
+    for entry in std::fs::read_dir(journal).map_err(failed)? {
+        if Path::new(&entry.map_err(failed)?.file_name()).extension().is_some_and(|kind| kind == "segment") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// What lies at `pond`.
 pub(crate) fn probe(pond: &Path) -> Result<Found, StewardError> {
     let failed = |error| StewardError::io("look at", pond, error);

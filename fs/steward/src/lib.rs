@@ -5,19 +5,24 @@
 //! stored.
 #![warn(missing_docs)]
 
+mod assembly;
 mod commit;
+mod common;
 mod control;
 mod error;
 mod factories;
 mod host;
 mod init;
+mod kind;
 mod open;
+mod options;
 mod pacing;
 mod paths;
 mod plural;
 mod reader;
 mod replica;
 mod scratch;
+mod source;
 mod status;
 mod steward;
 mod threads;
@@ -37,7 +42,7 @@ pub use host::lock_holder::LockHolder;
 pub use host::mount_table;
 pub use host::priority::Priority;
 pub use init::Found;
-pub use open::OpenOptions;
+pub use options::OpenOptions;
 pub use paths::ChangeWatcher;
 pub use plural::count;
 pub use reader::Reader;
@@ -49,4 +54,4 @@ pub use status::{
 };
 pub use steward::{RunReport, Steward, SyncReport};
 pub use upkeep::fsck;
-pub use upkeep::maintenance::{MaintainEvent, MaintainOptions, MaintainReport, MaintainStep};
+pub use upkeep::report::{MaintainEvent, MaintainOptions, MaintainReport, MaintainStep};

@@ -1,34 +1,32 @@
 //! The Steward: an open pond, and the only one that commits to it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use pond_oplog::{CacheUse, CommitInfo, HistoryFigures, Layout, OpLog, Position, Version, changes, history};
 use pond_tinyfs::{Error, RESERVED_NAME, Row, StorageError, TinyFs};
 use serde::Serialize;
 
-use crate::commit::committer::Committer;
-use crate::commit::fsync::{Done, Fsync};
-use crate::commit::writers::Writers;
+use crate::commit::fsync::Done;
+use crate::common::Common;
 use crate::control::keys::ROLE_KEY;
-use crate::control::table::Control;
 use crate::factories::host_path::refuse_own;
 use crate::factories::nodes::factory_node;
-use crate::factories::runner::{Runner, caught};
+use crate::factories::runner::caught;
 use crate::host::end_process::EndProcessOnPanic;
 use crate::host::lock::WriterLock;
 use crate::host::memory;
 use crate::init::{self, Found};
-use crate::pacing::scheduler::Effort;
+use crate::kind::Kind;
 use crate::paths::{self, ChangeWatcher, made, make, make_parents, owner};
 use crate::replica::follow::Follower;
-use crate::threads::{Threads, Work};
-use crate::upkeep::housekeeper::Housekeeper;
-use crate::upkeep::maintenance::{MaintainEvent, MaintainOptions, MaintainReport, Maintenance};
+use crate::source::{Source, Storing};
+use crate::threads::Threads;
+use crate::upkeep::report::{MaintainEvent, MaintainOptions, MaintainReport};
 use crate::{
-    Budgets, FactoryStatus, HistoryStatus, JournalStatus, MemoryUse, Registry, Role, State, Status,
-    StewardError, Uncommitted,
+    FactoryStatus, HistoryStatus, JournalStatus, MemoryUse, Registry, Role, State, Status, StewardError,
+    Uncommitted,
 };
 
 /// What [`Steward::sync`] did.
@@ -60,24 +58,9 @@ pub struct RunReport {
 /// Operations on the tree go to [`fs`](Self::fs); the Steward turns them into versions. [`close`](Self::close) it:
 /// dropping it closes it too, but then nobody hears of an error.
 pub struct Steward {
-    pub(crate) pond: PathBuf,
-    pub(crate) oplog: Arc<OpLog>,
-    pub(crate) control: Arc<Control>,
-    pub(crate) committer: Arc<Committer>,
-    pub(crate) writers: Arc<Writers>,
-    pub(crate) fsync: Arc<Fsync>,
-    pub(crate) post_commit: Arc<Runner>,
-    pub(crate) maintenance: Arc<Maintenance>,
-    /// Whether it runs in the background.
-    pub(crate) maintained: bool,
-    /// Whether factories run after commits.
-    pub(crate) factories_run: bool,
-    pub(crate) budgets: Budgets,
-    pub(crate) housekeeper: Arc<Housekeeper>,
-    pub(crate) watcher: Arc<RwLock<Option<ChangeWatcher>>>,
+    pub(crate) common: Arc<Common>,
+    pub(crate) kind: Kind,
     pub(crate) notes: Vec<String>,
-    /// On a replica that is open to follow.
-    pub(crate) follower: Option<Arc<Follower>>,
     /// `None` once it is closed.
     pub(crate) running: Mutex<Option<Running>>,
 }
@@ -105,59 +88,58 @@ impl Steward {
         init::restore_control(pond, role)
     }
 
-    /// What its threads work with.
-    pub(crate) fn work(&self) -> Work {
-        Work {
-            pond: self.pond.clone(),
-            oplog: self.oplog.clone(),
-            control: self.control.clone(),
-            committer: self.committer.clone(),
-            fsync: self.fsync.clone(),
-            housekeeper: self.housekeeper.clone(),
-            maintenance: self.maintenance.clone(),
-            maintained: self.maintained,
-            post_commit: self.post_commit.clone(),
-            factories_run: self.factories_run,
-            follower: self.follower.clone(),
+    /// What it has if it was opened to make versions.
+    pub(crate) fn source(&self) -> Option<&Source> {
+        match &self.kind {
+            Kind::Source(source) => Some(source),
+            Kind::Replica(_) => None,
+        }
+    }
+
+    /// Who brings versions in; nobody on a source, and once promoted.
+    fn follower(&self) -> Option<&Arc<Follower>> {
+        match &self.kind {
+            Kind::Source(_) => None,
+            Kind::Replica(following) => following.follower(),
         }
     }
 
     /// The tree.
     pub fn fs(&self) -> &Arc<TinyFs> {
-        self.committer.fs()
+        &self.common.fs
     }
 
     /// `$POND`.
     pub fn pond(&self) -> &Path {
-        &self.pond
+        &self.common.pond
     }
 
     /// The log, to read from.
     pub fn oplog(&self) -> &Arc<OpLog> {
-        &self.oplog
+        &self.common.oplog
     }
 
     /// The factories known.
     pub fn registry(&self) -> &Registry {
-        &self.post_commit.nodes.registry
+        &self.common.post_commit.nodes.registry
     }
 
     /// Where history stands.
     pub fn position(&self) -> Position {
-        self.oplog.position()
+        self.common.oplog.position()
     }
 
     /// Tells `watcher` of names that are changed other than by whoever mounts the tree, so that the kernel's caches can
     /// be invalidated. It is called without locks, before the command that made the change returns.
     pub fn watch_changes(&self, watcher: ChangeWatcher) {
-        *self.watcher.write() = Some(watcher);
+        *self.common.watcher.write() = Some(watcher);
     }
 
     /// Calls `done` once everything received before this call survives power loss: at once and on this thread if it
     /// does already, else from another thread; or, where `here` is set and there is little to write, on this one, which waits
     /// for the disk.
     pub fn fsync(&self, done: Done, here: bool) {
-        self.fsync.fsync(done, here);
+        self.kind.fsync(done, here);
     }
 
     /// Everything received before this call survives power loss when it returns.
@@ -169,7 +151,7 @@ impl Steward {
                 tracing::error!("nobody waited for an fsync");
             }
         };
-        self.fsync.fsync(Box::new(done), true);
+        self.kind.fsync(Box::new(done), true);
         answered.recv().unwrap_or_else(|_| {
             let message = "the journal thread has ended".into();
             Err(Error::Storage(StorageError { message, errno: libc::EIO }))
@@ -179,45 +161,49 @@ impl Steward {
     /// One version holds everything issued before the call, and the post-commit factories have run: a push has been
     /// done, or has failed, as the report says. On a replica: what the backup store has is shown.
     pub fn sync(&self) -> Result<SyncReport, StewardError> {
-        if let Some(follower) = self.following() {
+        if let Some(follower) = self.follower() {
             let message = follower.pull()?;
             tracing::debug!(message, "pulled");
         }
-        let position = self.committer.commit_now()?;
-        if self.factories_run && self.running.lock().is_some() {
-            self.post_commit.nodes.progress.handle_now();
+        let position = self.commit_now()?;
+        let Common { post_commit, factories_run, .. } = &*self.common;
+        if *factories_run && self.running.lock().is_some() {
+            post_commit.nodes.progress.handle_now();
         }
-        Ok(SyncReport { position, factories: self.post_commit.nodes.status()? })
+        Ok(SyncReport { position, factories: post_commit.nodes.status()? })
     }
 
-    /// One version holds everything issued before the call.
+    /// One version holds everything issued before the call. On a replica there is never anything to commit.
     pub fn commit_now(&self) -> Result<Position, StewardError> {
-        self.committer.commit_now()
+        match &self.kind {
+            Kind::Source(source) => source.committer.commit_now(),
+            Kind::Replica(_) => Ok(self.position()),
+        }
     }
 
     /// Breaks off pushes, pulls and other long work of factories, for good: what they owe is left for the next who opens
     /// the pond. [`close`](Self::close) then waits for none of it.
     pub fn break_off(&self) {
-        self.post_commit.pond.stop();
-        if let Some(follower) = &self.follower {
-            follower.replica.stop();
+        self.common.post_commit.pond.stop();
+        if let Kind::Replica(following) = &self.kind {
+            following.follower.replica.stop();
         }
     }
 
     /// Whether a write may proceed at once; else [`when_room`](Self::when_room). Cheap.
     pub fn has_room(&self) -> bool {
-        self.writers.has_room()
+        self.kind.has_room()
     }
 
     /// Does what brings so many bytes of content, once it may: the more is not yet stored, the later. `ENOSPC` if the disk is
     /// full and commits fail, `EROFS` if no writes are taken.
     pub fn when_room<T>(&self, bytes: u64, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        self.writers.when_room(bytes, work)
+        self.kind.when_room(bytes, work)
     }
 
     /// Waits until anything may be written at all, with the same errors.
     pub fn wait_for_room(&self) -> Result<(), Error> {
-        self.writers.wait_for_room(0)
+        self.kind.wait_for_room()
     }
 
     /// Commits everything, gives post-commit work, such as a push, ten seconds, and gives up the writer lock. What
@@ -229,27 +215,25 @@ impl Steward {
         let Some(Running { lock, mut threads }) = running.take() else {
             return Ok(self.position());
         };
-        self.committer.hurry();
+        if let Kind::Source(source) = &self.kind {
+            source.committer.hurry();
+        }
         // First, so that factories get all versions that there will be.
         threads.end_maintenance();
         // The next attempt's error counts.
-        if let Err(error) = self.committer.commit_now() {
+        if let Err(error) = self.commit_now() {
             tracing::warn!(%error, "closing");
         }
         let followed = threads.end_following();
         threads.end_post_commit();
         self.fs().set_read_only(true);
         threads.end_journal();
-        let result = self.committer.commit_now().map_err(|error| match error {
-            StewardError::NotCommitted { reason, .. } => StewardError::ClosedUncommitted {
-                in_journal: self.fsync.make_durable(Effort::Frame).is_ok(),
-                rows: self.committer.ledger().rows(),
-                reason,
-            },
-            error => error,
-        });
+        let result = match &self.kind {
+            Kind::Source(source) => source.commit_the_last(),
+            Kind::Replica(_) => Ok(self.position()),
+        };
         threads.end_rest();
-        if let Err(error) = self.control.close() {
+        if let Err(error) = self.common.control.close() {
             tracing::warn!(%error, "could not write the last outcomes to the control table");
         }
         for FactoryStatus { path, behind, last_message, .. } in self.owed() {
@@ -275,7 +259,7 @@ impl Steward {
     /// is left for the next mount once the pond is closed.
     pub fn owed(&self) -> Vec<FactoryStatus> {
         // One that is superseded pushes no more.
-        let ended = self.control.superseded().is_some();
+        let ended = self.common.control.superseded().is_some();
         let owes = |factory: &FactoryStatus| {
             factory.behind > 0 && factory.mode.is_some() && !(ended && factory.remote)
         };
@@ -285,7 +269,7 @@ impl Steward {
     /// Milliseconds behind the source: 0 on a source and when equal to the store's HEAD, else the age of the first
     /// version that is not shown yet.
     pub fn lag_ms(&self) -> u64 {
-        self.following().map_or(0, |follower| follower.replica.lag_ms())
+        self.follower().map_or(0, |follower| follower.replica.lag_ms())
     }
 
     /// Makes a factory's node with a configuration that the factory finds valid, and the directories that are missing.
@@ -304,10 +288,10 @@ impl Steward {
         }
         // Before anything is made there. What cannot be told yet (a variable that is not set) is told by the run.
         for path in known.writes_to(configuration).unwrap_or_default() {
-            refuse_own(&self.pond, &path)
+            refuse_own(self.pond(), &path)
                 .map_err(|reason| StewardError::BadConfiguration { factory: factory.to_owned(), reason })?;
         }
-        caught(|| known.probe(configuration, self.oplog.identity().pond_id))
+        caught(|| known.probe(configuration, self.oplog().identity().pond_id))
             .map_err(|reason| StewardError::ProbeFailed { factory: factory.to_owned(), reason })?;
         let mut stale = Vec::new();
         let result = {
@@ -326,11 +310,11 @@ impl Steward {
                 Ok(())
             })
         };
-        if let Some(watcher) = self.watcher.read().as_ref() {
+        if let Some(watcher) = self.common.watcher.read().as_ref() {
             watcher(&stale);
         }
         result?;
-        self.committer.commit_now().map(drop)
+        self.commit_now().map(drop)
     }
 
     /// Runs a factory's node now, after a commit of everything so far. What it writes is committed when this returns.
@@ -339,21 +323,21 @@ impl Steward {
             return Err(self.not_writable());
         }
         let node = factory_node(self.fs(), path)?;
-        self.committer.commit_now()?;
-        let result = match self.following() {
+        self.commit_now()?;
+        let result = match self.follower() {
             Some(follower) if self.registry().is_remote(&node.factory) => match args {
                 [] => follower.pull(),
                 args => follower.run_node(&node, args),
             },
-            _ => self.post_commit.run_node(&node, args),
+            _ => self.common.post_commit.run_node(&node, args),
         };
-        let position = self.committer.commit_now()?;
+        let position = self.commit_now()?;
         Ok(RunReport { path: node.path, factory: node.factory, message: result?, position })
     }
 
     /// One setting, or all, by name.
     pub fn control_get(&self, key: Option<&str>) -> Vec<(String, String)> {
-        self.control.select(key)
+        self.common.control.select(key)
     }
 
     /// Sets a setting; it is durable when this returns.
@@ -367,12 +351,16 @@ impl Steward {
         {
             self.registry().get(name)?;
         }
-        let set = self.control.set(key, value);
+        let control = &self.common.control;
+        let set = control.set(key, value);
         // Also where it is set and may not survive power loss.
-        if key == ROLE_KEY && self.control.role() == Role::Replica && !self.fs().is_read_only() {
-            self.committer.refuse_writes("it was made a replica (factory_mode:remote is pull)", true);
+        if key == ROLE_KEY
+            && control.role() == Role::Replica
+            && let Some(source) = self.source().filter(|_| !self.fs().is_read_only())
+        {
+            source.committer.refuse_writes("it was made a replica (factory_mode:remote is pull)", true);
         }
-        self.post_commit.nodes.progress.look_again();
+        self.common.post_commit.nodes.progress.look_again();
         set
     }
 
@@ -390,50 +378,50 @@ impl Steward {
         if self.running.lock().is_none() {
             return Err(self.not_writable());
         }
-        self.maintenance.run(options, tell)
+        match &self.kind {
+            Kind::Source(source) => source.maintenance.run(options, tell),
+            Kind::Replica(_) => self.common.cleaner.maintain(options, tell),
+        }
     }
 
     /// The history, newest version first; at most `limit` versions.
     pub fn history(&self, limit: Option<usize>) -> Result<Vec<CommitInfo>, StewardError> {
-        Ok(history(&self.pond, limit)?)
+        Ok(history(self.pond(), limit)?)
     }
 
     /// The rows of one version, without contents.
     pub fn changes(&self, version: Version) -> Result<Vec<Row>, StewardError> {
-        Ok(changes(&self.pond, version)?)
+        Ok(changes(self.pond(), version)?)
     }
 
     /// Facts and figures. Cheap: no I/O.
     pub fn status(&self) -> Status {
         let closed = self.running.try_lock().is_some_and(|running| running.is_none());
-        let (rows, dirty, failure, refusal) = {
-            let ledger = self.committer.ledger();
-            let dirty = self.fs().is_dirty() || !ledger.all_committed();
-            (ledger.rows() as u64, dirty, ledger.failure().cloned(), ledger.refusal().cloned())
-        };
+        let Common { pond, oplog, control, post_commit, housekeeper, budgets, .. } = &*self.common;
+        let Storing { rows, is_dirty, failure, refusal } = self.kind.storing();
         let state = match () {
             () if closed => State::Closed,
             () if self.fs().is_read_only() => State::ReadOnly,
             () if failure.is_some() => State::Retrying,
-            () if dirty => State::Dirty,
+            () if is_dirty => State::Dirty,
             () => State::Clean,
         };
-        let journal = self.oplog.journal().size();
+        let journal = oplog.journal().size();
         let mut notes = self.notes.clone();
-        notes.extend(self.housekeeper.troubles());
-        notes.extend(self.maintenance.doubt().filter(|_| self.control.role() == Role::Source));
-        let factories = self.post_commit.nodes.status().unwrap_or_else(|error| {
+        notes.extend(housekeeper.troubles());
+        if self.source().is_some() && control.role() == Role::Source {
+            notes.extend(self.common.cleaner.doubt());
+        }
+        let factories = post_commit.nodes.status().unwrap_or_else(|error| {
             notes.push(error.to_string());
             Vec::new()
         });
         Status {
-            pond_id: self.oplog.identity().pond_id.to_string(),
-            path: self.pond.clone(),
-            mode: self.control.known_role(),
+            pond_id: oplog.identity().pond_id.to_string(),
+            path: pond.clone(),
+            mode: control.known_role(),
             state,
-            read_only_because: refusal
-                .map(|refusal| refusal.why().to_string())
-                .or_else(|| self.control.superseded()),
+            read_only_because: refusal.map(|refusal| refusal.to_string()).or_else(|| control.superseded()),
             position: self.position(),
             nodes: self.fs().node_count(),
             uncommitted: Uncommitted { rows, bytes: self.fs().dirty_bytes() },
@@ -443,32 +431,27 @@ impl Steward {
                 frames: journal.frames,
                 bytes: journal.bytes,
             },
-            budgets: self.budgets,
+            budgets: *budgets,
             memory: {
-                let CacheUse { pages, indexes } = self.oplog.cache_use();
+                let CacheUse { pages, indexes } = oplog.cache_use();
                 MemoryUse { resident: memory::resident(), content: self.fs().dirty_bytes(), pages, indexes }
             },
-            sizes: self.housekeeper.sizes(&self.pond),
+            sizes: housekeeper.sizes(pond),
             history: {
-                let HistoryFigures { files, bytes, floor } = self.oplog.history_figures();
+                let HistoryFigures { files, bytes, floor } = oplog.history_figures();
                 HistoryStatus {
                     live_files: files,
                     live_bytes: bytes,
                     floor: floor.map(|floor| floor.version),
                 }
             },
-            damage: self.oplog.damage_met(),
+            damage: oplog.damage_met(),
             factories,
-            replica: self.following().map(|follower| follower.replica.status()),
+            replica: self.follower().map(|follower| follower.replica.status()),
             notes,
-            log_path: Layout::new(&self.pond).log_file(),
+            log_path: Layout::new(pond).log_file(),
             pid: std::process::id(),
         }
-    }
-
-    /// None on a source, and once promoted.
-    fn following(&self) -> Option<&Arc<Follower>> {
-        self.follower.as_ref().filter(|_| self.control.role() == Role::Replica)
     }
 
     fn refuse_unless_writable(&self) -> Result<(), StewardError> {
@@ -479,9 +462,8 @@ impl Steward {
     }
 
     pub(crate) fn not_writable(&self) -> StewardError {
-        let refusal = self.committer.ledger().refusal().cloned();
-        match refusal {
-            Some(refusal) => StewardError::ReadOnly { why: refusal.why().to_string() },
+        match self.kind.storing().refusal {
+            Some(refusal) => StewardError::ReadOnly { why: refusal.to_string() },
             None => StewardError::Closed,
         }
     }
@@ -490,7 +472,7 @@ impl Steward {
 impl Drop for Steward {
     fn drop(&mut self) {
         if self.running.get_mut().is_some() {
-            tracing::warn!(pond = %self.pond.display(), "the pond was not closed; closing it");
+            tracing::warn!(pond = %self.pond().display(), "the pond was not closed; closing it");
             if let Err(error) = self.close() {
                 tracing::error!(%error, "closing the pond");
             }

@@ -1,24 +1,18 @@
-//! The threads of an open pond.
+//! The threads of an open pond: those that every one has, and those of a source or of a replica.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use pond_oplog::OpLog;
-
 use crate::StewardError;
-use crate::commit::committer::Committer;
 use crate::commit::drain::Drainer;
-use crate::commit::fsync::Fsync;
-use crate::control::table::Control;
-use crate::factories::runner::Runner;
+use crate::common::Common;
 use crate::host::priority::Priority;
+use crate::kind::Kind;
 use crate::pacing::backpressure::DRAINERS;
 use crate::replica::follow::Follower;
-use crate::upkeep::housekeeper::Housekeeper;
-use crate::upkeep::maintenance::Maintenance;
+use crate::source::Source;
 
 /// How long closing waits for post-commit work that is under way, and for a pull.
 const CLOSE_GRACE: Duration = Duration::from_secs(10);
@@ -43,55 +37,43 @@ fn at(priority: Priority, body: impl FnOnce() + Send + 'static) -> Box<dyn FnOnc
     })
 }
 
-/// What the threads work with. A replica has a follower, and has no use for the committer, the journal and merging.
-pub(crate) struct Work {
-    pub(crate) pond: PathBuf,
-    pub(crate) oplog: Arc<OpLog>,
-    pub(crate) control: Arc<Control>,
-    pub(crate) committer: Arc<Committer>,
-    pub(crate) fsync: Arc<Fsync>,
-    pub(crate) housekeeper: Arc<Housekeeper>,
-    pub(crate) maintenance: Arc<Maintenance>,
-    /// Whether it runs in the background.
-    pub(crate) maintained: bool,
-    pub(crate) post_commit: Arc<Runner>,
-    /// Whether factories run after commits.
-    pub(crate) factories_run: bool,
-    pub(crate) follower: Option<Arc<Follower>>,
-}
-
 /// Those that run.
 pub(crate) struct Threads {
-    work: Work,
-    committer: Option<JoinHandle<()>>,
-    drainers: Vec<JoinHandle<()>>,
-    fsync: Option<JoinHandle<()>>,
+    common: Arc<Common>,
+    kind: Kind,
+    /// The committer and the drainers.
+    storing: Vec<JoinHandle<()>>,
+    journal: Option<JoinHandle<()>>,
+    /// Those that merge, prune and clean.
+    upkeep: Vec<JoinHandle<()>>,
     housekeeper: Option<JoinHandle<()>>,
-    merges: Option<JoinHandle<()>>,
-    cleaning: Option<JoinHandle<()>>,
     post_commit: Option<JoinHandle<()>>,
     follower: Option<JoinHandle<()>>,
 }
 
 impl Threads {
-    fn none(work: Work) -> Self {
-        Threads {
-            work,
-            committer: None,
-            drainers: Vec::new(),
-            fsync: None,
+    /// Starts the threads; where one cannot be started, those before it are ended again. `follow` says whether a replica brings
+    /// versions in by itself.
+    pub(crate) fn start(
+        common: Arc<Common>,
+        kind: Kind,
+        follow: bool,
+        spawn: &mut Spawn<'_>,
+    ) -> Result<Threads, StewardError> {
+        let mut threads = Threads {
+            common,
+            kind,
+            storing: Vec::new(),
+            journal: None,
+            upkeep: Vec::new(),
             housekeeper: None,
-            merges: None,
-            cleaning: None,
             post_commit: None,
             follower: None,
-        }
-    }
-
-    /// Starts the threads; where one cannot be started, those before it are ended again.
-    pub(crate) fn start(work: Work, follow: bool, spawn: &mut Spawn<'_>) -> Result<Threads, StewardError> {
-        let mut threads = Threads::none(work);
-        let started = threads.start_each(follow, spawn);
+        };
+        let started = match threads.kind.clone() {
+            Kind::Source(source) => threads.start_source(&source, spawn),
+            Kind::Replica(following) => threads.start_replica(&following.follower, follow, spawn),
+        };
         if let Err(error) = started {
             if let Err(error) = threads.end_following() {
                 tracing::error!(%error, "opening");
@@ -99,52 +81,67 @@ impl Threads {
             threads.end_post_commit();
             threads.end_journal();
             threads.end_rest();
-            return Err(StewardError::io("start the threads of", &threads.work.pond, error));
+            return Err(StewardError::io("start the threads of", &threads.common.pond, error));
         }
         Ok(threads)
     }
 
-    fn start_each(&mut self, follow: bool, spawn: &mut Spawn<'_>) -> io::Result<()> {
-        match &self.work.follower {
-            None => {
-                let (committer, fsync) = (self.work.committer.clone(), self.work.fsync.clone());
-                self.committer = Some(spawn("pond-commit", Box::new(move || committer.run()))?);
-                self.fsync = Some(spawn("pond-journal", at(Priority::Prompt, move || fsync.run()))?);
-                for _ in 0..DRAINERS {
-                    let drainer = Drainer::new(self.work.committer.clone());
-                    self.drainers.push(spawn("pond-drain", at(Priority::Aside, move || drainer.run()))?);
-                }
-            }
-            // Nothing is ever uncommitted there; who asked for a commit all the same must not wait for ever.
-            Some(_) => self.work.committer.stop(),
+    fn start_source(&mut self, source: &Arc<Source>, spawn: &mut Spawn<'_>) -> io::Result<()> {
+        let committer = source.committer.clone();
+        self.storing.push(spawn("pond-commit", Box::new(move || committer.run()))?);
+        let fsync = source.fsync.clone();
+        self.journal = Some(spawn("pond-journal", at(Priority::Prompt, move || fsync.run()))?);
+        for _ in 0..DRAINERS {
+            let drainer = Drainer::new(source.committer.clone());
+            self.storing.push(spawn("pond-drain", at(Priority::Aside, move || drainer.run()))?);
         }
-        let (housekeeper, oplog, control, committer) = (
-            self.work.housekeeper.clone(),
-            self.work.oplog.clone(),
-            self.work.control.clone(),
-            self.work.committer.clone(),
-        );
-        let body = move || housekeeper.run(&oplog, &control, &committer);
-        self.housekeeper = Some(spawn("pond-housekeeper", Box::new(body))?);
-        if self.work.follower.is_none() && self.work.maintained {
-            let maintenance = self.work.maintenance.clone();
-            self.merges = Some(spawn("pond-merge", at(Priority::Aside, move || maintenance.run_merges()))?);
-            let maintenance = self.work.maintenance.clone();
-            self.cleaning =
-                Some(spawn("pond-clean", at(Priority::Aside, move || maintenance.run_cleaning(false)))?);
+        let committer = source.committer.clone();
+        self.start_housekeeper(move || committer.disk().restore_reserve(), spawn)?;
+        if self.common.maintained {
+            let maintenance = source.maintenance.clone();
+            let merges = at(Priority::Aside, move || maintenance.merger.run());
+            self.upkeep.push(spawn("pond-merge", merges)?);
+            let maintenance = source.maintenance.clone();
+            let cleaning = at(Priority::Aside, move || maintenance.run_cleaning());
+            self.upkeep.push(spawn("pond-clean", cleaning)?);
         }
-        if self.work.follower.is_some() && follow && self.work.maintained {
-            let maintenance = self.work.maintenance.clone();
-            self.cleaning =
-                Some(spawn("pond-clean", at(Priority::Aside, move || maintenance.run_cleaning(true)))?);
+        self.start_factories(spawn)
+    }
+
+    fn start_replica(
+        &mut self,
+        follower: &Arc<Follower>,
+        follow: bool,
+        spawn: &mut Spawn<'_>,
+    ) -> io::Result<()> {
+        self.start_housekeeper(|| {}, spawn)?;
+        if follow && self.common.maintained {
+            let cleaner = self.common.cleaner.clone();
+            self.upkeep.push(spawn("pond-clean", at(Priority::Aside, move || cleaner.run()))?);
         }
-        if self.work.factories_run {
-            let post_commit = self.work.post_commit.clone();
-            self.post_commit = Some(spawn("pond-factories", Box::new(move || post_commit.run()))?);
-        }
-        if let (Some(follower), true) = (&self.work.follower, follow) {
+        self.start_factories(spawn)?;
+        if follow {
             let follower = follower.clone();
             self.follower = Some(spawn("pond-follow", Box::new(move || follower.run()))?);
+        }
+        Ok(())
+    }
+
+    fn start_housekeeper(
+        &mut self,
+        each_period: impl Fn() + Send + 'static,
+        spawn: &mut Spawn<'_>,
+    ) -> io::Result<()> {
+        let common = self.common.clone();
+        let body = move || common.housekeeper.run(&common.oplog, &common.control, &each_period);
+        self.housekeeper = Some(spawn("pond-housekeeper", Box::new(body))?);
+        Ok(())
+    }
+
+    fn start_factories(&mut self, spawn: &mut Spawn<'_>) -> io::Result<()> {
+        if self.common.factories_run {
+            let post_commit = self.common.post_commit.clone();
+            self.post_commit = Some(spawn("pond-factories", Box::new(move || post_commit.run()))?);
         }
         Ok(())
     }
@@ -155,10 +152,10 @@ impl Threads {
     ///
     /// [`StewardError::StillPulling`] if it did not end, and so may still write to the pond.
     pub(crate) fn end_following(&mut self) -> Result<(), StewardError> {
-        let Some(follower) = &self.work.follower else { return Ok(()) };
-        if !follower.stop(CLOSE_GRACE) {
+        let Kind::Replica(following) = &self.kind else { return Ok(()) };
+        if !following.follower.stop(CLOSE_GRACE) {
             return Err(StewardError::StillPulling {
-                pond: self.work.pond.clone(),
+                pond: self.common.pond.clone(),
                 seconds: CLOSE_GRACE.as_secs(),
             });
         }
@@ -168,10 +165,11 @@ impl Threads {
 
     /// Ends post-commit work, which gets some seconds for what it still owes.
     pub(crate) fn end_post_commit(&mut self) {
-        let progress = &self.work.post_commit.nodes.progress;
+        let post_commit = &self.common.post_commit;
+        let progress = &post_commit.nodes.progress;
         if let Some(thread) = self.post_commit.take() {
             let ended = progress.finish(CLOSE_GRACE) || {
-                self.work.post_commit.pond.stop();
+                post_commit.pond.stop();
                 progress.finish(STOP_GRACE)
             };
             match ended {
@@ -181,33 +179,37 @@ impl Threads {
                 ),
             }
         }
-        self.work.post_commit.pond.stop();
+        post_commit.pond.stop();
     }
 
     /// Ends the journal's thread, once all who waited are answered.
     pub(crate) fn end_journal(&mut self) {
-        self.work.fsync.stop();
-        join(self.fsync.take());
+        if let Kind::Source(source) = &self.kind {
+            source.fsync.stop();
+        }
+        join(self.journal.take());
     }
 
     /// Ends maintenance, which makes versions.
     pub(crate) fn end_maintenance(&mut self) {
-        self.work.maintenance.stop();
-        join(self.merges.take());
-        join(self.cleaning.take());
+        match &self.kind {
+            Kind::Source(source) => source.maintenance.stop(),
+            Kind::Replica(_) => self.common.cleaner.stop(),
+        }
+        self.upkeep.drain(..).for_each(|thread| join(Some(thread)));
     }
 
-    /// Ends the committer and the housekeeper.
+    /// Ends those that store, and the housekeeper.
     pub(crate) fn end_rest(&mut self) {
         self.end_maintenance();
-        self.work.committer.stop();
-        join(self.committer.take());
-        self.drainers.drain(..).for_each(|drainer| join(Some(drainer)));
-        self.work.housekeeper.stop();
+        if let Kind::Source(source) = &self.kind {
+            source.committer.stop();
+        }
+        self.storing.drain(..).for_each(|thread| join(Some(thread)));
+        self.common.housekeeper.stop();
         join(self.housekeeper.take());
     }
 }
-
 fn join(thread: Option<JoinHandle<()>>) {
     let Some(thread) = thread else { return };
     let name = thread.thread().name().unwrap_or_default().to_owned();
@@ -219,9 +221,31 @@ fn join(thread: Option<JoinHandle<()>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::keys::ROLE_KEY;
+    use crate::control::table::Control;
     use crate::host::lock::WriterLock;
-    use crate::{OpenOptions, Steward, init};
+    use crate::{OpenOptions, Role, Steward, init};
     use parking_lot::Mutex;
+
+    #[test]
+    fn a_replica_has_no_threads_that_would_store() {
+        let pond = tempfile::tempdir().unwrap();
+        init::init(pond.path()).unwrap();
+        let control = Control::open(pond.path(), true).unwrap();
+        control.set(ROLE_KEY, Role::Replica.setting()).unwrap();
+        let steward = Steward::open_replica(pond.path(), OpenOptions::default(), control).unwrap();
+        let mut names = Vec::new();
+        let mut noted = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            names.push(name.to_owned());
+            spawn(name, body)
+        };
+        let mut threads =
+            Threads::start(steward.common.clone(), steward.kind.clone(), true, &mut noted).unwrap();
+        threads.end_following().unwrap();
+        threads.end_post_commit();
+        threads.end_rest();
+        assert_eq!(names, ["pond-housekeeper", "pond-clean", "pond-factories", "pond-follow"]);
+    }
 
     #[test]
     fn where_a_thread_cannot_be_started_those_before_it_are_ended() {
@@ -246,7 +270,7 @@ mod tests {
             let lock = WriterLock::acquire(pond.path(), None).unwrap();
             let control = Control::open(pond.path(), true).unwrap();
             let steward = Steward::open_source(pond.path(), OpenOptions::default(), control).unwrap();
-            match Threads::start(steward.work(), true, &mut limited) {
+            match Threads::start(steward.common.clone(), steward.kind.clone(), true, &mut limited) {
                 Ok(mut threads) => {
                     assert_eq!(allowed, 8, "a source has eight threads");
                     threads.end_post_commit();

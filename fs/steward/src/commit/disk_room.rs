@@ -60,9 +60,4 @@ impl DiskRoom {
     pub(crate) fn for_maintenance(&self) -> u64 {
         backpressure::room_for_maintenance(self.log.space(), self.reserve.size())
     }
-
-    /// Whether next to nothing is free.
-    pub(crate) fn is_full(&self) -> bool {
-        backpressure::is_full(self.log.space())
-    }
 }

@@ -432,15 +432,10 @@ impl Ledger {
                 false
             }
             None => {
-                self.refuse_anew(why, may_commit);
+                self.refusal = Some(Refusal { why: why.into(), may_commit });
                 true
             }
         }
-    }
-
-    /// The same, whatever the reason was before.
-    pub(crate) fn refuse_anew(&mut self, why: &str, may_commit: bool) {
-        self.refusal = Some(Refusal { why: why.into(), may_commit });
     }
 
     /// Why what is uncommitted must not be committed any more.

@@ -35,6 +35,11 @@ impl Writers {
         Writers { committer, admitted: AtomicU64::new(0) }
     }
 
+    /// Who stores what they bring.
+    pub(crate) fn committer(&self) -> &Committer {
+        &self.committer
+    }
+
     /// Whether a write may proceed now. Wakes a drainer when much has piled up.
     pub(crate) fn has_room(&self) -> bool {
         let gauges = self.gauges();

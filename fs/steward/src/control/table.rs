@@ -176,6 +176,11 @@ impl Control {
         self.known_role().unwrap_or(Role::Replica)
     }
 
+    /// The timeline that the pond was promoted to, on which it commits as a source; `None` if it never was.
+    pub(crate) fn timeline(&self) -> Option<u64> {
+        self.get(TIMELINE_KEY).and_then(|timeline| timeline.parse().ok())
+    }
+
     /// The mode in which a factory runs here; `None` if it does not.
     pub(crate) fn factory_mode(&self, factory: &str) -> Option<String> {
         self.get(&format!("factory_mode:{factory}"))

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use pond_oplog::Version;
 use pond_tinyfs::{Errno, Error, FileType, NodeId, TinyFs};
 
-use crate::control::keys::TIMELINE_KEY;
 use crate::control::table::Control;
 use crate::factories::progress::Progress;
 use crate::{FactoryStatus, PostCommit, Registry, Role, StewardError};
@@ -62,8 +61,7 @@ impl FactoryNodes {
 
     /// The timeline that the pond was promoted to, as long as it has no version there.
     pub(crate) fn pending_timeline(&self) -> Option<u64> {
-        let timeline = self.control.get(TIMELINE_KEY).and_then(|timeline| timeline.parse::<u64>().ok());
-        timeline.filter(|timeline| self.progress.tip().timeline < *timeline)
+        self.control.timeline().filter(|timeline| self.progress.tip().timeline < *timeline)
     }
 
     /// Whether what a node's factory does changes the pond.

@@ -10,20 +10,27 @@ use pond_oplog::{CommitInfo, OpLog, Version, history_of};
 use pond_tinyfs::{Draft, FileType, Make, NodeId, OldContent, Stale, TinyFs};
 
 use crate::StewardError;
-use crate::commit::committer::Committer;
 use crate::commit::writers::Writers;
 use crate::control::keys::SUPERSEDED_KEY;
 use crate::control::table::Control;
 use crate::factories::progress::Progress;
 use crate::paths::{self, ChangeWatcher, look_up, made, make, make_parents, owner};
 
+/// What becomes of what factories write.
+pub(crate) enum Writes {
+    /// It is let in as everybody's is, and committed.
+    Committed(Arc<Writers>),
+    /// The tree of a pond that makes no versions refuses it.
+    Refused,
+}
+
 /// The pond as a factory sees it.
 pub struct FactoryPond {
     pub(crate) path: PathBuf,
+    pub(crate) fs: Arc<TinyFs>,
     pub(crate) oplog: Arc<OpLog>,
     pub(crate) control: Arc<Control>,
-    pub(crate) committer: Arc<Committer>,
-    pub(crate) writers: Arc<Writers>,
+    pub(crate) writes: Writes,
     pub(crate) progress: Arc<Progress>,
     pub(crate) watcher: Arc<RwLock<Option<ChangeWatcher>>>,
     pub(crate) stopping: Arc<AtomicBool>,
@@ -48,7 +55,7 @@ impl FactoryPond {
     /// The tree, to read from. Changes go through [`write_file`](Self::write_file): others would start the factory
     /// again.
     pub fn fs(&self) -> &Arc<TinyFs> {
-        self.committer.fs()
+        &self.fs
     }
 
     /// What the log says about these versions, oldest first. Recent ones cost no I/O.
@@ -78,7 +85,9 @@ impl FactoryPond {
     ///
     /// If it could not be written down: then it holds only until the pond is closed.
     pub fn refuse_writes(&self, why: &str) -> Result<(), StewardError> {
-        self.committer.refuse_writes(why, true);
+        if let Writes::Committed(writers) = &self.writes {
+            writers.committer().refuse_writes(why, true);
+        }
         if self.control.get(SUPERSEDED_KEY).as_deref() == Some(why) {
             return Ok(());
         }
@@ -92,7 +101,10 @@ impl FactoryPond {
 
     /// Commits what was written.
     pub(crate) fn commit(&self) -> Result<(), StewardError> {
-        self.committer.commit_now().map(drop)
+        match &self.writes {
+            Writes::Committed(writers) => writers.committer().commit_now().map(drop),
+            Writes::Refused => Ok(()),
+        }
     }
 
     /// Makes a file with this content, or gives it to the file that is there, of which all else stays; makes missing directories. No
@@ -100,20 +112,26 @@ impl FactoryPond {
     pub fn write_file(&self, path: &str, content: &[u8]) -> Result<(), StewardError> {
         let parts = paths::parts(path)?;
         let failed = |action, source| StewardError::Tree { action, path: path.to_owned(), source };
-        if !self.writers.has_room() {
-            self.writers.wait_for_room(0).map_err(|error| failed("write", error))?;
+        if let Writes::Committed(writers) = &self.writes
+            && !writers.has_room()
+        {
+            writers.wait_for_room(0).map_err(|error| failed("write", error))?;
         }
         // Copied before, since no commit begins while the file changes.
         let mut draft = Draft::new();
         draft.append(content);
         let mut stale = Vec::new();
-        let result = self.committer.change_by_factory(|fs, nodes| {
+        let write = |fs: &TinyFs, nodes: &mut Vec<NodeId>| {
             let result = write_file(fs, &parts, draft, nodes, &mut stale);
             result.map_err(|error| match error {
                 WriteError::Tree(action, source) => failed(action, source),
                 WriteError::Steward(error) => error,
             })
-        });
+        };
+        let result = match &self.writes {
+            Writes::Committed(writers) => writers.committer().change_by_factory(write),
+            Writes::Refused => write(&self.fs, &mut Vec::new()),
+        };
         if let Some(watcher) = self.watcher.read().as_ref() {
             watcher(&stale);
         }
@@ -171,7 +189,7 @@ mod tests {
         Steward::init(&pond).unwrap();
         let by_hand = OpenOptions { commit_interval: Duration::from_secs(3600), ..OpenOptions::default() };
         let steward = Steward::open(&pond, by_hand).unwrap();
-        let factory = &steward.post_commit.pond;
+        let factory = &steward.common.post_commit.pond;
         let (fs, root) = (steward.fs(), Caller::root());
         factory.write_file("/reports/large", b"before").unwrap();
         let before = fs.resolve(b"/reports/large").unwrap().id;
@@ -188,7 +206,7 @@ mod tests {
                     let mut longest = Duration::ZERO;
                     while !done.load(Ordering::Acquire) {
                         let began = Instant::now();
-                        drop(steward.committer.ledger());
+                        drop(steward.source().unwrap().committer.ledger());
                         longest = longest.max(began.elapsed());
                         std::thread::sleep(Duration::from_micros(200));
                     }

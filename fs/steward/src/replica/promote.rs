@@ -5,19 +5,14 @@
 //! opened, what its journal holds included, and one that is below that timeline commits one version there. So a
 //! process that ends in between, or a full disk, leaves nothing half-done.
 
-use pond_oplog::{Layout, Origin, Position};
+use pond_oplog::{Layout, Position};
 
+use crate::common::Common;
 use crate::control::keys::{ROLE_KEY, SUPERSEDED_KEY, TIMELINE_ID_KEY, TIMELINE_KEY};
 use crate::control::table::Control;
-use crate::open::holds_segments;
-use crate::replica::status::ReplicaStatus;
+use crate::init::holds_segments;
+use crate::kind::Kind;
 use crate::{OpenOptions, Role, Steward, StewardError};
-
-/// Origin of the first version on a timeline.
-const ORIGIN: &str = "promote";
-
-/// What the tree of a pond that was just promoted answers to writers.
-const PROMOTED: &str = "it was promoted and is a source now: open it again to write to it";
 
 impl Steward {
     /// Turns this replica into a source on `timeline`, which was claimed for its newest version under the random `id`:
@@ -32,81 +27,54 @@ impl Steward {
     pub fn promote(&self, timeline: u64, id: &str) -> Result<Position, StewardError> {
         let mut running = self.running.lock();
         let Some(running) = running.as_mut() else { return Err(self.not_writable()) };
-        let Some(follower) = self.follower.as_ref().filter(|_| self.control.role() == Role::Replica) else {
-            return Err(StewardError::NotAReplica { path: self.pond.clone() });
-        };
+        let Common { pond, control, oplog, post_commit, .. } = &*self.common;
+        let not_a_replica = || StewardError::NotAReplica { path: pond.clone() };
+        let Kind::Replica(following) = &self.kind else { return Err(not_a_replica()) };
+        let follower = following.follower().ok_or_else(not_a_replica)?;
         running.threads.end_following()?;
         // What was applied and not shown is part of the history that goes on here.
         follower.replica.publish()?;
         let position = self.position();
-        pond_oplog::may_write(&self.pond, position.version)?;
+        pond_oplog::may_write(pond, position.version)?;
         if timeline <= position.timeline {
             return Err(StewardError::BadTimeline {
-                path: self.pond.clone(),
+                path: pond.clone(),
                 current: position.timeline,
                 timeline,
             });
         }
-        if holds_segments(&Layout::new(&self.pond).journal())? {
+        if holds_segments(&Layout::new(pond).journal())? {
             let why = "its journal holds changes from when it was a source, which do not belong to this history: move \
                        journal/*.segment away, then promote it again";
             return Err(StewardError::ReadOnly { why: why.to_owned() });
         }
         let number = timeline.to_string();
-        self.control.set_all(&[
+        control.set_all(&[
             (TIMELINE_KEY, &number),
             (TIMELINE_ID_KEY, id),
             (ROLE_KEY, Role::Source.setting()),
             (SUPERSEDED_KEY, ""),
         ])?;
-        self.committer.ledger().refuse_anew(PROMOTED, false);
+        following.set_promoted();
         tracing::info!(event = "promoted", timeline, from = %position.version, "the replica is a source now");
         let promoted = self.begin_timeline(timeline).map_err(|reason| {
-            let (path, reason) = (self.pond.clone(), Box::new(reason));
+            let (path, reason) = (pond.clone(), Box::new(reason));
             StewardError::PromotedUnfinished { path, timeline, reason }
         })?;
-        self.oplog.advance_without_rows(promoted.clone());
-        self.post_commit.nodes.progress.advanced(&promoted);
+        oplog.advance_without_rows(promoted.clone());
+        post_commit.nodes.progress.advanced(&promoted);
         Ok(promoted)
     }
 
     /// Commits the first version on the timeline that was set, as the next open would.
     fn begin_timeline(&self, timeline: u64) -> Result<Position, StewardError> {
-        let control = Control::open(&self.pond, true)?;
+        let control = Control::open(self.pond(), true)?;
         let options = OpenOptions { cache_budget: Some(1 << 20), ..OpenOptions::default() };
-        let source = Steward::open_source(&self.pond, options, control)?;
+        let source = Steward::open_source(self.pond(), options, control)?;
         let promoted = source.position();
         match promoted.timeline == timeline {
             true => Ok(promoted),
             false => Err(StewardError::ReadOnly { why: source.notes.join("; ") }),
-        }
-    }
-
-    /// From the next commit on a source is on the timeline of its settings.
-    pub(crate) fn set_timeline(&self) {
-        if let Some(timeline) = self.timeline_setting() {
-            self.oplog.set_timeline(timeline);
-        }
-    }
-
-    fn timeline_setting(&self) -> Option<u64> {
-        self.control.get(TIMELINE_KEY).and_then(|timeline| timeline.parse().ok())
-    }
-
-    /// Sees to it that a source has a version on the timeline of its settings, which it is
-    /// [set](Self::set_timeline) to.
-    pub(crate) fn take_up_timeline(&mut self) {
-        let Some(timeline) = self.timeline_setting() else { return };
-        if self.position().timeline < timeline {
-            let origin = Origin { kind: ORIGIN.into(), command: None };
-            // A pond on a full disk must open; any later commit takes the timeline up just as well.
-            if let Err(error) = self.committer.commit_empty(&origin) {
-                self.notes
-                    .push(format!("the first version on timeline {timeline} is not yet committed: {error}"));
-            }
-        }
-        if let Err(error) = ReplicaStatus::remove(&self.pond) {
-            tracing::warn!(%error, "could not remove the state that the pond had as a replica");
         }
     }
 }
@@ -169,7 +137,7 @@ mod tests {
         steward.mknod("remote", "/etc/system.d/1", b"").unwrap();
         steward.sync().unwrap();
         // As where the process ends, or the disk is full, before the first version of the timeline.
-        steward.control.set_all(&[(TIMELINE_KEY, "2")]).unwrap();
+        steward.common.control.set_all(&[(TIMELINE_KEY, "2")]).unwrap();
         steward.mknod("remote", "/elsewhere", b"").unwrap();
         let report = steward.sync().unwrap();
         assert_eq!((report.position.version.0, report.position.timeline), (2, 1));
@@ -205,7 +173,7 @@ mod tests {
         let steward = Steward::open(&pond, by_hand()).unwrap();
         let fork = steward.position();
         // A promotion whose first version found no room, and a pond that was written to all the same.
-        steward.control.set_all(&[(TIMELINE_KEY, "2")]).unwrap();
+        steward.common.control.set_all(&[(TIMELINE_KEY, "2")]).unwrap();
         let file = Make::File { mode: 0o600 };
         steward.fs().make(&Caller::root(), NodeId::ROOT, b"promised", file).unwrap();
         steward.fsync_wait().unwrap();

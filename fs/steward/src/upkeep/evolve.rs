@@ -2,6 +2,7 @@
 
 use pond_oplog::{Growth, Position};
 
+use crate::source::Source;
 use crate::{Steward, StewardError};
 
 impl Steward {
@@ -13,12 +14,13 @@ impl Steward {
     /// [`StewardError::ReadOnly`] or [`StewardError::Closed`] of a pond that takes no writes, and those of
     /// [`OpLog::evolve`](pond_oplog::OpLog::evolve).
     pub fn evolve(&self, growth: &Growth) -> Result<Position, StewardError> {
-        if self.running.lock().is_none() || self.committer.ledger().refusal().is_some() {
-            return Err(self.not_writable());
-        }
-        if self.oplog.lacks(growth)? {
-            self.committer.between_commits(|| {
-                let position = self.oplog.evolve(growth)?.unwrap_or_else(|| self.oplog.position());
+        let takes_writes = |source: &&Source| source.committer.ledger().refusal().is_none();
+        let source = self.source().filter(takes_writes).filter(|_| self.running.lock().is_some());
+        let source = source.ok_or_else(|| self.not_writable())?;
+        let oplog = self.oplog();
+        if oplog.lacks(growth)? {
+            source.committer.between_commits(|| {
+                let position = oplog.evolve(growth)?.unwrap_or_else(|| oplog.position());
                 Ok((position, (0, 0)))
             })?;
         }

@@ -9,7 +9,6 @@ use parking_lot::{Condvar, Mutex};
 use pond_oplog::OpLog;
 
 use crate::Sizes;
-use crate::commit::committer::Committer;
 use crate::control::table::Control;
 use crate::upkeep::disk_use::DiskUse;
 
@@ -71,8 +70,8 @@ impl Housekeeper {
         }
     }
 
-    /// The thread.
-    pub(crate) fn run(&self, oplog: &OpLog, control: &Control, committer: &Committer) {
+    /// The thread. `each_period` is called as often as outcomes are written.
+    pub(crate) fn run(&self, oplog: &OpLog, control: &Control, each_period: &dyn Fn()) {
         let mut due = Instant::now() + PERIOD;
         loop {
             let (wants, periodic) = {
@@ -116,7 +115,7 @@ impl Housekeeper {
                 );
             }
             if periodic {
-                committer.disk().restore_reserve();
+                each_period();
                 due = Instant::now() + PERIOD;
             }
         }

@@ -1,4 +1,6 @@
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use pond_tinyfs::{Caller, Make, NodeId};
 
@@ -21,15 +23,22 @@ fn a_merge_that_failed_is_tried_again_while_a_prune_goes_on() {
             .unwrap();
         steward.commit_now().unwrap();
     }
-    let (maintenance, oplog) = (steward.maintenance.clone(), steward.oplog());
+    let source = steward.source().unwrap();
+    let (maintenance, oplog) = (&source.maintenance, steward.oplog());
+    let merger = &maintenance.merger;
     assert!(oplog.mergeable(&MergeLimits::default()) > 0);
-    // One of its files cannot be read for a while.
-    let (file, aside) = (pond.join("data"), pond.join("aside"));
-    let mut names = fs::read_dir(&file).unwrap().map(|entry| entry.unwrap().path());
-    let file = names.find(|path| path.extension().is_some_and(|kind| kind == "parquet")).unwrap();
-    fs::rename(&file, &aside).unwrap();
+    // Its files cannot be read for a while; some of them are in no merge, so that it takes all.
+    let (data, aside) = (pond.join("data"), pond.join("aside"));
+    fs::create_dir(&aside).unwrap();
+    let move_files = |from: &Path, to: &Path| {
+        let files = fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path());
+        for file in files.filter(|file| file.extension().is_some_and(|kind| kind == "parquet")) {
+            fs::rename(&file, to.join(file.file_name().unwrap())).unwrap();
+        }
+    };
+    move_files(&data, &aside);
     // As who prunes has it.
-    let pruning = maintenance.turn.lock();
+    let pruning = maintenance.cleaner.turn.lock();
     let eventually = |what: &str, holds: &dyn Fn() -> bool| {
         let until = Instant::now() + Duration::from_secs(60);
         while !holds() {
@@ -38,10 +47,10 @@ fn a_merge_that_failed_is_tried_again_while_a_prune_goes_on() {
         }
     };
     std::thread::scope(|scope| {
-        let merges = scope.spawn(|| maintenance.run_merges());
-        eventually("a merge begins", &|| maintenance.merges.at_work().is_some());
-        eventually("a merge fails", &|| maintenance.merges.at_work().is_none());
-        fs::rename(&aside, &file).unwrap();
+        let merges = scope.spawn(|| merger.run());
+        eventually("a merge begins", &|| merger.merges.at_work().is_some());
+        eventually("a merge fails", &|| merger.merges.at_work().is_none());
+        move_files(&aside, &data);
         let done = || oplog.mergeable(&MergeLimits::default()) == 0;
         let until = Instant::now() + Duration::from_secs(60);
         while !done() && Instant::now() < until {
