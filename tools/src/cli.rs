@@ -1,5 +1,7 @@
 //! The command line: every command, option and help text, and nothing that does anything.
 
+mod bisect;
+
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use pond_oplog::{At, AtError, TIMES};
 
+pub use crate::cli::bisect::BisectArgs;
 use crate::output::LogFormat;
 use crate::path::{self, GivenPath, GlobPath, ReadPath, WritePath};
 use crate::time;
@@ -243,6 +246,20 @@ Examples:
     /// there is replaced. It does not cross the border of the pond: use `pond copy`, then `pond rm`.
     #[command(after_long_help = "Examples:\n  pond mv draft.txt final.txt\n  pond mv a b c archive/")]
     Mv(MvArgs),
+
+    /// Find the first version in which something went wrong, by halving
+    ///
+    /// Runs COMMAND in scratches of versions between --good and --bad: writable copies that are thrown away, with COMMAND's current
+    /// directory, and $POND_BISECT, at their root. An exit code of 0 says that the version is good, 125 that it cannot be told, and any
+    /// other up to 127 that it is bad; what is beyond, or a signal, ends the search. Prints the first bad version as `pond show` does:
+    /// when, by whom, what it changed. Works on a pond that is mounted, on one that is not, and on a replica.
+    #[command(after_long_help = "\
+Examples:
+  pond bisect --good 120 --bad 842 -- make test
+  pond bisect --good 120 --bad -10m --path /src -- sh -c 'cd src && make && ./check'
+  pond bisect --good start --bad 842 -- test -e notes/today         when was it removed?
+  pond bisect --good 120 --bad 842 -- sh -c 'test $(wc -l <log) -lt 1000'")]
+    Bisect(BisectArgs),
 
     /// Make a factory's node
     ///

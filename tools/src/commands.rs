@@ -1,5 +1,6 @@
 //! The commands: one file per group. Each takes its arguments and what all of them share.
 
+mod bisect;
 mod cat;
 mod completions;
 mod control;
@@ -13,6 +14,7 @@ mod maintain;
 mod mount;
 mod names;
 mod promote;
+mod scratch_mount;
 mod show;
 mod status;
 mod sync;
@@ -50,6 +52,7 @@ pub fn run(command: Command, context: &mut Context) -> Result {
         Command::Fsck(args) => fsck::fsck(&args, context),
         Command::Promote => promote::promote(context),
         Command::Maintain(args) => maintain::maintain(args, context),
+        Command::Bisect(args) => bisect::bisect(&args, context),
         Command::Completions(args) => completions::completions(&args, context),
     }
 }

@@ -3,6 +3,7 @@
 //! Also what `mount(8)` and `umount(8)` call under the names in [`mount_helper`].
 #![warn(missing_docs)]
 
+mod child;
 mod cli;
 mod commands;
 mod context;

@@ -39,6 +39,7 @@ pub use factories::pond::FactoryPond;
 pub use factories::registry::Registry;
 pub use host::lock::lock_holder;
 pub use host::lock_holder::LockHolder;
+pub use host::memory::leave_huge_pages;
 pub use host::mount_table;
 pub use host::priority::Priority;
 pub use init::Found;

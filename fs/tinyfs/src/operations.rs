@@ -12,4 +12,5 @@ pub(crate) mod references;
 pub(crate) mod relocate;
 pub(crate) mod remove;
 pub(crate) mod rename;
+pub(crate) mod same;
 pub(crate) mod spill;

@@ -20,7 +20,12 @@ use crate::time;
 
 /// Shows a version.
 pub fn show(args: &ShowArgs, context: &mut Context) -> Result {
-    let after = context.pond.open_at(args.version)?;
+    show_version(args.version, context)
+}
+
+/// The same for other commands.
+pub fn show_version(at: At, context: &mut Context) -> Result {
+    let after = context.pond.open_at(at)?;
     let version = after.position().version;
     let before = match version.0.checked_sub(1) {
         Some(earlier) => Some(context.pond.open_at(At::Version(Version(earlier)))?),

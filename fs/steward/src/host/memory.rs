@@ -2,7 +2,9 @@
 //! service's) bounds it.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
@@ -59,6 +61,22 @@ impl HugePages {
             unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, disabled, none, none, none) };
         }
     }
+}
+
+/// Lets a program that is about to be run have huge pages as if this process had never gone [`without`](HugePages::without): children
+/// inherit that.
+pub fn leave_huge_pages(command: &mut Command) {
+    if OTHERWISE.get() != Some(&false) {
+        return;
+    }
+    const NONE: libc::c_ulong = 0;
+    let leave = || {
+        // SAFETY: the call takes numbers only. Where the kernel refuses, all is as it was.
+        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, NONE, NONE, NONE, NONE) };
+        Ok(())
+    };
+    // SAFETY: the closure makes one system call, and neither allocates nor takes locks.
+    unsafe { command.pre_exec(leave) };
 }
 
 impl Drop for HugePages {
