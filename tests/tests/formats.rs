@@ -41,7 +41,7 @@ fn grow(pond: &TestPond) {
     let column = serde_json::json!({"name": "note", "type": "string", "nullable": true, "metadata": {}});
     schema["fields"].as_array_mut().unwrap().push(column);
     table["schemaString"] = schema.to_string().into();
-    table["configuration"]["pond.minWriter"] = "2".into();
+    table["configuration"]["pond.minWriter"] = "3".into();
     let info_of = &mut info["commitInfo"];
     for number in ["timestamp", "txn_seq"] {
         info_of[number] = (info_of[number].as_u64().unwrap() + 1).into();

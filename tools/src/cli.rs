@@ -19,7 +19,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
 pub use bisect::BisectArgs;
 pub use factories::{MknodArgs, RunArgs};
-pub use history::{LogArgs, ShowArgs};
+pub use history::{LogArgs, ShowArgs, TagArgs};
 pub use mounting::{AtArgs, MountArgs, UmountArgs};
 pub use paths::{CatArgs, CopyArgs, ListArgs, MkdirArgs, MvArgs, RmArgs};
 pub use settings::{ControlAction, ControlArgs, ControlMode};
@@ -47,7 +47,7 @@ Examples:
 
 Paths inside a pond start at its root, with or without the leading slash. PATH@V is the path as \
 version V had it. V is a number, a time (2026-11-20T18:30, local unless it ends in Z or an offset), how long \
-ago (-10m; also s, h, d, w), or start for the oldest that is kept; write PATH@tip for a name that itself ends in @V. \
+ago (-10m; also s, h, d, w), tag:NAME, or start for the oldest that is kept; write PATH@tip for a name that itself ends in @V. \
 host:PATH is a path outside the pond. Times are shown in local time.
 
 With --json a command that states one fact prints one JSON object, and one that lists prints JSON \
@@ -163,6 +163,8 @@ Example:
   pond --pond /srv/replica mount /mnt/pond")]
     Promote,
 
+    Tag(TagArgs),
+
     /// Check everything: files, rows, journal, settings
     ///
     /// Reads every byte of the pond and compares it with the digests in its history: log entries, checkpoints, data files and
@@ -187,14 +189,17 @@ Examples:
     /// are joined, with every row kept. Versions that the setting `retention` does not keep are let go of
     /// (`pond control set retention 30d`, or `'1000 versions'`, of which those that maintenance itself makes do not count; unset,
     /// every version is kept): the floor rises, and what
-    /// only older versions show is dropped. Files that others stand for are removed once they were replaced as long ago
+    /// only older versions show is dropped. A policy such as `'all 1h, minutely 1d, hourly 30d, daily'` keeps what is older thinned out:
+    /// all versions of the last hour, the last of each minute for a day, of each hour for 30 days, and of each day (UTC) for ever; also
+    /// `weekly`, `monthly` and `yearly`. Versions that have a tag stay (`pond tag`). Files that others stand for are removed once they were replaced as long ago
     /// as the setting `keep_replaced` says (24h; some ten seconds at least, for reads that had begun), every remote has passed that
     /// version, and nobody reads from them.
     #[command(after_long_help = "\
 Examples:
   pond maintain
   pond maintain --dry-run                     what it would do, and free
-  pond maintain --dry-run --retention 30d     what it would free if versions were kept for 30 days")]
+  pond maintain --dry-run --retention 30d     what it would free if versions were kept for 30 days
+  pond control set retention 'all 1h, hourly 7d, daily 90d'")]
     Maintain(MaintainArgs),
 
     Completions(CompletionsArgs),

@@ -18,6 +18,7 @@ mod scratch_mount;
 mod show;
 mod status;
 mod sync;
+mod tag;
 mod troubles;
 mod wait_version;
 mod walk;
@@ -51,6 +52,7 @@ pub fn run(command: Command, context: &mut Context) -> Result {
         Command::Control(args) => control::control(args, context),
         Command::Fsck(args) => fsck::fsck(&args, context),
         Command::Promote => promote::promote(context),
+        Command::Tag(args) => tag::tag(&args, context),
         Command::Maintain(args) => maintain::maintain(args, context),
         Command::Bisect(args) => bisect::bisect(&args, context),
         Command::Completions(args) => completions::completions(&args, context),

@@ -298,7 +298,7 @@ fn split_version(text: &[u8]) -> Result<(&[u8], When), String> {
     match std::str::from_utf8(version).map(At::parse) {
         Ok(Ok(at)) => Ok((path, When::At(at))),
         Ok(Err(error @ AtError::NotOneTime { .. })) => Err(error.to_string()),
-        Ok(Err(AtError::NoForm(_))) | Err(_) => Ok((text, When::Now)),
+        Ok(Err(AtError::NoForm(_) | AtError::BadTag(_))) | Err(_) => Ok((text, When::Now)),
     }
 }
 

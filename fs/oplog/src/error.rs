@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk::errno;
-use crate::{JournalError, Version};
+use crate::{JournalError, TagName, Version};
 
 /// Why the log could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -165,6 +165,39 @@ pub enum OpLogError {
         floor: Version,
         /// The newest one.
         last: Version,
+    },
+    /// The version lies between two that are kept.
+    #[error(
+        "version {version} is no longer kept: of that time {path} has versions {before} and {after}, since the setting `retention` thins out older ones",
+        path = path.display()
+    )]
+    Thinned {
+        /// The version that was asked for.
+        version: Version,
+        /// The table.
+        path: PathBuf,
+        /// The newest kept version before it.
+        before: Version,
+        /// The oldest after it.
+        after: Version,
+    },
+    /// No version has this name.
+    #[error("no version has the tag {tag} in {path}; `pond tag --list` shows which there are", path = path.display())]
+    NoSuchTag {
+        /// The tag that was asked for.
+        tag: TagName,
+        /// The table.
+        path: PathBuf,
+    },
+    /// A version that has the name already.
+    #[error(
+        "the tag {tag} names version {version} already; to move it, delete it first: `pond tag --delete {tag}`"
+    )]
+    TagTaken {
+        /// The tag that was to be made.
+        tag: TagName,
+        /// The version that has it.
+        version: Version,
     },
     /// The pond is younger than the time that was asked for.
     #[error("{path} is younger than that: its first version is of {first}", path = path.display())]

@@ -44,9 +44,11 @@ pub use log::followed::HistoryFigures;
 pub use log::format::may_write;
 #[cfg(debug_assertions)]
 pub use log::format::{Pretended, pretend_to_know};
-pub use log::history::{CommitInfo, changes, history, history_of};
+pub use log::history::{CommitInfo, changes, history, history_of, tagged};
 pub use log::position::{Identity, Origin, PondId, Position, TxnSeq, Version};
+pub use log::retained::{Kept, Retained};
 pub use log::table::{DeltaTable, Salvaged};
+pub use log::tags::{BadTagName, TagName};
 pub use oplog::commit::Committed;
 pub use oplog::drain::Drained;
 pub use oplog::evolve::Growth;

@@ -14,5 +14,7 @@ pub(crate) mod next_version;
 pub(crate) mod position;
 pub(crate) mod reading;
 pub(crate) mod replaced;
+pub(crate) mod retained;
 pub(crate) mod snapshot;
 pub(crate) mod table;
+pub(crate) mod tags;

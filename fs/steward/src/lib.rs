@@ -25,6 +25,7 @@ mod scratch;
 mod source;
 mod status;
 mod steward;
+mod tag_change;
 mod threads;
 mod upkeep;
 
@@ -54,5 +55,6 @@ pub use status::{
     Budgets, FactoryStatus, HistoryStatus, JournalStatus, MemoryUse, Role, Sizes, State, Status, Uncommitted,
 };
 pub use steward::{RunReport, Steward, SyncReport};
+pub use tag_change::TagChange;
 pub use upkeep::fsck;
 pub use upkeep::report::{MaintainEvent, MaintainOptions, MaintainReport, MaintainStep};

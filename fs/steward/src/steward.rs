@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pond_oplog::{CacheUse, CommitInfo, HistoryFigures, Layout, OpLog, Position, Version, changes, history};
+use pond_oplog::{
+    CacheUse, CommitInfo, HistoryFigures, Layout, OpLog, Origin, Position, TagName, Version, changes, history,
+};
 use pond_tinyfs::{Error, RESERVED_NAME, Row, StorageError, TinyFs};
 use serde::Serialize;
 
@@ -26,7 +28,7 @@ use crate::threads::Threads;
 use crate::upkeep::report::{MaintainEvent, MaintainOptions, MaintainReport};
 use crate::{
     FactoryStatus, HistoryStatus, JournalStatus, MemoryUse, Registry, Role, State, Status, StewardError,
-    Uncommitted,
+    TagChange, Uncommitted,
 };
 
 /// What [`Steward::sync`] did.
@@ -362,6 +364,31 @@ impl Steward {
         }
         self.common.post_commit.nodes.progress.look_again();
         set
+    }
+
+    /// Gives a version a name, the newest once everything is committed if none is said, or takes a name back. A version that has a name
+    /// is kept, whatever the setting `retention` says. Durable when this returns; the version that has, or had, the name.
+    ///
+    /// # Errors
+    ///
+    /// For a name that is taken or is not there, a version that is not kept, and on replicas, which change nothing.
+    pub fn tag(&self, tag: TagName, change: TagChange, origin: &Origin) -> Result<Version, StewardError> {
+        let (Kind::Source(source), Role::Source) = (&self.kind, self.common.cleaner.control.role()) else {
+            return Err(self.not_writable());
+        };
+        if self.running.lock().is_none() {
+            return Err(self.not_writable());
+        }
+        let (version, named) = match change {
+            TagChange::Make(Some(version)) => (version, Some(version)),
+            TagChange::Make(None) => {
+                let version = source.committer.commit_now()?.version;
+                (version, Some(version))
+            }
+            TagChange::Delete => (self.oplog().tags().get(&tag).copied().unwrap_or_default(), None),
+        };
+        source.committer.between_commits(|| Ok((self.oplog().commit_tag(tag, named, origin)?, (0, 0))))?;
+        Ok(version)
     }
 
     /// Merges data files, lets go of versions that the setting `retention` does not keep, and removes what nobody needs

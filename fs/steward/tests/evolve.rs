@@ -16,7 +16,7 @@ use pond_steward::{MaintainOptions, OpenOptions, Reader, Role, Steward, StewardE
 fn growth() -> Growth {
     let properties = BTreeMap::from([("pond.noted".to_string(), "yes".to_string())]);
     let note = arrow::datatypes::Field::new("note", arrow::datatypes::DataType::Utf8, true);
-    Growth { min_writer: 2, min_reader: 0, columns: vec![note], properties }
+    Growth { min_writer: 3, min_reader: 0, columns: vec![note], properties }
 }
 
 /// The pond that the program of format 1 left, journal included.
@@ -41,10 +41,10 @@ fn a_pond_of_format_1_grows_by_a_column_and_goes_on() {
     let follower = open(&replica, OpenOptions { follow: false, ..remote.options() });
     let ours = read(&source, "journaled");
     assert!(ours.is_some());
-    assert!(source.evolve(&growth()).unwrap_err().to_string().contains("this program knows 1"));
+    assert!(source.evolve(&growth()).unwrap_err().to_string().contains("this program knows 2"));
     assert_eq!(source.position(), before);
 
-    let newer = pretend_to_know(2);
+    let newer = pretend_to_know(3);
     let grown = source.evolve(&growth()).unwrap();
     assert_eq!((grown.version, grown.cut_lsn), (before.version.next(), before.cut_lsn));
     assert_eq!(source.evolve(&growth()).unwrap(), grown, "a second time");
@@ -86,7 +86,7 @@ fn a_pond_of_format_1_grows_by_a_column_and_goes_on() {
 fn a_program_that_could_not_write_is_not_promoted() {
     let pair = common::remote::Pair::new();
     {
-        let _newer = pretend_to_know(2);
+        let _newer = pretend_to_know(3);
         pair.source.evolve(&growth()).unwrap();
     }
     let remote = Remote::new(None);

@@ -1,7 +1,7 @@
 //! What goes over the control socket: one JSON object a line, a request and then its answer.
 
 use pond_oplog::Version;
-use pond_steward::{FactoryStatus, MaintainOptions};
+use pond_steward::{FactoryStatus, MaintainOptions, TagChange};
 use serde::{Deserialize, Serialize};
 
 /// What a command asks of the daemon.
@@ -41,6 +41,15 @@ pub enum Request {
         key: String,
         /// To what.
         value: String,
+    },
+    /// Give a version a name, or take it back.
+    Tag {
+        /// The name.
+        name: String,
+        /// What is to happen.
+        change: TagChange,
+        /// The command that asked for it, for the history.
+        command: String,
     },
     /// Merge, prune and clean.
     Maintain(MaintainOptions),

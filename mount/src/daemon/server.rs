@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
-use pond_oplog::{Layout, Position};
+use pond_oplog::{Layout, Origin, Position};
 use pond_steward::{Steward, StewardError};
 use serde_json::{Value, json};
 
@@ -171,6 +171,12 @@ impl Shared {
             Request::Run { path, args } => to_response(steward.run(path, args).as_ref()),
             Request::ControlGet { key } => to_response(Ok(steward.control_get(key.as_deref()))),
             Request::ControlSet { key, value } => to_response(steward.control_set(key, value).as_ref()),
+            Request::Tag { name, change, command } => match name.parse() {
+                Ok(tag) => to_response(steward.tag(tag, *change, &Origin::command(command)).as_ref()),
+                Err(error) => {
+                    Response::Error(RequestError { message: error.to_string(), errno: libc::EINVAL })
+                }
+            },
             Request::Maintain(options) => to_response(steward.maintain(options, &|_| {}).as_ref()),
             Request::Factories => {
                 let factories: Vec<Value> = steward

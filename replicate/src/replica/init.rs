@@ -91,7 +91,7 @@ fn is_reached_from(at: At, base: Version) -> bool {
     match at {
         At::Tip | At::Start => true,
         At::Version(version) => version >= base,
-        At::Timestamp(_) => false,
+        At::Tag(_) | At::Timestamp(_) => false,
     }
 }
 

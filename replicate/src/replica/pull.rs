@@ -204,6 +204,12 @@ impl<'a> Pull<'a> {
         let time = match at {
             At::Tip => return Ok(tip),
             At::Start => return Ok(Version(head.root)),
+            At::Tag(tag) => {
+                return Err(ReplicateError::Other(format!(
+                    "a backup store does not tell which version has the tag {tag}: name the version by its number, or make a replica of \
+                     the whole and read tag:{tag} there"
+                )));
+            }
             At::Version(version) if (head.root..=head.version).contains(&version.0) => return Ok(version),
             At::Version(version) => {
                 let place = self.store.place();
@@ -408,7 +414,7 @@ impl<'a> Pull<'a> {
                     // What follows has surely moved on when it took long.
                     // Whoever restores looks once more, for what HEAD does not tell of.
                     At::Tip => !self.restoring && count < WORTH_PACKS && position.version.0 == head.version,
-                    At::Version(_) | At::Timestamp(_) | At::Start => true,
+                    At::Version(_) | At::Tag(_) | At::Timestamp(_) | At::Start => true,
                 };
                 if !stop {
                     return Ok(Round::Again);

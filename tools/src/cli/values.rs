@@ -25,7 +25,9 @@ pub(super) fn time_of_version(text: &str) -> Result<At, String> {
     match At::parse(text) {
         Ok(at @ At::Timestamp(_)) => Ok(at),
         Err(error @ AtError::NotOneTime { .. }) => Err(error.to_string()),
-        Ok(_) | Err(AtError::NoForm(_)) => Err(format!("\"{text}\" is not a time: give {TIMES}")),
+        Ok(_) | Err(AtError::NoForm(_) | AtError::BadTag(_)) => {
+            Err(format!("\"{text}\" is not a time: give {TIMES}"))
+        }
     }
 }
 

@@ -66,6 +66,11 @@ impl Pond {
         &self.directory
     }
 
+    /// What the history will say of this command's changes.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// Finds out whether a daemon serves the pond.
     pub fn state(&self) -> Result<State> {
         match pond_mount::client::connect(&self.directory) {

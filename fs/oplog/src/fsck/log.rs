@@ -99,7 +99,7 @@ pub(super) fn check(
     }
     // Below the floor history is being removed, or was, and power loss brings some of it back.
     let floor = match kind {
-        Kind::Oplog => snapshot::newest_floor(log).ok().flatten().map_or(0, |floor| floor.version.0),
+        Kind::Oplog => snapshot::retained(log).ok().flatten().map_or(0, |retained| retained.floor.version.0),
         // What a checkpoint covers is removed after it.
         Kind::Small => checkpoints.keys().max().copied().unwrap_or(0),
     };

@@ -359,7 +359,7 @@ fn what_power_loss_brings_back_of_removed_history_is_no_damage() {
     let entries: Vec<_> = (0..10).map(|version| log.join(crate::entry_name(Version(version)))).collect();
     let bytes: Vec<_> = entries.iter().map(|entry| fs::read(entry).unwrap()).collect();
     oplog.journal().release(&oplog.position()).unwrap();
-    let raised = oplog.commit_floor(oplog.floor_at(Version(8)).unwrap()).unwrap();
+    let raised = oplog.commit_floor(&oplog.floor_at(Version(8)).unwrap().into()).unwrap();
     oplog.journal().release(&raised).unwrap();
     let options = crate::CleanOptions {
         keep_replaced: std::time::Duration::ZERO,

@@ -6,7 +6,7 @@ use chrono::{
     DateTime, Local, LocalResult, NaiveDate, NaiveDateTime, SecondsFormat, TimeDelta, TimeZone, Utc,
 };
 
-use crate::Version;
+use crate::{BadTagName, TagName, Version};
 
 /// Which version is meant.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -19,11 +19,16 @@ pub enum At {
     Timestamp(i64),
     /// The oldest that is kept.
     Start,
+    /// The one that has this name.
+    Tag(TagName),
 }
 
 /// The forms that times have, for help and error texts.
 pub const TIMES: &str = "RFC 3339 (2026-11-20T18:30:00Z, 2026-11-20T18:30:00+01:00), local time (2026-11-20T18:30, \
                          \"2026-11-20 18:30:15\", 2026-11-20), how long ago (-10m; also s, h, d, w), or @SECONDS since 1970 UTC";
+
+/// What stands before the name of a tag.
+const TAG: &str = "tag:";
 
 /// How times are shown to people.
 pub const SHOWN_TIME: &str = "%Y-%m-%d %H:%M:%S %:z";
@@ -33,9 +38,12 @@ pub const SHOWN_TIME: &str = "%Y-%m-%d %H:%M:%S %:z";
 pub enum AtError {
     /// It has none of the forms that versions are written in.
     #[error(
-        "\"{0}\" is no version: give a number, as `pond log` lists them, start for the oldest, or a time: {TIMES}"
+        "\"{0}\" is no version: give a number, as `pond log` lists them, start for the oldest, tag:NAME for one that has a name, or a time: {TIMES}"
     )]
     NoForm(String),
+    /// It is said to be a tag, and is none.
+    #[error(transparent)]
+    BadTag(#[from] BadTagName),
     /// It is a local time, but not one point in time.
     #[error("\"{text}\" {why}")]
     NotOneTime {
@@ -47,7 +55,7 @@ pub enum AtError {
 }
 
 impl At {
-    /// Reads which version is meant: a number, `start`, or a time, of which [`TIMES`] tells the forms. A time without
+    /// Reads which version is meant: a number, `start`, `tag:NAME`, or a time, of which [`TIMES`] tells the forms. A time without
     /// an offset is local, and one that is so long ago is reckoned from now.
     ///
     /// # Errors
@@ -63,6 +71,9 @@ impl At {
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         if text == "start" {
             return Ok(At::Start);
+        }
+        if let Some(name) = text.strip_prefix(TAG) {
+            return Ok(At::Tag(name.parse()?));
         }
         if is_number(text) {
             return text.parse().map(|number| At::Version(Version(number))).map_err(|_| no_form());
@@ -104,6 +115,7 @@ impl fmt::Display for At {
             At::Tip => f.write_str("tip"),
             At::Version(version) => version.fmt(f),
             At::Start => f.write_str("start"),
+            At::Tag(name) => write!(f, "{TAG}{name}"),
             At::Timestamp(micros) => match DateTime::from_timestamp_micros(*micros) {
                 Some(time) => f.write_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
                 None => write!(f, "@{}", micros.div_euclid(1_000_000)),
@@ -175,6 +187,9 @@ mod tests {
         assert_eq!(parse("42"), Ok(At::Version(Version(42))));
         assert_eq!(parse("0"), Ok(At::Version(Version(0))));
         assert_eq!(parse("start"), Ok(At::Start));
+        assert_eq!(parse("tag:v1"), Ok(At::Tag("v1".parse().unwrap())));
+        assert_eq!(parse("tag:v1").unwrap().to_string(), "tag:v1");
+        assert!(matches!(parse("tag:"), Err(AtError::BadTag(_))));
     }
 
     #[test]

@@ -8,16 +8,19 @@ use std::path::Path;
 use crate::log::action::property::{MIN_READER, MIN_WRITER, POND_ID};
 use crate::log::action::{Metadata, Protocol};
 use crate::log::delta::Log;
+use crate::log::retained;
 use crate::log::snapshot::{self, Snapshot};
 use crate::{Identity, Layout, OpLogError, Version};
 
-/// The format that this program gives new ponds, and the newest that it knows.
+/// The format that this program gives new ponds: that of the oldest program which can write them.
 pub(crate) const FORMAT: u32 = 1;
+/// The newest that it knows: a pond gets it once it keeps versions below its floor.
+const NEWEST: u32 = retained::FORMAT;
 
 /// The newest format that this program knows.
 #[cfg(not(debug_assertions))]
 pub(crate) fn known() -> u32 {
-    FORMAT
+    NEWEST
 }
 
 #[cfg(debug_assertions)]
@@ -31,7 +34,7 @@ mod pretended {
     use std::cell::Cell;
 
     thread_local! {
-        static KNOWN: Cell<u32> = const { Cell::new(super::FORMAT) };
+        static KNOWN: Cell<u32> = const { Cell::new(super::NEWEST) };
     }
 
     pub(crate) fn known() -> u32 {

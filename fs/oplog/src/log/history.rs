@@ -12,7 +12,7 @@ use crate::log::action::{Add, metric};
 use crate::log::commits::{self, commit_info, position_of};
 use crate::log::delta::Log;
 use crate::log::{reading, snapshot};
-use crate::{At, Layout, OpLogError, Origin, Position, Version};
+use crate::{At, Kept, Layout, OpLogError, Origin, Position, Retained, TagName, Version};
 
 /// Entries read at a time.
 const CHUNK: usize = 256;
@@ -33,29 +33,55 @@ pub struct CommitInfo {
     pub bytes: u64,
 }
 
-/// The versions of the pond at `pond`, newest first, at most `limit`.
+impl CommitInfo {
+    fn of_kept(kept: &Kept) -> Self {
+        let (position, origin) = (kept.position(), kept.origin().clone());
+        CommitInfo { position, origin, rows: 0, files: 0, bytes: 0 }
+    }
+}
+
+/// The versions of the pond at `pond`, newest first, at most `limit`. Of those below the floor what they added is no longer known.
 pub fn history(pond: &Path, limit: Option<usize>) -> Result<Vec<CommitInfo>, OpLogError> {
     let log = Log::new(&Layout::new(pond).data());
-    let mut versions = kept(&log)?;
+    let limit = limit.unwrap_or(usize::MAX);
+    let (below, mut versions) = kept(&log)?;
     versions.reverse();
-    versions.truncate(limit.unwrap_or(usize::MAX));
-    read(&log, &versions)
+    versions.truncate(limit);
+    let mut commits = read(&log, &versions)?;
+    commits.extend(below.iter().rev().map(CommitInfo::of_kept));
+    commits.truncate(limit);
+    Ok(commits)
 }
 
 /// These versions of the pond at `pond`, oldest first, as far as they are kept; whatever was committed since.
 pub fn history_of(pond: &Path, wanted: RangeInclusive<Version>) -> Result<Vec<CommitInfo>, OpLogError> {
     let log = Log::new(&Layout::new(pond).data());
-    let mut versions = kept(&log)?;
+    let (below, mut versions) = kept(&log)?;
     versions.retain(|&version| wanted.contains(&Version(version)));
-    read(&log, &versions)
+    let below = below.iter().filter(|kept| wanted.contains(&kept.version())).map(CommitInfo::of_kept);
+    Ok(below.chain(read(&log, &versions)?).collect())
 }
 
-/// The versions that the log has from the floor on, ascending.
-fn kept(log: &Log) -> Result<Vec<u64>, OpLogError> {
-    let floor = snapshot::newest_floor(log)?.map_or(0, |floor| floor.version.0);
+/// The versions of the pond at `pond` that have names, by these. Of those below the floor what they added is no longer known.
+pub fn tagged(pond: &Path) -> Result<Vec<(TagName, CommitInfo)>, OpLogError> {
+    let log = Log::new(&Layout::new(pond).data());
+    let tip = snapshot::load(&log, At::Tip)?;
+    let below = tip.kept(&log)?;
+    tip.tags()
+        .into_iter()
+        .map(|(tag, version)| match below.iter().find(|kept| kept.version() == version) {
+            Some(kept) => Ok((tag, CommitInfo::of_kept(kept))),
+            None => Ok((tag, read(&log, &[version.0])?.remove(0))),
+        })
+        .collect()
+}
+
+/// The versions below the floor that are kept, and those that the log has from there on, ascending.
+fn kept(log: &Log) -> Result<(Vec<Kept>, Vec<u64>), OpLogError> {
     let mut versions = log.list()?.entries;
-    versions.retain(|&version| version >= floor);
-    Ok(versions)
+    let Some(Retained { floor, below }) = snapshot::retained(log)? else { return Ok((Vec::new(), versions)) };
+    versions.retain(|&version| version >= floor.version.0);
+    Ok((below, versions))
 }
 
 fn read(log: &Log, versions: &[u64]) -> Result<Vec<CommitInfo>, OpLogError> {
@@ -81,10 +107,20 @@ fn read(log: &Log, versions: &[u64]) -> Result<Vec<CommitInfo>, OpLogError> {
     Ok(commits)
 }
 
-/// The rows that one version added, in `(lsn, seq)` order. Extents are stored; their locations mean nothing.
+/// The rows that one version added, in `(lsn, seq)` order, or of a kept version below the floor what is left of the rows since the one
+/// kept before it. Extents are stored; their locations mean nothing.
 pub fn changes(pond: &Path, version: Version) -> Result<Vec<Row>, OpLogError> {
     let log = Log::new(&Layout::new(pond).data());
     snapshot::resolve(&log, &log.list()?, At::Version(version))?;
+    if let Some(Retained { floor, below }) = snapshot::retained(&log)?
+        && version < floor.version
+    {
+        let cut = |kept: &Kept| kept.position().cut_lsn;
+        let place = below.partition_point(|kept| kept.version() < version);
+        let from = place.checked_sub(1).map_or(Lsn(0), |before| cut(&below[before]));
+        let to = below.get(place).map_or(floor.cut_lsn, cut);
+        return rows_between(&log, version, snapshot::load(&log, At::Tip)?.files.into_values(), from, to);
+    }
     let entry = log.read(version)?;
     let to = position_of(&log, version, &entry.digest, commit_info(&log, version, &entry)?)?.cut_lsn;
     let adds = entry.actions.into_iter().filter_map(|action| action.add);
@@ -96,11 +132,22 @@ pub fn changes(pond: &Path, version: Version) -> Result<Vec<Row>, OpLogError> {
         let first = files.iter().filter_map(reading::first_lsn).min();
         from = first.map_or(from, |first| Lsn(first.0.saturating_sub(1)));
         files = snapshot::load(&log, At::Tip)?.files.into_values().collect();
-        files.retain(|add| {
-            reading::first_lsn(add).is_none_or(|first| first <= to)
-                && reading::last_lsn(add).is_none_or(|last| last > from)
-        });
     }
+    rows_between(&log, version, files, from, to)
+}
+
+/// The rows in these files of operations after `from` up to `to`, sorted.
+fn rows_between(
+    log: &Log,
+    version: Version,
+    files: impl IntoIterator<Item = Add>,
+    from: Lsn,
+    to: Lsn,
+) -> Result<Vec<Row>, OpLogError> {
+    let files = files.into_iter().filter(|add| {
+        reading::first_lsn(add).is_none_or(|first| first <= to)
+            && reading::last_lsn(add).is_none_or(|last| last > from)
+    });
     let mut rows = Vec::new();
     for add in files {
         let source =

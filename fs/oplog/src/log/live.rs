@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use crate::Floor;
 use crate::log::action::Add;
+use crate::log::retained::Kept;
+use crate::{Floor, TagName, Version};
 
 /// A data file of the newest version.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct LiveFile {
 pub(crate) struct Live {
     files: Mutex<BTreeMap<String, LiveFile>>,
     floor: Mutex<Option<Floor>>,
+    kept: Mutex<Vec<Kept>>,
+    tags: Mutex<BTreeMap<TagName, Version>>,
 }
 
 impl Live {
@@ -67,6 +70,26 @@ impl Live {
     /// That is another one now.
     pub(crate) fn set_floor(&self, floor: Option<Floor>) {
         *self.floor.lock() = floor;
+    }
+
+    /// The versions below the floor that are kept, ascending.
+    pub(crate) fn kept(&self) -> Vec<Kept> {
+        self.kept.lock().clone()
+    }
+
+    /// Those are others now.
+    pub(crate) fn set_kept(&self, kept: Vec<Kept>) {
+        *self.kept.lock() = kept;
+    }
+
+    /// The versions that have names.
+    pub(crate) fn tags(&self) -> BTreeMap<TagName, Version> {
+        self.tags.lock().clone()
+    }
+
+    /// Those are others now.
+    pub(crate) fn set_tags(&self, tags: BTreeMap<TagName, Version>) {
+        *self.tags.lock() = tags;
     }
 
     /// How many files there are of each level for which `wanted` holds.

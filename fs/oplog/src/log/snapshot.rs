@@ -18,7 +18,9 @@ use crate::log::action::property::POND_ID;
 use crate::log::action::{Action, Add, CommitInfo, Metadata, Protocol};
 use crate::log::commits::{commit_info, position_of, read_entries, timestamp_of};
 use crate::log::delta::{Listing, Log};
-use crate::{At, Floor, OpLogError, Position, Version};
+use crate::log::retained::{self, Kept};
+use crate::log::tags;
+use crate::{At, Floor, OpLogError, PondId, Position, Retained, TagName, Version};
 
 /// A table at a version.
 #[derive(Clone, Debug)]
@@ -43,7 +45,25 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// The oldest version that is kept, if there are older ones that are not.
     pub(crate) fn floor(&self) -> Option<Floor> {
-        Floor::of(&self.txns, self.metadata.configuration.get(POND_ID)?.parse().ok()?)
+        Floor::of(&self.txns, self.pond_id()?)
+    }
+
+    /// The versions below the floor that are kept, ascending.
+    pub(crate) fn kept(&self, log: &Log) -> Result<Vec<Kept>, OpLogError> {
+        retained::listed(&self.metadata).map_err(|why| OpLogError::CorruptEntry {
+            version: self.version,
+            path: log.entry_path(self.version),
+            why: format!("its list of kept versions ({}) cannot be understood: {why}", retained::PROPERTY),
+        })
+    }
+
+    /// The versions that have names.
+    pub(crate) fn tags(&self) -> BTreeMap<TagName, Version> {
+        self.pond_id().map_or_else(BTreeMap::new, |pond_id| tags::of(&self.txns, pond_id))
+    }
+
+    fn pond_id(&self) -> Option<PondId> {
+        self.metadata.configuration.get(POND_ID)?.parse().ok()
     }
 }
 
@@ -54,16 +74,26 @@ impl Snapshot {
     }
 }
 
-/// The oldest version that the newest one keeps; `None` if all versions are kept.
-pub(crate) fn newest_floor(log: &Log) -> Result<Option<Floor>, OpLogError> {
-    Ok(load(log, At::Tip)?.floor())
+/// What the newest version keeps; `None` if all versions are kept.
+pub(crate) fn retained(log: &Log) -> Result<Option<Retained>, OpLogError> {
+    let tip = load(log, At::Tip)?;
+    let Some(floor) = tip.floor() else { return Ok(None) };
+    Ok(Some(Retained { floor, below: tip.kept(log)? }))
 }
 
-/// Loads the table as of `at`.
+/// Loads the table as of `at`. Of a kept version below the floor only where it stood is known: its files are those of the newest.
 pub(crate) fn load(log: &Log, at: At) -> Result<Snapshot, OpLogError> {
     let listing = log.list()?;
-    let version = resolve(log, &listing, at)?;
-    load_with(log, version, listing.checkpoints.into_iter().filter(|&checkpoint| checkpoint <= version.0))
+    match find(log, &listing, at)? {
+        Found::Whole(version) => {
+            let checkpoints = listing.checkpoints.into_iter();
+            load_with(log, version, checkpoints.filter(|&checkpoint| checkpoint <= version.0))
+        }
+        Found::Kept(kept, tip) => {
+            let (version, digest) = (kept.version(), kept.position().digest);
+            Ok(Snapshot { version, digest, commit_info: kept.commit_info(tip.pond_id()), ..*tip })
+        }
+    }
 }
 
 /// Loads a version without checkpoints above `newest`.
@@ -106,34 +136,77 @@ fn load_with(
 
 /// The version that is meant.
 pub(crate) fn resolve(log: &Log, listing: &Listing, at: At) -> Result<Version, OpLogError> {
+    Ok(match find(log, listing, at)? {
+        Found::Whole(version) => version,
+        Found::Kept(kept, _) => kept.version(),
+    })
+}
+
+/// A version that is meant.
+enum Found {
+    /// Its log entry is there.
+    Whole(Version),
+    /// It lies below the floor, and this is what the newest version says of it.
+    Kept(Kept, Box<Snapshot>),
+}
+
+fn find(log: &Log, listing: &Listing, at: At) -> Result<Found, OpLogError> {
     let (Some(&oldest), Some(&last)) = (listing.entries.first(), listing.entries.last()) else {
         return Err(OpLogError::MissingEntry { version: Version(0), path: log.entry_path(Version(0)) });
     };
+    if at == At::Tip {
+        return Ok(Found::Whole(Version(last)));
+    }
     // A version can be had from the first entry or from a checkpoint on, and its own entry must be there.
     let first = match listing.checkpoints.iter().find(|&&checkpoint| checkpoint >= oldest) {
         _ if oldest == 0 => 0,
         Some(&checkpoint) => checkpoint,
         None => oldest,
     };
-    // The newest version says which is the oldest that is kept.
-    let floor = match at {
-        At::Tip => return Ok(Version(last)),
-        _ => newest_floor(log)?.map_or(0, |floor| floor.version.0),
-    };
+    // The newest version says which are kept.
+    let tip = load(log, At::Tip)?;
+    let floor = tip.floor().map_or(0, |floor| floor.version.0);
+    let below = tip.kept(log)?;
     let first = first.max(floor);
+    let path = || log.table().to_path_buf();
+    let at = match at {
+        At::Tag(tag) => match tip.tags().get(&tag) {
+            Some(&version) => At::Version(version),
+            None => return Err(OpLogError::NoSuchTag { tag, path: path() }),
+        },
+        at => at,
+    };
     match at {
-        At::Tip => Ok(Version(last)),
-        At::Start => Ok(Version(first)),
-        At::Version(version) if version.0 < floor => Err(OpLogError::NoLongerKept {
-            version,
-            path: log.table().to_path_buf(),
-            floor: Version(floor),
-            last: Version(last),
+        // A tag was looked up above.
+        At::Tip | At::Tag(_) => Ok(Found::Whole(Version(last))),
+        At::Start => Ok(match below.first() {
+            Some(kept) => Found::Kept(kept.clone(), Box::new(tip)),
+            None => Found::Whole(Version(first)),
         }),
-        At::Version(version) if (first..=last).contains(&version.0) => Ok(version),
+        At::Version(version) if version.0 < floor => {
+            let place = below.partition_point(|kept| kept.version() < version);
+            match below.get(place) {
+                Some(kept) if kept.version() == version => Ok(Found::Kept(kept.clone(), Box::new(tip))),
+                next => match place.checked_sub(1) {
+                    Some(before) => Err(OpLogError::Thinned {
+                        version,
+                        path: path(),
+                        before: below[before].version(),
+                        after: next.map_or(Version(floor), Kept::version),
+                    }),
+                    None => Err(OpLogError::NoLongerKept {
+                        version,
+                        path: path(),
+                        floor: next.map_or(Version(floor), Kept::version),
+                        last: Version(last),
+                    }),
+                },
+            }
+        }
+        At::Version(version) if (first..=last).contains(&version.0) => Ok(Found::Whole(version)),
         At::Version(version) => Err(OpLogError::NoSuchVersion {
             version,
-            path: log.table().to_path_buf(),
+            path: path(),
             first: Version(first),
             last: Version(last),
         }),
@@ -145,14 +218,21 @@ pub(crate) fn resolve(log: &Log, listing: &Listing, at: At) -> Result<Version, O
                 let middle = low + (high - low) / 2;
                 if time(middle)? <= timestamp { low = middle + 1 } else { high = middle }
             }
-            match low.checked_sub(1).filter(|&version| version >= first) {
-                Some(version) => Ok(Version(version)),
-                None => Err(OpLogError::NothingYet {
-                    path: log.table().to_path_buf(),
-                    first: chrono::DateTime::from_timestamp_micros(time(first)?)
-                        .map_or_else(String::new, |time| time.to_rfc3339()),
-                }),
+            if let Some(version) = low.checked_sub(1).filter(|&version| version >= first) {
+                return Ok(Found::Whole(Version(version)));
             }
+            if let Some(kept) = below.iter().rfind(|kept| kept.position().timestamp <= timestamp) {
+                return Ok(Found::Kept(kept.clone(), Box::new(tip)));
+            }
+            let oldest = match below.first() {
+                Some(kept) => kept.position().timestamp,
+                None => time(first)?,
+            };
+            Err(OpLogError::NothingYet {
+                path: path(),
+                first: chrono::DateTime::from_timestamp_micros(oldest)
+                    .map_or_else(String::new, |time| time.to_rfc3339()),
+            })
         }
     }
 }

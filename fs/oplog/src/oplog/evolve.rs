@@ -44,7 +44,7 @@ impl OpLog {
         Ok(self.grown(growth)?.is_some())
     }
 
-    fn grown(&self, growth: &Growth) -> Result<Option<Metadata>, OpLogError> {
+    pub(crate) fn grown(&self, growth: &Growth) -> Result<Option<Metadata>, OpLogError> {
         let snapshot = snapshot::load(self.log(), At::Tip)?;
         grow(&snapshot.metadata, growth, format::known())
             .map_err(|why| OpLogError::CannotGrow { path: self.log().table().to_path_buf(), why })

@@ -1,12 +1,14 @@
 //! Which version is meant, which are kept, and which somebody reads.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::disk::pin;
 use crate::log::commits::{self, position_of};
 use crate::log::delta::{Entry, Log};
 use crate::log::snapshot;
-use crate::{At, Floor, Layout, OpLog, OpLogError, Origin, Version};
+use crate::{At, Floor, Kept, Layout, OpLog, OpLogError, Origin, Retained, TagName, Version};
 
 /// Entries read at a time, looking for whose versions they are.
 const READ_AT_ONCE: usize = 256;
@@ -22,6 +24,38 @@ impl OpLog {
         let entry: Entry = self.log().read(version)?;
         let info = commits::commit_info(self.log(), version, &entry)?;
         Ok(Floor::from(&position_of(self.log(), version, &entry.digest, info)?))
+    }
+
+    /// The versions below the floor that are kept, ascending.
+    pub fn kept(&self) -> Vec<Kept> {
+        self.live().kept()
+    }
+
+    /// The versions that have names.
+    pub fn tags(&self) -> BTreeMap<TagName, Version> {
+        self.live().tags()
+    }
+
+    /// What is kept now; `None` if all versions are.
+    pub fn retained(&self) -> Option<Retained> {
+        Some(Retained { floor: self.floor()?, below: self.kept() })
+    }
+
+    /// What is to be said of these versions if they are kept below the floor; ascending, as far as their log entries are there.
+    pub fn describe(&self, versions: Range<Version>) -> Result<Vec<Kept>, OpLogError> {
+        let mut there = self.log().list()?.entries;
+        there.retain(|&version| versions.contains(&Version(version)));
+        let mut described = Vec::with_capacity(there.len());
+        for portion in there.chunks(READ_AT_ONCE) {
+            for (&version, entry) in portion.iter().zip(commits::read_entries(self.log(), portion)?) {
+                let version = Version(version);
+                let info = commits::commit_info(self.log(), version, &entry)?;
+                let position = position_of(self.log(), version, &entry.digest, info)?;
+                let unknown = || Origin { kind: "unknown".into(), command: None };
+                described.push(Kept::new(&position, info.origin.clone().unwrap_or_else(unknown)));
+            }
+        }
+        Ok(described)
     }
 
     /// The oldest of the `count` newest versions that maintenance did not make; `None` if no more than those are kept.
@@ -57,9 +91,9 @@ impl OpLog {
         }
     }
 
-    /// The oldest version that somebody has open to read.
-    pub fn oldest_pin(&self) -> Result<Option<Version>, OpLogError> {
-        Ok(pin::held(self.layout().root())?.into_iter().min())
+    /// The versions that somebody has open to read.
+    pub fn pins(&self) -> Result<Vec<Version>, OpLogError> {
+        Ok(pin::held(self.layout().root())?.into_iter().collect())
     }
 
     /// Which version of the pond at `pond` is meant.

@@ -142,6 +142,8 @@ impl Found {
         let cut_lsn = position.cut_lsn;
         let live = Live::default();
         live.set_floor(snapshot.floor());
+        live.set_kept(snapshot.kept(&log)?);
+        live.set_tags(snapshot.tags());
         // Operations on unlinked files leave no rows, so the rows alone do not tell how far the numbers went.
         let mut fold = Fold::starting_at(cut_lsn);
         let mut number = |add: &Add| {

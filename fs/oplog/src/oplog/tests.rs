@@ -362,10 +362,10 @@ fn what_is_no_pond_or_a_newer_one_is_refused() {
     let first = fs::read_to_string(pond.entry(0)).unwrap();
     fs::write(
         pond.entry(0),
-        samples::resealed(&first.replace("\"pond.minWriter\":\"1\"", "\"pond.minWriter\":\"2\"")),
+        samples::resealed(&first.replace("\"pond.minWriter\":\"1\"", "\"pond.minWriter\":\"3\"")),
     )
     .unwrap();
-    assert!(matches!(pond.fails(), OpLogError::TooNew { purpose: "write", needed: 2, .. }));
+    assert!(matches!(pond.fails(), OpLogError::TooNew { purpose: "write", needed: 3, .. }));
     OpLog::open_read_only(&pond.path, At::Tip, &Options::default()).unwrap();
     fs::write(
         pond.entry(0),

@@ -1,10 +1,14 @@
-//! Which rows of one node no version from the floor on shows.
+//! Which rows of one node no kept version shows.
 //!
 //! All versions from the floor on are the state at the floor with later rows on top. So of the rows up to the floor
 //! those may go without which that state is the same. Some hide others (the end of a node, a hole, a snapshot of a
 //! directory): such a row must stay as long as one is left that it hides.
+//!
+//! Where versions below the floor are kept too, their cuts part the rows into epochs. A row that is hidden at one cut is hidden at
+//! all later ones, so the first kept cut that has it decides: it goes if rows of its own epoch hide it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use pond_tinyfs::{EntryChange, EntryOp, Lsn, NodeId, Record, Row};
 
@@ -64,6 +68,14 @@ impl Fact {
         size_of::<Fact>() + beside
     }
 
+    /// Whether it says all that a directory has.
+    fn is_snapshot(&self) -> bool {
+        match &self.what {
+            What::Entries(changes) => changes.first().is_some_and(|change| change.op == EntryOp::Reset),
+            _ => false,
+        }
+    }
+
     /// Bytes, about.
     pub(crate) fn weight(&self) -> u64 {
         match &self.what {
@@ -94,44 +106,72 @@ pub(crate) enum Fate {
     BecomesSnapshot,
 }
 
+/// The parts of a node's rows, which are sorted by `(lsn, seq)`, that end at these cuts (ascending), and the rest. None is empty.
+fn epochs(facts: &[Fact], cuts: &[Lsn]) -> Vec<Range<usize>> {
+    let mut epochs = Vec::new();
+    let (mut begin, mut cuts) = (0, cuts);
+    while begin < facts.len() {
+        // Only cuts that part these rows matter, and there may be many that do not.
+        cuts = &cuts[cuts.partition_point(|cut| *cut < facts[begin].lsn)..];
+        let end = match cuts.first() {
+            Some(cut) => begin + facts[begin..].partition_point(|fact| fact.lsn <= *cut),
+            None => facts.len(),
+        };
+        epochs.push(begin..end);
+        begin = end;
+    }
+    epochs
+}
+
 /// The fate of each row of a node, which are sorted by `(lsn, seq)` and all there are up to the floor, if all
-/// their files were written anew.
-pub(crate) fn fates(facts: &[Fact]) -> Vec<Fate> {
+/// their files were written anew. `cuts` are those of the kept versions below the floor, ascending.
+pub(crate) fn fates(facts: &[Fact], cuts: &[Lsn]) -> Vec<Fate> {
     let mut fates = vec![Fate::Stays; facts.len()];
-    let last_node = facts.iter().rposition(|fact| matches!(fact.what, What::Node { .. }));
-    let Some(last_node) = last_node else { return fates };
-    if let What::Node { ended: true } = facts[last_node].what {
-        fates.fill(Fate::Goes);
-        fates[last_node] = Fate::Hides;
-        return fates;
-    }
-    for (fact, fate) in facts.iter().zip(&mut fates).take(last_node) {
-        if let What::Node { .. } = fact.what {
-            *fate = Fate::Goes;
+    let mut listing = Listing::default();
+    let mut is_known = false;
+    for epoch in epochs(facts, cuts) {
+        let (facts, fates) = (&facts[epoch.clone()], &mut fates[epoch]);
+        facts.iter().for_each(|fact| listing.apply(fact));
+        let last_node = facts.iter().rposition(|fact| matches!(fact.what, What::Node { .. }));
+        // Of a node that no row describes nothing is judged.
+        is_known |= last_node.is_some();
+        if !is_known {
+            continue;
         }
+        if let Some(last) = last_node {
+            if let What::Node { ended: true } = facts[last].what {
+                fates.fill(Fate::Goes);
+                fates[last] = Fate::Hides;
+                continue;
+            }
+            for (fact, fate) in facts.iter().zip(&mut *fates).take(last) {
+                if let What::Node { .. } = fact.what {
+                    *fate = Fate::Goes;
+                }
+            }
+        }
+        entries_fates(facts, fates, listing.len());
+        content_fates(facts, fates);
     }
-    entries_fates(facts, &mut fates);
-    content_fates(facts, &mut fates);
     fates
 }
 
-fn entries_fates(facts: &[Fact], fates: &mut [Fate]) {
+/// Judges changes of a directory within an epoch, after which it has so many entries.
+fn entries_fates(facts: &[Fact], fates: &mut [Fate], entries: usize) {
     let rows: Vec<usize> = (0..facts.len()).filter(|&i| matches!(facts[i].what, What::Entries(_))).collect();
     let Some(&last) = rows.last() else { return };
-    let changes = |i: usize| match &facts[i].what {
-        What::Entries(changes) => changes.as_slice(),
-        _ => &[],
-    };
-    let is_snapshot = |i: &usize| changes(*i).first().is_some_and(|change| change.op == EntryOp::Reset);
-    let first = rows.iter().rposition(is_snapshot).unwrap_or(0);
+    let first = rows.iter().rposition(|&row| facts[row].is_snapshot()).unwrap_or(0);
     for &row in &rows[..first] {
         fates[row] = Fate::Goes;
     }
     let since = &rows[first..];
-    let count: usize = since.iter().map(|&i| changes(i).len()).sum();
-    let left = snapshot(facts).len();
-    // Writing a large directory anew must save as much as it costs.
-    if since.len() > 1 && entries_weight(since.len(), count) >= 2 * entries_weight(1, left) {
+    let changes = |row: usize| match &facts[row].what {
+        What::Entries(changes) => changes.len(),
+        _ => 0,
+    };
+    let count: usize = since.iter().map(|&row| changes(row)).sum();
+    // Writing a large directory anew must save as much as it costs; a snapshot begins with a reset.
+    if since.len() > 1 && entries_weight(since.len(), count) >= 2 * entries_weight(1, entries + 1) {
         for &row in since {
             fates[row] = Fate::Goes;
         }
@@ -139,35 +179,54 @@ fn entries_fates(facts: &[Fact], fates: &mut [Fate]) {
     }
 }
 
-/// A directory's entries as one row: what these rows come to.
-pub(crate) fn snapshot(facts: &[Fact]) -> Vec<EntryChange> {
-    let mut by_cookie: BTreeMap<u64, &EntryChange> = BTreeMap::new();
-    let mut by_name: HashMap<&[u8], u64> = HashMap::new();
-    let mut reset = None;
-    for fact in facts {
-        let What::Entries(changes) = &fact.what else { continue };
+/// What a directory has after some of its rows.
+#[derive(Default)]
+struct Listing<'a> {
+    by_cookie: BTreeMap<u64, &'a EntryChange>,
+    by_name: HashMap<&'a [u8], u64>,
+    /// One of the changes, if there was any: what they have in common.
+    any: Option<&'a EntryChange>,
+}
+
+impl<'a> Listing<'a> {
+    fn apply(&mut self, fact: &'a Fact) {
+        let What::Entries(changes) = &fact.what else { return };
         for change in changes {
             match change.op {
                 EntryOp::Reset => {
-                    by_cookie.clear();
-                    by_name.clear();
+                    self.by_cookie.clear();
+                    self.by_name.clear();
                 }
                 EntryOp::Remove | EntryOp::Insert => {
-                    if let Some(cookie) = by_name.remove(&*change.name) {
-                        by_cookie.remove(&cookie);
+                    if let Some(cookie) = self.by_name.remove(&*change.name) {
+                        self.by_cookie.remove(&cookie);
                     }
                 }
             }
             if change.op == EntryOp::Insert {
-                by_name.insert(&change.name, change.cookie);
-                by_cookie.insert(change.cookie, change);
+                self.by_name.insert(&change.name, change.cookie);
+                self.by_cookie.insert(change.cookie, change);
             }
-            reset.get_or_insert(change);
+            self.any.get_or_insert(change);
         }
     }
-    let reset =
-        reset.map(|any| EntryChange { name: Box::default(), cookie: 0, op: EntryOp::Reset, ..any.clone() });
-    reset.into_iter().chain(by_cookie.into_values().cloned()).collect()
+
+    fn len(&self) -> usize {
+        self.by_cookie.len()
+    }
+}
+
+/// A directory's entries as one row: what these rows come to.
+pub(crate) fn snapshot(facts: &[Fact]) -> Vec<EntryChange> {
+    let mut listing = Listing::default();
+    facts.iter().for_each(|fact| listing.apply(fact));
+    let reset = listing.any.map(|any| EntryChange {
+        name: Box::default(),
+        cookie: 0,
+        op: EntryOp::Reset,
+        ..any.clone()
+    });
+    reset.into_iter().chain(listing.by_cookie.into_values().cloned()).collect()
 }
 
 fn content_fates(facts: &[Fact], fates: &mut [Fate]) {
@@ -190,26 +249,26 @@ fn content_fates(facts: &[Fact], fates: &mut [Fate]) {
     }
 }
 
-/// Rows of a node that are dropped if only the files for which `is_input` holds are written anew, by their fates. Where a
-/// directory's snapshot is not written, `snapshots` says so.
+/// Rows of a node that are dropped if only the files for which `is_input` holds are written anew, by their fates, which follow from
+/// these cuts. `is_written` says of a row that becomes a directory's snapshot whether that is written.
 pub(crate) fn dropped(
     facts: &[Fact],
     fates: &[Fate],
+    cuts: &[Lsn],
     is_input: impl Fn(u32) -> bool,
-    snapshots: bool,
+    is_written: impl Fn(usize) -> bool,
 ) -> Vec<bool> {
     let mut gone: Vec<bool> =
         facts.iter().zip(fates).map(|(fact, fate)| *fate == Fate::Goes && is_input(fact.file)).collect();
-    let becomes = fates.iter().position(|fate| *fate == Fate::BecomesSnapshot);
-    if becomes.is_some_and(|row| !snapshots || !is_input(facts[row].file)) {
-        // There will be no snapshot, so that only what lies under an older one may go.
-        let first = facts.iter().rposition(|fact| match &fact.what {
-            What::Entries(changes) => changes.first().is_some_and(|change| change.op == EntryOp::Reset),
-            _ => false,
-        });
-        for row in first.unwrap_or(0)..facts.len() {
-            if let What::Entries(_) = facts[row].what {
-                gone[row] = false;
+    for epoch in epochs(facts, cuts) {
+        let becomes = epoch.clone().find(|&row| fates[row] == Fate::BecomesSnapshot);
+        if becomes.is_some_and(|row| !is_written(row) || !is_input(facts[row].file)) {
+            // There will be no snapshot, so that only what lies under an older one may go.
+            let first = epoch.clone().rev().find(|&row| facts[row].is_snapshot()).unwrap_or(epoch.start);
+            for row in first..epoch.end {
+                if let What::Entries(_) = facts[row].what {
+                    gone[row] = false;
+                }
             }
         }
     }
@@ -265,6 +324,8 @@ impl Ranges {
 
 #[cfg(test)]
 mod tests {
+    use pond_tinyfs::FileType;
+
     use super::*;
 
     fn fact(lsn: u64, file: u32, what: What) -> Fact {
@@ -281,16 +342,71 @@ mod tests {
             fact(5, 1, What::Hole(40, 120)),
             fact(6, 1, What::Node { ended: false }),
         ];
-        let fates = fates(&facts);
+        let fates = fates(&facts, &[]);
         use Fate::*;
         assert_eq!(fates, [Goes, Goes, Stays, Stays, Hides, Stays]);
-        assert_eq!(dropped(&facts, &fates, |_| true, true), [true, true, false, false, false, false]);
-        assert_eq!(dropped(&facts, &fates, |file| file == 1, true), [false; 6]);
+        assert_eq!(
+            dropped(&facts, &fates, &[], |_| true, |_| true),
+            [true, true, false, false, false, false]
+        );
+        assert_eq!(dropped(&facts, &fates, &[], |file| file == 1, |_| true), [false; 6]);
         let facts =
             [facts[0].clone(), facts[1].clone(), fact(5, 1, What::Hole(0, u64::MAX)), facts[5].clone()];
-        let fates = super::fates(&facts);
-        assert_eq!(dropped(&facts, &fates, |_| true, true), [true, true, true, false]);
-        assert_eq!(dropped(&facts, &fates, |file| file == 1, true), [false; 4], "the hole hides what stays");
+        let fates = super::fates(&facts, &[]);
+        assert_eq!(dropped(&facts, &fates, &[], |_| true, |_| true), [true, true, true, false]);
+        assert_eq!(
+            dropped(&facts, &fates, &[], |file| file == 1, |_| true),
+            [false; 4],
+            "the hole hides what stays"
+        );
+    }
+
+    #[test]
+    fn what_a_kept_version_below_the_floor_shows_stays() {
+        use Fate::*;
+        let facts = [
+            fact(1, 0, What::Node { ended: false }),
+            fact(2, 0, What::Extent(0, 100)),
+            fact(3, 0, What::Extent(0, 100)),
+            fact(4, 0, What::Node { ended: false }),
+            // Here one is kept.
+            fact(5, 0, What::Extent(0, 100)),
+            fact(6, 0, What::Hole(0, 100)),
+            fact(7, 0, What::Node { ended: false }),
+            // And here.
+            fact(8, 0, What::Extent(0, 50)),
+            fact(9, 0, What::Node { ended: true }),
+        ];
+        let cuts = [Lsn(4), Lsn(7)];
+        let fates = fates(&facts, &cuts);
+        assert_eq!(fates, [Goes, Goes, Stays, Stays, Goes, Hides, Stays, Goes, Hides]);
+        let gone = dropped(&facts, &fates, &cuts, |_| true, |_| true);
+        assert_eq!(gone, [true, true, false, false, true, false, false, true, false]);
+        // Cuts that part nothing, before, between and behind, change nothing.
+        let more = [Lsn(0), Lsn(4), Lsn(7), Lsn(7), Lsn(20), Lsn(30)];
+        assert_eq!(super::fates(&facts, &more), fates);
+    }
+
+    #[test]
+    fn a_directory_gets_a_snapshot_for_each_kept_version_for_which_that_is_less() {
+        use Fate::*;
+        let rows = |lsn: u64| {
+            let (name, kind, op) = (Box::from([lsn as u8]), FileType::File, EntryOp::Insert);
+            let change = EntryChange { name, child: NodeId::ROOT, kind, cookie: lsn, op };
+            fact(lsn, 0, What::Entries(vec![change]))
+        };
+        let mut facts = vec![fact(1, 0, What::Node { ended: false })];
+        facts.extend((2..20).map(rows));
+        let cuts = [Lsn(9)];
+        let fates = fates(&facts, &cuts);
+        assert_eq!(fates[8], BecomesSnapshot);
+        assert_eq!(*fates.last().unwrap(), BecomesSnapshot);
+        assert_eq!(fates.iter().filter(|fate| **fate == Goes).count(), 16);
+        assert_eq!(snapshot(&facts[..=8]).len(), 1 + 8);
+        // Where the first is not written, the rows up to it stay, and those after it go all the same.
+        let gone = dropped(&facts, &fates, &cuts, |_| true, |row| row != 8);
+        assert_eq!(gone.iter().position(|gone| *gone), Some(9));
+        assert_eq!(gone.iter().filter(|gone| **gone).count(), 9);
     }
 
     #[test]
@@ -300,9 +416,9 @@ mod tests {
             fact(2, 1, What::Extent(0, 10)),
             fact(3, 2, What::Node { ended: true }),
         ];
-        let fates = fates(&facts);
-        assert_eq!(dropped(&facts, &fates, |_| true, true), [true; 3]);
-        assert_eq!(dropped(&facts, &fates, |file| file != 1, true), [true, false, false]);
+        let fates = fates(&facts, &[]);
+        assert_eq!(dropped(&facts, &fates, &[], |_| true, |_| true), [true; 3]);
+        assert_eq!(dropped(&facts, &fates, &[], |file| file != 1, |_| true), [true, false, false]);
     }
 
     #[test]

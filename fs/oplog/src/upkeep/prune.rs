@@ -1,4 +1,4 @@
-//! Pruning: rows that only versions below the floor show are dropped from the data files in which they are many.
+//! Pruning: rows that no kept version shows are dropped from the data files in which they are many.
 //!
 //! The small columns of all files that have rows up to the floor are read, and each node's rows judged
 //! (`dead_rows.rs`), as many nodes at a time as a budget of memory holds (`facts.rs`); then files of which enough is dead are
@@ -19,7 +19,7 @@ use crate::upkeep::dead_rows::{self, Fact, Fate};
 use crate::upkeep::facts::Facts;
 use crate::upkeep::merge::MergeLimits;
 use crate::upkeep::rewrite::{Collected, Kind, Output, Rewrite};
-use crate::{Floor, OpLog, OpLogError};
+use crate::{Floor, OpLog, OpLogError, Retained};
 
 /// What a prune drops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,28 +181,28 @@ impl OpLog {
     /// What a prune would drop that is worth it. Reads much; commits go on meanwhile.
     pub fn would_prune(
         &self,
-        floor: Floor,
+        retained: &Retained,
         limits: &MergeLimits,
         pace: &dyn Fn(u64) -> bool,
     ) -> Result<PruneReport, OpLogError> {
-        let plan = self.plan_prune(floor, limits, u64::MAX, pace)?;
+        let plan = self.plan_prune(retained, limits, u64::MAX, pace)?;
         Ok(plan.map_or_else(PruneReport::default, |plan| plan.report))
     }
 
-    /// Writes the files anew in which there is much that no version from the floor on shows, out of everyone's sight;
-    /// `None` if there are none. To be committed with [`OpLog::commit_rewrite`] once the floor is raised. Commits go on
+    /// Writes the files anew in which there is much that no kept version shows, out of everyone's sight;
+    /// `None` if there are none. To be committed with [`OpLog::commit_rewrite`] once [`OpLog::commit_floor`] says what is kept. Commits go on
     /// meanwhile; merges and other prunes must not. `pace` as in [`OpLog::prepare_merge`].
     ///
     /// About `room` bytes are written at most: first go files of which nothing is left, then those of which least is. Where the report
     /// says that it is of no files there is nothing to commit, and no room.
     pub fn prepare_prune(
         &self,
-        floor: Floor,
+        retained: &Retained,
         limits: &MergeLimits,
         room: u64,
         pace: &dyn Fn(u64) -> bool,
     ) -> Result<Option<(Rewrite, PruneReport)>, OpLogError> {
-        let Some(Plan { mut inputs, mut report }) = self.plan_prune(floor, limits, room, pace)? else {
+        let Some(Plan { mut inputs, mut report }) = self.plan_prune(retained, limits, room, pace)? else {
             return Ok(None);
         };
         // Files of a level stay together, so that merging goes on as before.
@@ -228,18 +228,19 @@ impl OpLog {
 
     fn plan_prune(
         &self,
-        floor: Floor,
+        retained: &Retained,
         limits: &MergeLimits,
         room: u64,
         pace: &dyn Fn(u64) -> bool,
     ) -> Result<Option<Plan>, OpLogError> {
+        let (floor, cuts) = (retained.floor, retained.cuts());
         let cut_lsn = floor.cut_lsn;
         let files =
             self.live().select(|file| reading::first_lsn(&file.add).is_none_or(|first| first <= cut_lsn));
         let accounts = vec![Account::default(); files.len()];
         let mut passes = Passes { oplog: self, files: &files, floor, limits, pace, accounts, all: None };
         let judged = passes.each_node(&mut |accounts, facts| {
-            for (fact, fate) in facts.iter().zip(dead_rows::fates(facts)) {
+            for (fact, fate) in facts.iter().zip(dead_rows::fates(facts, &cuts)) {
                 if matches!(fate, Fate::Goes | Fate::Hides) {
                     accounts[fact.file as usize].dead += fact.weight();
                 }
@@ -252,29 +253,32 @@ impl OpLog {
         let mut freed = vec![0; files.len()];
         let mut snapshots = 0;
         let decided = passes.each_node(&mut |_, facts| {
-            let fates = dead_rows::fates(facts);
+            let fates = dead_rows::fates(facts, &cuts);
             let is_input = |file: u32| inputs[file as usize].is_some();
-            let becomes = fates.iter().position(|fate| *fate == Fate::BecomesSnapshot);
-            let becomes = becomes.filter(|&row| is_input(facts[row].file));
-            let snapshot = becomes.map(|row| (row, dead_rows::snapshot(&facts[..=row])));
-            // Where memory does not hold it, a directory's changes stay until the next time.
-            let snapshot = snapshot.filter(|(_, changes)| {
-                let held = dead_rows::held(changes) as u64;
-                let fits = snapshots + held <= limits.memory;
-                snapshots += if fits { held } else { 0 };
-                fits
-            });
-            let gone = dead_rows::dropped(facts, &fates, is_input, snapshot.is_some());
+            let mut written = HashMap::new();
+            for row in (0..facts.len()).filter(|&row| fates[row] == Fate::BecomesSnapshot) {
+                if is_input(facts[row].file) {
+                    let changes = dead_rows::snapshot(&facts[..=row]);
+                    let held = dead_rows::held(&changes) as u64;
+                    // Where memory does not hold it, a directory's changes stay until the next time.
+                    if snapshots + held <= limits.memory {
+                        snapshots += held;
+                        written.insert(row, changes);
+                    }
+                }
+            }
+            let is_written = |row: usize| written.contains_key(&row);
+            let gone = dead_rows::dropped(facts, &fates, &cuts, is_input, is_written);
             for (fact, _) in facts.iter().zip(gone).filter(|(_, gone)| *gone) {
                 if let Some(input) = &mut inputs[fact.file as usize] {
                     input.dropped.insert(fact.row);
                     freed[fact.file as usize] += fact.weight();
                 }
             }
-            if let Some((row, changes)) = snapshot
-                && let Some(input) = &mut inputs[facts[row].file as usize]
-            {
-                input.snapshots.insert(facts[row].row, changes);
+            for (row, changes) in written {
+                if let Some(input) = &mut inputs[facts[row].file as usize] {
+                    input.snapshots.insert(facts[row].row, changes);
+                }
             }
         })?;
         if !decided {

@@ -16,7 +16,7 @@ use crate::log::reading;
 use crate::log::snapshot::{self, Snapshot};
 use crate::versions::stored::{PinnedContent, Pins, StoredContent};
 use crate::versions::view::View;
-use crate::{At, HistoryFigures, Layout, OpLogError, Options, Pin, Position, Version};
+use crate::{At, HistoryFigures, Kept, Layout, OpLogError, Options, Pin, Position, Version};
 
 /// Trees of versions may take one part in so many of the cache's budget, as long as nobody uses them.
 const UNUSED_SHARE: u64 = 4;
@@ -110,7 +110,8 @@ impl Views {
         let identity = identity(&self.log, &snapshot)?;
         let position = snapshot.position(&self.log)?;
         let (floor, notes) = (snapshot.floor(), snapshot.notes.clone());
-        let wanted = Wanted { holder: reading::holder(&self.log, snapshot)?, position: &position };
+        let holder = reading::holder(&self.log, snapshot)?;
+        let wanted = Wanted { kept: holder.kept(&self.log)?, holder, position: &position };
         let distance = |view: &View| view.position.version.0.abs_diff(version.0);
         // Its own content stays for as long as it is pinned, so what is shared must not pin what is long past.
         let near = |view: &&Arc<View>| version.0.saturating_sub(view.pins.oldest().0) <= NEAR;
@@ -171,7 +172,7 @@ impl Views {
     }
 
     fn each_row(&self, wanted: &Wanted<'_>, above: Lsn, each: impl FnMut(Row)) -> Result<(), OpLogError> {
-        let Wanted { holder, position } = wanted;
+        let Wanted { holder, position, .. } = wanted;
         let between = (above, position.cut_lsn);
         reading::read(&self.log, holder, position.version, between, &mut |add| self.content.number(add), each)
     }
@@ -181,14 +182,18 @@ impl Views {
 struct Wanted<'a> {
     /// Whose files hold its rows.
     holder: Snapshot,
+    /// Versions below the holder's floor that it keeps.
+    kept: Vec<Kept>,
     position: &'a Position,
 }
 
 impl Wanted<'_> {
-    /// Whether its tree can be made from this one: of what lies below the floor of the files that are read rows may be gone that say
+    /// Whether its tree can be made from this one: of versions that the files which are read do not keep rows may be gone that say
     /// what ended there.
     fn can_follow(&self, view: &View) -> bool {
         let before = view.position.version;
-        before < self.position.version && self.holder.floor().is_none_or(|floor| floor.version <= before)
+        before < self.position.version
+            && (self.holder.floor().is_none_or(|floor| floor.version <= before)
+                || self.kept.iter().any(|kept| kept.version() == before))
     }
 }

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::control::keys::{REMOTE_CONFIG_KEY, SUPERSEDED_KEY, TIMELINE_ID_KEY, TIMELINE_KEY};
+pub use crate::control::quantity::{parse_duration, parse_size};
+pub use crate::control::retention::{Recent, Retention, Rule, parse_retention};
 use crate::host::memory;
 
 /// The setting that bounds content which was accepted and is not yet stored.
@@ -88,7 +90,7 @@ pub const SETTINGS: [Setting; 9] = [
     Setting {
         name: RETENTION_KEY,
         default: "",
-        doc: "how much history is kept, as `30d` or `1000 versions` (maintenance's own do not count); unset: all of it",
+        doc: "how much history is kept, as `30d`, `1000 versions` (maintenance's own do not count) or `all 1h, minutely 1d, hourly 30d, daily`; unset: all of it",
         kind: Kind::Retention,
     },
     Setting {
@@ -122,73 +124,6 @@ pub const SETTINGS: [Setting; 9] = [
         kind: Kind::Text,
     },
 ];
-
-/// How much history is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retention {
-    /// All of it.
-    Everything,
-    /// Versions of the last so long.
-    Age(Duration),
-    /// The newest so many versions.
-    Versions(u64),
-}
-
-/// The longest duration that is accepted: a hundred years.
-const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
-
-/// Bytes, from text such as `256MiB`; the error says what is understood.
-pub fn parse_size(text: &str) -> Result<u64, &'static str> {
-    const WHY: &str = "a size is a number with B, KiB, MiB, GiB or TiB, such as 256MiB";
-    let (number, unit) = split_unit(text).ok_or(WHY)?;
-    let shift = match unit {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        _ => return Err(WHY),
-    };
-    number.checked_mul(1 << shift).ok_or("it exceeds 64 bits")
-}
-
-/// A time, from text such as `24h`; the error says what is understood.
-pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
-    const WHY: &str = "a duration is a number with s, m, h or d, such as 24h";
-    let (number, unit) = split_unit(text).ok_or(WHY)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(WHY),
-    };
-    // What is longer is a slip of the finger, and cannot be reckoned with.
-    let duration = number.checked_mul(seconds).map(Duration::from_secs);
-    duration.filter(|duration| *duration <= LONGEST).ok_or("a duration is at most 36500d, a hundred years")
-}
-
-/// How much history to keep, from text such as `30d` or `1000 versions`; empty text keeps everything.
-pub fn parse_retention(text: &str) -> Result<Retention, &'static str> {
-    const WHY: &str = "it is a duration such as 30d, a count such as `1000 versions`, or empty";
-    if text.is_empty() {
-        return Ok(Retention::Everything);
-    }
-    match split_unit(text).ok_or(WHY)? {
-        (0, _) => Err("at least the newest version is kept"),
-        (count, "version" | "versions") => Ok(Retention::Versions(count)),
-        (_, "s" | "m" | "h" | "d") => parse_duration(text).map(Retention::Age),
-        _ => Err(WHY),
-    }
-}
-
-/// A number and the word after it.
-fn split_unit(text: &str) -> Option<(u64, &str)> {
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, unit) = text.split_at(end);
-    Some((digits.parse().ok()?, unit.trim_start()))
-}
 
 /// The setting of this name.
 fn find(key: &str) -> Option<&'static Setting> {
@@ -252,28 +187,6 @@ pub(crate) fn duration(value: Option<&str>, key: &str) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_and_durations_are_read_with_their_units_or_not_at_all() {
-        assert_eq!(parse_size("256MiB"), Ok(256 << 20));
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert_eq!(parse_size("1 GiB"), Ok(1 << 30));
-        for bad in ["", "MiB", "1MB", "-1", "1.5GiB", "99999999TiB"] {
-            assert!(parse_size(bad).is_err(), "{bad}");
-        }
-        assert_eq!(parse_duration("24h"), Ok(Duration::from_secs(86_400)));
-        assert_eq!(parse_duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
-        for bad in ["", "24", "h", "1w", "36501d", "99999999999999d", "18446744073709551615s"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-        assert_eq!(parse_retention("1000 versions"), Ok(Retention::Versions(1000)));
-        assert_eq!(parse_retention("30d"), Ok(Retention::Age(Duration::from_secs(30 * 86_400))));
-        assert_eq!(parse_retention(""), Ok(Retention::Everything));
-        assert!(parse_retention("0 versions").is_err());
-        assert!(parse_retention("1000").is_err());
-        assert!(parse_retention("99999999999999d").is_err());
-        assert_eq!(parse_duration("36500d"), Ok(LONGEST));
-    }
 
     #[test]
     fn every_default_is_a_valid_value() {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pond_oplog::{Floor, MergeLimits, OpLog, OpLogError, PruneReport};
+use pond_oplog::{MergeLimits, OpLog, OpLogError, PruneReport, Retained};
 
 use crate::commit::committer::Committer;
 use crate::commit::merges::Merges;
@@ -14,7 +14,7 @@ use crate::pacing::scheduler::{Action, Pruning, looks_again};
 use crate::upkeep::cleaner::{Cleaner, Turn, reads};
 use crate::upkeep::merger::{Merger, thorough};
 use crate::upkeep::report::{MaintainEvent, MaintainOptions, MaintainReport, MaintainStep};
-use crate::upkeep::retention::wanted_floor;
+use crate::upkeep::retention;
 use crate::{Role, StewardError};
 
 /// So many times `pond maintain` prunes and merges in turn at most: commits and time go on.
@@ -48,28 +48,28 @@ impl Maintenance {
             return Ok(());
         }
         if action == Action::Prune
-            && let Some(wanted) = self.wanted_floor(None)?
+            && let Some(wanted) = self.wanted(None)?
         {
             let started = Instant::now();
-            let is_worth_it = self.is_worth_it(wanted)?;
+            let is_worth_it = self.is_worth_it(&wanted)?;
             turn.looks_again = Some(looks_again(Instant::now(), started.elapsed()));
             if is_worth_it {
                 let started = Instant::now();
-                let pruned = self.prune(wanted, &|bytes| self.merger.pace(bytes))?;
+                let pruned = self.prune(&wanted, &|bytes| self.merger.pace(bytes))?;
                 tracing::debug!(?pruned, took = ?started.elapsed(), "pruned");
             }
         }
         self.cleaner.clean_in_background()
     }
 
-    fn wanted_floor(&self, instead: Option<&str>) -> Result<Option<Floor>, StewardError> {
-        wanted_floor(self.oplog(), &self.cleaner.control, self.cleaner.watermark()?, instead)
+    fn wanted(&self, instead: Option<&str>) -> Result<Option<Retained>, StewardError> {
+        retention::wanted(self.oplog(), &self.cleaner.control, self.cleaner.watermark()?, instead)
     }
 
-    /// Whether raising the floor that far in the background is worth what is written anew.
-    fn is_worth_it(&self, wanted: Floor) -> Result<bool, StewardError> {
-        let kept = self.oplog().position().version.0 - wanted.version.0;
-        let gone = wanted.version.0 - self.oplog().floor().map_or(0, |floor| floor.version.0);
+    /// Whether letting go of all but that in the background is worth what is written anew.
+    fn is_worth_it(&self, wanted: &Retained) -> Result<bool, StewardError> {
+        let kept = self.oplog().position().version.0 - wanted.floor.version.0;
+        let gone = wanted.floor.version.0 - self.oplog().floor().map_or(0, |floor| floor.version.0);
         if (Pruning { kept, gone }).is_worth_it() {
             return Ok(true);
         }
@@ -126,9 +126,9 @@ impl Maintenance {
         report: &mut MaintainReport,
     ) -> Result<(), StewardError> {
         tell(MaintainEvent::Step(MaintainStep::Prune));
-        if let Some(wanted) = self.wanted_floor(options.retention.as_deref())?.or(self.oplog().floor()) {
+        if let Some(wanted) = self.wanted(options.retention.as_deref())?.or(self.oplog().retained()) {
             let pace = |bytes| self.merger.goes_on(tell, bytes);
-            report.pruned = self.oplog().would_prune(wanted, &MergeLimits::default(), &pace)?;
+            report.pruned = self.oplog().would_prune(&wanted, &MergeLimits::default(), &pace)?;
         }
         tell(MaintainEvent::Step(MaintainStep::Merge));
         (report.merged_files, report.merged_bytes) = self.oplog().would_merge(&thorough());
@@ -146,15 +146,16 @@ impl Maintenance {
         self.committer.commit_now()?;
         for round in 0..ROUNDS {
             tell(MaintainEvent::Step(MaintainStep::Prune));
-            let floor = self.wanted_floor(None)?.or(self.oplog().floor());
-            let pruned = floor.map_or(Ok(0), |floor| self.prune_all(floor, reads, tell, report))?;
+            let wanted = self.wanted(None)?.or(self.oplog().retained());
+            let pruned =
+                wanted.as_ref().map_or(Ok(0), |wanted| self.prune_all(wanted, reads, tell, report))?;
             if round > 0 && pruned == 0 {
                 break;
             }
             tell(MaintainEvent::Step(MaintainStep::Merge));
             let merged = self.merger.merge_all(tell, report)?;
             // What was joined may be worth pruning where its parts were not.
-            if merged == 0 || floor.is_none() {
+            if merged == 0 || wanted.is_none() {
                 break;
             }
         }
@@ -166,7 +167,7 @@ impl Maintenance {
     /// Prunes all that is worth it, as far as there is room, and makes room as it goes; the files that were written anew.
     fn prune_all(
         &self,
-        wanted: Floor,
+        wanted: &Retained,
         reads: Duration,
         tell: &dyn Fn(MaintainEvent),
         report: &mut MaintainReport,
@@ -190,16 +191,17 @@ impl Maintenance {
         }
     }
 
-    /// Raises the floor, then drops what only versions below it show.
-    fn prune(&self, wanted: Floor, pace: &dyn Fn(u64) -> bool) -> Result<PruneReport, StewardError> {
+    /// Says what is kept, then drops what no kept version shows.
+    fn prune(&self, wanted: &Retained, pace: &dyn Fn(u64) -> bool) -> Result<PruneReport, StewardError> {
         if self.cleaner.is_stopping() {
             return Err(StewardError::Closed);
         }
         let _what_is_there_is_pruned = self.merger.only_new_files();
-        let floor = self.oplog().floor();
-        if floor.is_none_or(|floor| floor.version < wanted.version) {
+        if self.oplog().retained().as_ref() != Some(wanted) {
             self.committer.between_commits(|| Ok((self.oplog().commit_floor(wanted)?, (0, 0))))?;
         }
+        // Which may be more, if a version was given a name since.
+        let Some(wanted) = &self.oplog().retained() else { return Ok(PruneReport::default()) };
         let prepare = || {
             let room = self.committer.disk().for_maintenance();
             self.oplog().prepare_prune(wanted, &MergeLimits::default(), room, pace)

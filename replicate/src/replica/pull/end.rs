@@ -41,7 +41,7 @@ impl Pull<'_> {
             }
             At::Version(version) => version.0 > hint.head.version,
             At::Timestamp(time) => time > hint.head.timestamp,
-            At::Start => false,
+            At::Start | At::Tag(_) => false,
         };
         if !self.restoring || !beyond {
             return Ok(hint);
@@ -62,7 +62,7 @@ impl Pull<'_> {
         let place = self.store.place().to_owned();
         match (&self.end, at, instead_of) {
             // It has what was asked for.
-            (_, At::Version(_) | At::Start, _) => None,
+            (_, At::Version(_) | At::Tag(_) | At::Start, _) => None,
             (Some(end), ..) if position.version < end.first => {
                 Some(Shortfall::Missing { place, first: end.first, last: end.last })
             }

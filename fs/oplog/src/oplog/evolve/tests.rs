@@ -29,7 +29,7 @@ fn note() -> Field {
 }
 
 fn with_note() -> Growth {
-    Growth { min_writer: 2, columns: vec![note()], ..Growth::default() }
+    Growth { min_writer: 3, columns: vec![note()], ..Growth::default() }
 }
 
 fn open(pond: &Path) -> Result<Arc<OpLog>, OpLogError> {
@@ -62,31 +62,31 @@ fn why(growth: &Growth, metadata: &Metadata, known: u32) -> String {
 fn only_what_breaks_nobody_is_added() {
     let (_dir, oplog) = pond();
     let metadata = snapshot::load(oplog.log(), At::Tip).unwrap().metadata;
-    let grown = grow(&metadata, &with_note(), 2).unwrap().unwrap();
-    assert_eq!(grown.configuration[MIN_WRITER], "2");
+    let grown = grow(&metadata, &with_note(), 3).unwrap().unwrap();
+    assert_eq!(grown.configuration[MIN_WRITER], "3");
     assert_eq!(grown.configuration[MIN_READER], "1");
     assert_eq!((&grown.id, &grown.created_time), (&metadata.id, &metadata.created_time));
-    assert_eq!(grow(&grown, &with_note(), 2), Ok(None), "a second time");
-    assert_eq!(grow(&metadata, &Growth::default(), 1), Ok(None));
+    assert_eq!(grow(&grown, &with_note(), 3), Ok(None), "a second time");
+    assert_eq!(grow(&metadata, &Growth::default(), 2), Ok(None));
     let as_before: StructType = serde_json::from_str(&metadata.schema_string).unwrap();
     let now: StructType = serde_json::from_str(&grown.schema_string).unwrap();
     assert!(as_before.fields().zip(now.fields()).all(|(before, now)| before == now));
     assert_eq!(now.fields().last().unwrap().name(), NOTE);
 
-    assert!(why(&with_note(), &metadata, 1).contains("this program knows 1"));
+    assert!(why(&with_note(), &metadata, 2).contains("this program knows 2"));
     let unraised = Growth { min_writer: 1, ..with_note() };
-    assert!(why(&unraised, &metadata, 2).contains("would drop it"));
+    assert!(why(&unraised, &metadata, 3).contains("would drop it"));
     let required = Growth { columns: vec![Field::new(NOTE, DataType::Utf8, false)], ..with_note() };
-    assert!(why(&required, &metadata, 2).contains("not nullable"));
+    assert!(why(&required, &metadata, 3).contains("not nullable"));
     let other = Growth { columns: vec![Field::new("SIZE", DataType::Utf8, true)], ..with_note() };
-    assert!(why(&other, &metadata, 2).contains("already"));
+    assert!(why(&other, &metadata, 3).contains("already"));
     for name in [POND_ID, MIN_READER, MIN_WRITER, "delta.columnMapping.mode"] {
         let properties = BTreeMap::from([(name.to_string(), "7".to_string())]);
-        assert!(why(&Growth { properties, ..Growth::default() }, &metadata, 2).contains(name));
+        assert!(why(&Growth { properties, ..Growth::default() }, &metadata, 3).contains(name));
     }
-    let readers = Growth { min_reader: 2, ..Growth::default() };
-    let grown = grow(&metadata, &readers, 2).unwrap().unwrap();
-    assert_eq!((&*grown.configuration[MIN_READER], &*grown.configuration[MIN_WRITER]), ("2", "2"));
+    let readers = Growth { min_reader: 3, ..Growth::default() };
+    let grown = grow(&metadata, &readers, 3).unwrap().unwrap();
+    assert_eq!((&*grown.configuration[MIN_READER], &*grown.configuration[MIN_WRITER]), ("3", "3"));
 }
 
 #[test]
@@ -94,14 +94,14 @@ fn a_program_that_knows_less_reads_and_does_not_write_or_does_neither() {
     let (dir, oplog) = pond();
     commit(&oplog, "before");
     {
-        let _newer = pretend_to_know(2);
+        let _newer = pretend_to_know(3);
         assert!(oplog.lacks(&with_note()).unwrap());
         let grown = oplog.evolve(&with_note()).unwrap().unwrap();
         assert_eq!((grown.version, oplog.evolve(&with_note()).unwrap()), (Version(2), None));
         commit(&oplog, "after");
     }
     let refused = open(dir.path()).map(|_| ()).unwrap_err();
-    assert!(matches!(refused, OpLogError::TooNew { purpose: "write", needed: 2, known: 1, .. }), "{refused}");
+    assert!(matches!(refused, OpLogError::TooNew { purpose: "write", needed: 3, known: 2, .. }), "{refused}");
     for words in ["written by a newer pond", "upgrade pond", "until then it can be read"] {
         assert!(refused.to_string().contains(words), "{refused}");
     }
@@ -110,13 +110,13 @@ fn a_program_that_knows_less_reads_and_does_not_write_or_does_neither() {
     let fs = read(dir.path(), At::Tip).unwrap();
     assert!(["before", "after"].iter().all(|name| fs.lookup(NodeId::ROOT, name.as_bytes()).is_ok()));
 
-    let newer = pretend_to_know(2);
+    let newer = pretend_to_know(3);
     may_write(dir.path(), Version(3)).unwrap();
     let oplog = open(dir.path()).unwrap();
-    oplog.evolve(&Growth { min_reader: 2, ..Growth::default() }).unwrap().unwrap();
+    oplog.evolve(&Growth { min_reader: 3, ..Growth::default() }).unwrap().unwrap();
     drop(newer);
     let refused = read(dir.path(), At::Tip).map(|_| ()).unwrap_err();
-    assert!(matches!(refused, OpLogError::TooNew { purpose: "read", needed: 2, .. }), "{refused}");
+    assert!(matches!(refused, OpLogError::TooNew { purpose: "read", needed: 3, .. }), "{refused}");
     assert!(!refused.to_string().contains("until then"), "{refused}");
     assert!(matches!(open(dir.path()), Err(OpLogError::TooNew { .. })));
 }
@@ -143,14 +143,14 @@ fn a_replica_goes_through_a_growth_and_stops_before_what_it_cannot_read() {
     incoming.apply(&copy(&incoming, dir.path(), 0..=1)).unwrap();
     let shown = OpLog::open_read_only(replica.path(), At::Tip, &Options::default()).unwrap().oplog;
     {
-        let _newer = pretend_to_know(2);
+        let _newer = pretend_to_know(3);
         oplog.evolve(&with_note()).unwrap().unwrap();
         commit(&oplog, "after");
-        oplog.evolve(&Growth { min_reader: 2, ..Growth::default() }).unwrap().unwrap();
+        oplog.evolve(&Growth { min_reader: 3, ..Growth::default() }).unwrap().unwrap();
         commit(&oplog, "unreadable");
     }
     let refused = incoming.apply(&copy(&incoming, dir.path(), 2..=5)).unwrap_err();
-    assert!(matches!(refused, OpLogError::TooNew { purpose: "read", needed: 2, .. }), "{refused}");
+    assert!(matches!(refused, OpLogError::TooNew { purpose: "read", needed: 3, .. }), "{refused}");
     assert_eq!(incoming.position().unwrap().version, Version(3));
     let log = Log::new(&replica.path().join("data"));
     for version in 0..=3 {
@@ -168,7 +168,7 @@ fn a_replica_goes_through_a_growth_and_stops_before_what_it_cannot_read() {
     ));
 
     // The program is upgraded.
-    let _newer = pretend_to_know(2);
+    let _newer = pretend_to_know(3);
     incoming.apply(&copy(&incoming, dir.path(), 4..=5)).unwrap();
     assert!(read(replica.path(), At::Tip).unwrap().lookup(NodeId::ROOT, b"unreadable").is_ok());
 }
@@ -201,7 +201,7 @@ fn note_in(log: &Log, version: Version) {
 
 #[test]
 fn a_file_with_a_column_that_is_not_known_is_read_and_never_written_anew() {
-    let _newer = pretend_to_know(2);
+    let _newer = pretend_to_know(3);
     let (dir, oplog) = pond();
     oplog.evolve(&with_note()).unwrap().unwrap();
     commit(&oplog, "noted");
@@ -217,7 +217,7 @@ fn a_file_with_a_column_that_is_not_known_is_read_and_never_written_anew() {
 
 #[test]
 fn delta_readers_and_checkpoints_have_the_new_column() {
-    let _newer = pretend_to_know(2);
+    let _newer = pretend_to_know(3);
     let (dir, oplog) = pond();
     commit(&oplog, "before");
     let properties = BTreeMap::from([("pond.test".to_string(), "a \"word\"".to_string())]);
