@@ -11,6 +11,7 @@ mod packed;
 pub(crate) mod plan;
 pub(crate) mod staged_pack;
 pub(crate) mod unbundle;
+mod unusable;
 pub(crate) mod verify;
 pub(crate) mod workers;
 
@@ -29,7 +30,8 @@ use crate::fetch::download::Downloads;
 use crate::fetch::meter::Meter;
 use crate::fetch::plan::{Packs, Unit};
 use crate::fetch::staged_pack::StagedPack;
-use crate::fetch::unbundle::{Target, UnbundleError, unbundle};
+use crate::fetch::unbundle::{Target, unbundle, unbundled};
+use crate::fetch::unusable::Unusable;
 use crate::fetch::workers::Workers;
 use crate::format::{
     self, BundleRef, FileDigest, Head, Kind, Manifest, base_manifest_key, in_timeline, manifest_key,
@@ -83,7 +85,7 @@ pub(crate) struct Fetcher<'a> {
     excluded: Vec<String>,
     packs: OnceCell<Packs>,
     staged_packs: Mutex<HashMap<String, Arc<OnceCell<Arc<StagedPack>>>>>,
-    unusable: Mutex<Vec<packed::Unusable>>,
+    unusable: Mutex<Vec<Unusable>>,
     downloads: Downloads<'a>,
     meter: &'a Meter<'a>,
 }
@@ -431,19 +433,4 @@ fn staged_manifest(timeline: u64, version: Version) -> String {
 
 fn staged_base(timeline: u64, version: Version) -> String {
     format!("base-{timeline}-{version}")
-}
-
-/// What a damaged bundle means.
-pub(crate) fn unbundled(key: String, version: Version, error: UnbundleError) -> ReplicateError {
-    match error {
-        UnbundleError::Damaged { file, why } => {
-            let why = match file {
-                Some(file) => format!("{file}: {why}"),
-                None => why,
-            };
-            ReplicateError::Corrupt { key, version: Some(version), why }
-        }
-        UnbundleError::Unreadable(source) => ReplicateError::Io { action: format!("read {key}"), source },
-        UnbundleError::Staging(error) => error.into(),
-    }
 }

@@ -5,10 +5,12 @@
 //! what may heal by itself is tried again: not refused credentials, not a missing bucket.
 
 mod abandoned;
+mod bucket;
 mod open;
+mod patience;
 mod probe;
 mod retry;
-mod stream;
+pub mod stream;
 mod sweep;
 mod upload;
 mod words;
@@ -16,7 +18,6 @@ mod words;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -25,9 +26,10 @@ use object_store::{GetOptions, GetRange, ObjectStore, PutMode, PutOptions, PutPa
 
 use crate::StoreError;
 use crate::error::StoreErrorKind;
+use crate::store::bucket::Bucket;
+use crate::store::patience::{late, patience};
 
-pub use retry::Retries;
-pub use stream::ObjectStream;
+pub use patience::Retries;
 
 /// What all keys begin with, below the configured place.
 const FOLDER: &str = "backups";
@@ -44,7 +46,7 @@ pub struct Store {
     /// The directory that it is, if it is one.
     directory: Option<Arc<Path>>,
     /// The bucket that it is, if it is one.
-    bucket: Option<Arc<abandoned::Bucket>>,
+    bucket: Option<Arc<Bucket>>,
     /// A stream is read in requests of so many bytes.
     piece: u64,
     retries: Retries,
@@ -147,11 +149,6 @@ impl Store {
             })
             .await;
         optional(result)
-    }
-
-    /// An object as a stream, taken up again where it breaks off; none if it is not there.
-    pub async fn get_stream(&self, key: &str) -> Result<Option<ObjectStream>, StoreError> {
-        stream::open(self, key).await
     }
 
     /// Writes an object in place of any that is there.
@@ -279,16 +276,6 @@ fn optional<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
         Err(error) if error.kind == StoreErrorKind::Missing => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// What is said of a request that took too long.
-fn late(bytes: u64) -> String {
-    format!("no answer within {} s", patience(bytes).as_secs())
-}
-
-/// How long a request may take: its answer, and its bytes at a rate that any usable line has.
-fn patience(bytes: u64) -> Duration {
-    Duration::from_secs(30 + bytes / (64 << 10))
 }
 
 #[cfg(test)]

@@ -8,17 +8,9 @@ use super::{Fetched, Fetcher};
 use crate::ReplicateError;
 use crate::fetch::plan::{Pack, STAGED_PACK};
 use crate::fetch::staged_pack::{self, PackedVersion, StagedPack};
+use crate::fetch::unusable::Unusable;
 use crate::fetch::verify;
 use crate::fetch::workers::Workers;
-
-/// A pack that is damaged or gone, so that its versions are to be had otherwise.
-pub(super) struct Unusable {
-    pack: Arc<Pack>,
-    /// The object, and the one within it.
-    key: String,
-    version: Option<Version>,
-    why: String,
-}
 
 impl<'a> Fetcher<'a> {
     /// Versions of a pack: what it holds itself and the large bundles that it only names.
@@ -154,11 +146,5 @@ impl<'a> Fetcher<'a> {
             Some(unusable) => unusable.error(),
             None => ReplicateError::missing(version, self.store.place()),
         }
-    }
-}
-
-impl Unusable {
-    fn error(&self) -> ReplicateError {
-        ReplicateError::Corrupt { key: self.key.clone(), version: self.version, why: self.why.clone() }
     }
 }

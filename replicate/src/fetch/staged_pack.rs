@@ -10,8 +10,7 @@ use pond_oplog::{Incoming, PondId, StagedFile, Version};
 
 use crate::ReplicateError;
 use crate::fetch::plan::Pack;
-use crate::fetch::unbundle::{Target, unbundle};
-use crate::fetch::unbundled;
+use crate::fetch::unbundle::{Target, unbundle, unbundled};
 use crate::fetch::verify;
 use crate::fetch::workers::Pieces;
 use crate::format::pack::{FOOTER, PackIndex, PackedObject, index_start, read_index};

@@ -8,9 +8,10 @@
 use std::io::{self, BufReader, Read, Write};
 
 use bytes::Bytes;
-use pond_oplog::{OpLogError, StagedFile};
+use pond_oplog::{OpLogError, StagedFile, Version};
 use tar::EntryType;
 
+use crate::ReplicateError;
 use crate::format::FileDigest;
 
 /// A tar's unit: headers take one, and files are filled up to whole ones.
@@ -39,6 +40,21 @@ pub(crate) enum UnbundleError {
 impl UnbundleError {
     fn damaged(file: &str, why: impl Into<String>) -> Self {
         UnbundleError::Damaged { file: Some(file.to_owned()), why: why.into() }
+    }
+}
+
+/// What a damaged bundle means.
+pub(crate) fn unbundled(key: String, version: Version, error: UnbundleError) -> ReplicateError {
+    match error {
+        UnbundleError::Damaged { file, why } => {
+            let why = match file {
+                Some(file) => format!("{file}: {why}"),
+                None => why,
+            };
+            ReplicateError::Corrupt { key, version: Some(version), why }
+        }
+        UnbundleError::Unreadable(source) => ReplicateError::Io { action: format!("read {key}"), source },
+        UnbundleError::Staging(error) => error.into(),
     }
 }
 

@@ -5,12 +5,13 @@
 //! them, unless the store has later ones: a hole is an error.
 
 mod end;
+mod reached;
 
-use end::End;
-pub(crate) use end::Reached;
 use pond_oplog::{At, PondId, Position, Version, entry_facts, version_files};
 use pond_steward::{Replica, ReplicaProgress, ReplicaState};
 use tokio::runtime::Runtime;
+
+pub(crate) use reached::Reached;
 
 use crate::fetch::Fetcher;
 use crate::fetch::copy::{Copied, Copy};
@@ -20,6 +21,7 @@ use crate::format::{self, Head};
 use crate::history::find;
 use crate::history::lineage::Lineage;
 use crate::history::tip::{InsteadOf, Tip};
+use crate::replica::pull::reached::End;
 use crate::store::Store;
 use crate::{NoProgress, Progress, ReplicateError};
 
@@ -55,6 +57,18 @@ pub(crate) struct Pull<'a> {
     end: Option<End>,
     /// What HEAD said when it was last looked what lies beyond it, and what came of that.
     looked: Option<(Head, Tip)>,
+}
+
+/// What a round is to reach, and what it goes by.
+struct Goal<'a> {
+    /// What HEAD says, as far as it is believed.
+    head: &'a Head,
+    pond_id: PondId,
+    lineage: Lineage,
+    /// What was asked for.
+    at: At,
+    /// The version to be reached.
+    target: Version,
 }
 
 /// What a round has come to.
@@ -167,13 +181,14 @@ impl<'a> Pull<'a> {
             }
             target = successor.fork;
         }
+        let goal = Goal { head, pond_id, lineage, at, target };
         let position = match position {
             Some(position) => position,
-            None => self.begin(head, &lineage, pond_id, at, target, newest_base)?,
+            None => self.begin(&goal, newest_base)?,
         };
-        let mut anchor = self.anchor(&lineage, pond_id, &position)?;
+        let mut anchor = self.anchor(&goal, &position)?;
         if position.version.0 == head.version && anchor != head.manifest {
-            anchor = self.look_up(&lineage, pond_id, &position)?;
+            anchor = self.look_up(&goal, &position)?;
             if anchor != head.manifest {
                 return Err(ReplicateError::BrokenChain {
                     version: position.version,
@@ -185,10 +200,10 @@ impl<'a> Pull<'a> {
                 });
             }
         }
-        if position.version >= target {
-            return self.arrived(head, &lineage, pond_id, at, target, position);
+        match position.version >= target {
+            true => self.arrived(&goal, position),
+            false => self.copy(&goal, position, anchor),
         }
-        self.copy(head, lineage, pond_id, at, target, position, anchor)
     }
 
     /// The version to be reached, as far as HEAD knows. For a time it may be too high: whoever applies looks at each
@@ -243,19 +258,11 @@ impl<'a> Pull<'a> {
     }
 
     /// Installs the base that history begins with.
-    fn begin(
-        &mut self,
-        head: &Head,
-        lineage: &Lineage,
-        pond_id: PondId,
-        at: At,
-        target: Version,
-        newest_base: bool,
-    ) -> Result<Position, ReplicateError> {
+    fn begin(&mut self, goal: &Goal<'_>, newest_base: bool) -> Result<Position, ReplicateError> {
+        let &Goal { head, at, target, .. } = goal;
         let (version, timeline) = self.first_base(head, target, newest_base)?;
         self.report(head, ReplicaState::Preparing, target, None);
-        let range = version..=target;
-        let fetcher = self.fetcher(lineage.clone(), pond_id, range);
+        let fetcher = self.fetcher(goal, version);
         let base =
             Copy { runtime: self.runtime, fetcher: &fetcher, meter: &self.meter, replica: self.replica }
                 .base(version, timeline)?;
@@ -276,29 +283,19 @@ impl<'a> Pull<'a> {
 
     /// The digest on which the next version's manifest must build. The store's manifest of our version must be that of our
     /// very log entry.
-    fn anchor(
-        &self,
-        lineage: &Lineage,
-        pond_id: PondId,
-        position: &Position,
-    ) -> Result<String, ReplicateError> {
+    fn anchor(&self, goal: &Goal<'_>, position: &Position) -> Result<String, ReplicateError> {
         if let Some((version, digest)) = self.replica.last_manifest()
             && version == position.version
         {
             return Ok(digest);
         }
-        self.look_up(lineage, pond_id, position)
+        self.look_up(goal, position)
     }
 
     /// Asks the store for the digest of the manifest of the version that is here, and keeps it.
-    fn look_up(
-        &self,
-        lineage: &Lineage,
-        pond_id: PondId,
-        position: &Position,
-    ) -> Result<String, ReplicateError> {
+    fn look_up(&self, goal: &Goal<'_>, position: &Position) -> Result<String, ReplicateError> {
         let version = position.version;
-        let found = find::manifest_of(self.store, lineage, pond_id, version, &position.digest);
+        let found = find::manifest_of(self.store, &goal.lineage, goal.pond_id, version, &position.digest);
         let found = self.wait(found)?;
         match found {
             None => Err(ReplicateError::missing(version, self.store.place())),
@@ -311,15 +308,8 @@ impl<'a> Pull<'a> {
     }
 
     /// The replica is at the target or beyond it.
-    fn arrived(
-        &mut self,
-        head: &Head,
-        lineage: &Lineage,
-        pond_id: PondId,
-        at: At,
-        target: Version,
-        position: Position,
-    ) -> Result<Round, ReplicateError> {
+    fn arrived(&mut self, goal: &Goal<'_>, position: Position) -> Result<Round, ReplicateError> {
+        let &Goal { head, pond_id, ref lineage, at, target } = goal;
         if let At::Version(version) = at
             && position.version > version
         {
@@ -330,7 +320,7 @@ impl<'a> Pull<'a> {
         }
         if position.version > target {
             // HEAD is behind: it was written late, or set back. Only manifests count.
-            self.look_up(lineage, pond_id, &position)?;
+            self.look_up(goal, &position)?;
             let next = position.version.next();
             let beyond = self.wait(find::single(self.store, lineage, pond_id, next))?;
             if let (At::Tip, Some((manifest, digest))) = (at, beyond) {
@@ -344,23 +334,15 @@ impl<'a> Pull<'a> {
         Ok(Round::Done(position))
     }
 
-    #[allow(clippy::too_many_arguments)] // What a round has found out, handed on once.
-    fn copy(
-        &mut self,
-        head: &Head,
-        lineage: Lineage,
-        pond_id: PondId,
-        at: At,
-        target: Version,
-        position: Position,
-        anchor: String,
-    ) -> Result<Round, ReplicateError> {
+    /// Fetches and applies what is missing. The first version of it must build on the manifest with the digest `anchor`.
+    fn copy(&mut self, goal: &Goal<'_>, position: Position, anchor: String) -> Result<Round, ReplicateError> {
+        let &Goal { head, at, target, .. } = goal;
         let first = position.version.next();
         let count = target.0 - position.version.0;
         self.versions.1 = self.versions.0 + count;
         // Of one version HEAD says when it was made; of several that the last was made then, so none can be younger.
         self.report(head, ReplicaState::CatchingUp, target, Some(head.timestamp));
-        let fetcher = self.fetcher(lineage.clone(), pond_id, first..=target);
+        let fetcher = self.fetcher(goal, first);
         // Whoever wants an earlier version does not depend on what HEAD names.
         if count >= WORTH_PACKS && target.0 == head.version {
             self.wait(fetcher.confirm(head))?;
@@ -395,7 +377,7 @@ impl<'a> Pull<'a> {
             // What is known of the manifest of our own version may be wrong: it was damaged when it was read, or the store
             // was made anew. The log entry decides whether the version is the same.
             Err(ReplicateError::BrokenChain { version, .. })
-                if version == first && self.look_up(&lineage, pond_id, &position)? != anchor =>
+                if version == first && self.look_up(goal, &position)? != anchor =>
             {
                 Ok(Round::Again)
             }
@@ -433,14 +415,10 @@ impl<'a> Pull<'a> {
         Ok(())
     }
 
-    fn fetcher(
-        &self,
-        lineage: Lineage,
-        pond_id: PondId,
-        range: std::ops::RangeInclusive<Version>,
-    ) -> Fetcher<'_> {
-        let excluded = self.excluded.clone();
-        Fetcher::new(self.store, self.replica.incoming(), pond_id, lineage, range, excluded, &self.meter)
+    /// For the versions from `first` to the target.
+    fn fetcher(&self, goal: &Goal<'_>, first: Version) -> Fetcher<'_> {
+        let (lineage, range, excluded) = (goal.lineage.clone(), first..=goal.target, self.excluded.clone());
+        Fetcher::new(self.store, self.replica.incoming(), goal.pond_id, lineage, range, excluded, &self.meter)
     }
 
     /// The store has another version of this number than the replica.

@@ -3,102 +3,19 @@
 //!
 //! `object_store` can end an upload that is known and does not list those that there are, so the listing is asked for here.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use http::header::DATE;
-use object_store::ClientOptions;
-use object_store::aws::{AmazonS3, AwsAuthorizer};
-use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as Location;
-use serde::Deserialize;
-use url::Url;
 
-use super::{Store, patience};
+use super::Store;
+use super::bucket::{Failure, Page, Upload};
+use super::patience::patience;
 
 /// What is younger may be another process's, which is still sending it.
 const ABANDONED: TimeDelta = TimeDelta::days(1);
 
 /// Pages of 1,000 uploads that are looked at in one go; the rest is for the next process.
 const PAGES: usize = 10;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// A bucket, as far as it is needed to list the uploads in it.
-#[derive(Debug)]
-pub(super) struct Bucket {
-    inner: Arc<AmazonS3>,
-    client: HttpClient,
-    url: Url,
-    region: String,
-}
-
-/// What S3 answers.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Page {
-    #[serde(default)]
-    upload: Vec<Upload>,
-    #[serde(default)]
-    is_truncated: bool,
-    next_key_marker: Option<String>,
-    next_upload_id_marker: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Upload {
-    key: String,
-    upload_id: String,
-    initiated: DateTime<Utc>,
-}
-
-impl Bucket {
-    /// The bucket of this name at an endpoint (`https://…`, without the bucket).
-    pub(super) fn new(
-        inner: Arc<AmazonS3>,
-        endpoint: &str,
-        name: &str,
-        region: &str,
-        options: &ClientOptions,
-    ) -> Result<Self, Failure> {
-        let url = Url::parse(&format!("{}/{name}", endpoint.trim_end_matches('/')))?;
-        let client = ReqwestConnector::default().connect(options)?;
-        Ok(Bucket { inner, client, url, region: region.to_owned() })
-    }
-
-    /// A page of the uploads whose keys begin with `prefix`, after those of the page before, and the server's time.
-    async fn page(&self, prefix: &str, before: Option<&Page>) -> Result<(Page, DateTime<Utc>), Failure> {
-        let mut url = self.url.clone();
-        let mut query = url.query_pairs_mut();
-        query.append_pair("uploads", "").append_pair("prefix", prefix);
-        if let Some(marker) = before.and_then(|before| before.next_key_marker.as_deref()) {
-            query.append_pair("key-marker", marker);
-        }
-        if let Some(marker) = before.and_then(|before| before.next_upload_id_marker.as_deref()) {
-            query.append_pair("upload-id-marker", marker);
-        }
-        drop(query);
-        let mut request: HttpRequest =
-            http::Request::get(url.as_str()).body(HttpRequestBody::from(Bytes::new()))?;
-        let credential = self.inner.credentials().get_credential().await?;
-        AwsAuthorizer::new(&credential, "s3", &self.region).authorize(&mut request, None);
-        let answer = self.client.execute(request).await?;
-        if !answer.status().is_success() {
-            return Err(format!("the answer is {}", answer.status()).into());
-        }
-        let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
-        let now = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
-        let now = now.map_or_else(Utc::now, |now| now.with_timezone(&Utc));
-        Ok((parse(&answer.into_body().bytes().await?)?, now))
-    }
-}
-
-fn parse(xml: &[u8]) -> Result<Page, Failure> {
-    Ok(quick_xml::de::from_reader(xml)?)
-}
 
 /// Those that nobody goes on with, of keys that begin so.
 fn abandoned<'a>(page: &'a Page, prefix: &str, now: DateTime<Utc>) -> Vec<&'a Upload> {
@@ -145,6 +62,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bucket::parse;
     use super::*;
 
     #[test]

@@ -10,7 +10,7 @@ use pond_oplog::DurableStore;
 use pond_steward::FactoryError;
 
 use super::Store;
-use super::abandoned::Bucket;
+use super::bucket::Bucket;
 use super::words::plain;
 use crate::config::{RemoteConfig, S3Config, Storage};
 use crate::error::StoreErrorKind;

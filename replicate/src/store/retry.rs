@@ -1,35 +1,17 @@
 //! Trying again, and telling failures apart.
 
 use std::io;
-use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 
+use super::patience::{late, patience};
 use super::words::plain;
-use super::{FOLDER, Store, late, patience};
+use super::{FOLDER, Store};
 use crate::StoreError;
 use crate::error::StoreErrorKind;
 
 /// Input/output error, which has no kind of its own.
 const EIO: i32 = 5;
-
-/// How often and how long a request is tried again.
-#[derive(Clone, Copy, Debug)]
-pub struct Retries {
-    /// Times after the first.
-    pub times: usize,
-    /// Rest before the first of them; it doubles, and is stretched by chance by up to as much again.
-    pub first: Duration,
-    /// Longest rest.
-    pub longest: Duration,
-}
-
-impl Default for Retries {
-    /// Some ten seconds in all: a push or pull that fails is itself repeated by the Steward, with growing rests.
-    fn default() -> Self {
-        Retries { times: 5, first: Duration::from_millis(100), longest: Duration::from_secs(4) }
-    }
-}
 
 impl Store {
     /// Does one request, of which `bytes` bytes go over the line, until it succeeds or it makes no sense to go on.

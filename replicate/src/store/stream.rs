@@ -8,6 +8,8 @@ use futures::stream::BoxStream;
 use object_store::{GetOptions, GetRange};
 
 use super::Store;
+use super::patience::{late, patience};
+use super::words::plain;
 use crate::StoreError;
 use crate::error::StoreErrorKind;
 
@@ -25,21 +27,24 @@ pub struct ObjectStream {
     failures: usize,
 }
 
-pub(super) async fn open(store: &Store, key: &str) -> Result<Option<ObjectStream>, StoreError> {
-    let mut stream = ObjectStream {
-        store: store.clone(),
-        key: key.into(),
-        length: u64::MAX,
-        e_tag: None,
-        position: 0,
-        begun: 0,
-        body: None,
-        failures: 0,
-    };
-    match stream.request().await {
-        Ok(()) => Ok(Some(stream)),
-        Err(error) if error.kind == StoreErrorKind::Missing => Ok(None),
-        Err(error) => Err(error),
+impl Store {
+    /// An object as a stream, taken up again where it breaks off; none if it is not there.
+    pub async fn get_stream(&self, key: &str) -> Result<Option<ObjectStream>, StoreError> {
+        let mut stream = ObjectStream {
+            store: self.clone(),
+            key: key.into(),
+            length: u64::MAX,
+            e_tag: None,
+            position: 0,
+            begun: 0,
+            body: None,
+            failures: 0,
+        };
+        match stream.request().await {
+            Ok(()) => Ok(Some(stream)),
+            Err(error) if error.kind == StoreErrorKind::Missing => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -56,7 +61,7 @@ impl ObjectStream {
                 self.request().await?;
             }
             let Some(body) = &mut self.body else { continue };
-            let next = tokio::time::timeout(super::patience(0), body.next()).await;
+            let next = tokio::time::timeout(patience(0), body.next()).await;
             match next {
                 Ok(Some(Ok(bytes))) if bytes.is_empty() => {}
                 Ok(Some(Ok(mut bytes))) => {
@@ -72,7 +77,7 @@ impl ObjectStream {
                 }
                 Ok(None) => self.broken("the body ended early".into())?,
                 Ok(Some(Err(error))) => self.broken(Box::new(error))?,
-                Err(_) => self.broken(super::late(0).into())?,
+                Err(_) => self.broken(late(0).into())?,
             }
         }
         Ok(None)
@@ -83,12 +88,7 @@ impl ObjectStream {
         self.body = None;
         self.failures += 1;
         if self.failures > self.store.retries.times {
-            return Err(self.store.failure(
-                "get",
-                &self.key,
-                StoreErrorKind::Unavailable,
-                super::words::plain(&*source),
-            ));
+            return Err(self.store.failure("get", &self.key, StoreErrorKind::Unavailable, plain(&*source)));
         }
         tracing::debug!(key = &*self.key, at = self.position, error = %source, "a download broke off, taking it up again");
         Ok(())

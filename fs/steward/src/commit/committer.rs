@@ -21,7 +21,7 @@ use crate::host::end_process::EndProcessOnPanic;
 use crate::host::processor;
 use crate::host::reserve::Reserve;
 use crate::pacing::backpressure::{Bounds, LastFsync};
-use crate::pacing::scheduler::{Action, Drains};
+use crate::pacing::scheduler::{CommitAction, CrowdAction, DrainAction, Drains, YieldAction};
 
 /// Origin of a commit that holds only what factories wrote.
 pub(crate) const FACTORY_ORIGIN: &str = "factory";
@@ -136,7 +136,7 @@ impl Committer {
     pub(crate) fn wake_drainers(&self, content: &ContentInMemory, fsyncs_come: bool) {
         if Drains::may_be_due(&self.bounds, content) {
             let next = self.ledger.lock().drains(*content, fsyncs_come).next(&self.bounds, true);
-            if let Action::Drain | Action::Spill = next {
+            if let DrainAction::Drain | DrainAction::Spill = next {
                 self.drain_wanted.notify_one();
             }
         }
@@ -192,12 +192,12 @@ impl Committer {
         loop {
             let mut ledger = self.ledger.lock();
             match ledger.commits(self.fs.is_dirty(), self.interval, due).next(Instant::now()) {
-                Action::End => return,
-                Action::WaitUntil(next) => {
+                CommitAction::End => return,
+                CommitAction::WaitUntil(next) => {
                     due = next;
                     self.wanted.wait_until(&mut ledger, due);
                 }
-                _ => {
+                CommitAction::Commit => {
                     drop(ledger);
                     let was_due = Instant::now();
                     self.wait_for_merges();
@@ -218,7 +218,8 @@ impl Committer {
             let since = *began.get_or_insert_with(Instant::now);
             self.merges.ring();
             let mut ledger = self.ledger.lock();
-            let Action::WaitUntil(until) = ledger.crowd(since, self.interval).next(Instant::now()) else {
+            let CrowdAction::WaitUntil(until) = ledger.crowd(since, self.interval).next(Instant::now())
+            else {
                 break;
             };
             self.ended.wait_until(&mut ledger, until);
@@ -293,7 +294,7 @@ impl Committer {
                 let ledger = self.ledger.lock();
                 ledger.yielding(self.fs.content_in_memory(), owed).next(&self.bounds, Instant::now())
             };
-            let Action::Yield(nap) = next else { return };
+            let YieldAction::Yield(nap) = next else { return };
             std::thread::sleep(nap);
             owed -= nap;
         }

@@ -14,7 +14,7 @@ use crate::commit::committer::Committer;
 use crate::commit::ledger::{Batch, DrainedContent};
 use crate::host::end_process::EndProcessOnPanic;
 use crate::host::memory::HugePages;
-use crate::pacing::scheduler::Action;
+use crate::pacing::scheduler::DrainAction;
 
 /// One that drains, and spills what unlinked files hold.
 pub(crate) struct Drainer {
@@ -35,13 +35,13 @@ impl Drainer {
             let mut ledger = committer.ledger();
             let drains = ledger.drains(committer.fs().content_in_memory(), committer.fsyncs_come());
             match drains.next(&committer.bounds(), has_spilled) {
-                Action::End => return,
-                Action::Spill => {
+                DrainAction::End => return,
+                DrainAction::Spill => {
                     drop(ledger);
                     committer.spill_unlinked();
                     has_spilled = true;
                 }
-                Action::Drain => {
+                DrainAction::Drain => {
                     let batch = ledger.enter_cut_to_drain(committer.fs().cut());
                     drop(ledger);
                     if let Some(batch) = batch {
@@ -49,7 +49,7 @@ impl Drainer {
                     }
                     has_spilled = false;
                 }
-                _ => {
+                DrainAction::Wait => {
                     committer.wait_for_drains(&mut ledger);
                     has_spilled = false;
                 }

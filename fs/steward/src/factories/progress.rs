@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use parking_lot::{Condvar, Mutex};
 use pond_oplog::{CommitInfo, Origin, Position, TxnSeq, Version, history};
 use pond_tinyfs::NodeId;
@@ -198,8 +199,7 @@ impl Progress {
         let work = state.nodes.entry(node).or_default();
         work.failures += 1;
         work.running = None;
-        let doublings = work.failures.min(16) - 1;
-        work.retry_at = Some(Instant::now() + (FIRST_RETRY * (1 << doublings)).min(LONGEST_RETRY));
+        work.retry_at = Some(Instant::now() + pause_after(work.failures));
         work.message = Some(message.to_owned());
     }
 
@@ -274,5 +274,24 @@ impl Progress {
             }
         }
         true
+    }
+}
+
+/// How long a run that has failed so many times in a row is not repeated.
+fn pause_after(failures: u32) -> Duration {
+    let pauses = ExponentialBuilder::new().with_min_delay(FIRST_RETRY).with_max_delay(LONGEST_RETRY);
+    let before = failures.saturating_sub(1) as usize;
+    pauses.without_max_times().build().nth(before).unwrap_or(LONGEST_RETRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_keeps_failing_is_repeated_after_pauses_that_double_up_to_five_minutes() {
+        let seconds: Vec<u64> = (1..12).map(|failures| pause_after(failures).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(pause_after(100_000), LONGEST_RETRY);
     }
 }

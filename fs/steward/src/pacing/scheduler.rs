@@ -54,40 +54,27 @@ const PRUNE_VERSIONS: u64 = 64;
 /// Or once so many bytes would be free, which are at least half of those that are written anew.
 const PRUNE_BYTES: u64 = 16 << 20;
 
-/// What to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Commit everything so far.
-    Commit,
-    /// Take a cut and write its content to files.
-    Drain,
-    /// Write what unlinked files hold to files without names.
-    Spill,
-    /// Look for old versions, let go of those that it is worth it for, then clean.
-    Prune,
-    /// Remove what nobody needs.
-    Clean,
-    /// Sleep so long, so that others get the processor, then ask again.
-    Yield(Duration),
-    /// Go on with what is under way.
-    GoOn,
-    /// Wait until then, or until woken, then ask again.
-    WaitUntil(Instant),
-    /// Wait until woken, then ask again.
-    Wait,
-    /// End.
-    End,
-}
-
 /// How long a commit gives way that is made at such intervals.
 pub(crate) fn patience(interval: Duration) -> Duration {
     interval.saturating_mul(PATIENT_INTERVALS).min(LONGEST_PATIENCE)
 }
 
-/// How long a commit is not tried again after it has failed so many times in a row, unless somebody waits for it.
+/// How long a commit is not tried again after it has failed so many times in a row, unless somebody waits for it. The ledger
+/// knows the count already, and a function of it can be asked again by the simulation: a backoff would be a second state.
 pub(crate) fn pause_after(failures: u32, interval: Duration) -> Duration {
     let doublings = failures.clamp(1, 8) - 1;
     (interval * (1 << doublings)).min(LONGEST_RETRY)
+}
+
+/// What the committer does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CommitAction {
+    /// Commit everything so far.
+    Commit,
+    /// Wait until then, or until woken, then ask again.
+    WaitUntil(Instant),
+    /// End.
+    End,
 }
 
 /// What the committer goes by while it waits for work.
@@ -109,18 +96,27 @@ pub(crate) struct Commits {
 
 impl Commits {
     /// To commit, to wait until the next commit is due, or to end.
-    pub(crate) fn next(&self, now: Instant) -> Action {
+    pub(crate) fn next(&self, now: Instant) -> CommitAction {
         let is_resting = self.retry_at.is_some_and(|retry_at| now < retry_at);
         if self.stopped {
-            Action::End
+            CommitAction::End
         } else if self.requested || now >= self.due && !is_resting && self.has_changes {
-            Action::Commit
+            CommitAction::Commit
         } else if now >= self.due {
-            Action::WaitUntil(now + self.interval)
+            CommitAction::WaitUntil(now + self.interval)
         } else {
-            Action::WaitUntil(self.due)
+            CommitAction::WaitUntil(self.due)
         }
     }
+}
+
+/// What a commit does that is due while files are made faster than they are merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CrowdAction {
+    /// Commit.
+    Commit,
+    /// Wait until then, or until woken, then ask again.
+    WaitUntil(Instant),
 }
 
 /// What the committer goes by while a commit is due and files are made faster than they are merged.
@@ -139,14 +135,27 @@ pub(crate) struct Crowd {
 impl Crowd {
     /// To wait for a merge, or to commit. Who waits for a commit waits for a merge, but not for a long one; and what is written is not
     /// at risk for longer than a commit may take its time.
-    pub(crate) fn next(&self, now: Instant) -> Action {
+    pub(crate) fn next(&self, now: Instant) -> CrowdAction {
         let longest = if self.requested { MERGE_WAIT } else { MERGE_WAIT.max(patience(self.interval)) };
         if self.stopped || now.saturating_duration_since(self.since) >= longest {
-            Action::Commit
+            CrowdAction::Commit
         } else {
-            Action::WaitUntil(now + LOOK_AGAIN)
+            CrowdAction::WaitUntil(now + LOOK_AGAIN)
         }
     }
+}
+
+/// What a drainer does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DrainAction {
+    /// Take a cut and write its content to files.
+    Drain,
+    /// Write what unlinked files hold to files without names.
+    Spill,
+    /// Wait until woken, then ask again.
+    Wait,
+    /// End.
+    End,
 }
 
 /// What a drainer goes by.
@@ -176,18 +185,18 @@ impl Drains {
 
     /// To drain, to spill, to wait, or to end. `has_spilled`: since this drainer last waited or drained. What could not be spilled is
     /// tried again once each time.
-    pub(crate) fn next(&self, bounds: &Bounds, has_spilled: bool) -> Action {
+    pub(crate) fn next(&self, bounds: &Bounds, has_spilled: bool) -> DrainAction {
         let must_spill = bounds.must_spill(&self.content);
         if self.stopped {
-            Action::End
+            DrainAction::End
         } else if must_spill && !has_spilled {
-            Action::Spill
+            DrainAction::Spill
         } else if self.is_drain_due(bounds) {
-            Action::Drain
+            DrainAction::Drain
         } else if must_spill && !self.spill_failed {
-            Action::Spill
+            DrainAction::Spill
         } else {
-            Action::Wait
+            DrainAction::Wait
         }
     }
 
@@ -198,6 +207,15 @@ impl Drains {
         let goes_to_journal = self.fsyncs_come && !bounds.is_slow(&self.content);
         is_enough && self.draining < DRAINERS && !self.is_failing && self.may_commit && !goes_to_journal
     }
+}
+
+/// What a commit or a drain does while other programs want its processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum YieldAction {
+    /// Sleep so long, so that others get the processor, then ask again.
+    Yield(Duration),
+    /// Go on with what is under way.
+    GoOn,
 }
 
 /// What a commit or a drain goes by while other programs want its processor.
@@ -218,10 +236,14 @@ pub(crate) struct Yielding {
 impl Yielding {
     /// To sleep for a part of what is owed, or to go on: nothing is owed, somebody waits for a commit or soon will for room, or it
     /// has taken long enough.
-    pub(crate) fn next(&self, bounds: &Bounds, now: Instant) -> Action {
+    pub(crate) fn next(&self, bounds: &Bounds, now: Instant) -> YieldAction {
         let is_late = self.hurried_from.is_some_and(|from| from <= now);
         let is_hurried = self.is_closing || self.requested || is_late || bounds.is_hurried(&self.content);
-        if self.owed.is_zero() || is_hurried { Action::GoOn } else { Action::Yield(self.owed.min(NAP)) }
+        if self.owed.is_zero() || is_hurried {
+            YieldAction::GoOn
+        } else {
+            YieldAction::Yield(self.owed.min(NAP))
+        }
     }
 }
 
@@ -286,6 +308,17 @@ pub(crate) fn merge_time(bytes: u64, small_files: usize) -> Duration {
     }
 }
 
+/// What cleaning in the background does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CleanAction {
+    /// Look for old versions, let go of those that it is worth it for, then clean.
+    Prune,
+    /// Remove what nobody needs.
+    Clean,
+    /// Wait until then, then ask again.
+    WaitUntil(Instant),
+}
+
 /// What cleaning in the background goes by.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cleaning {
@@ -303,12 +336,12 @@ pub(crate) struct Cleaning {
 
 impl Cleaning {
     /// To prune and clean, only to clean, or to wait.
-    pub(crate) fn next(&self, now: Instant) -> Action {
+    pub(crate) fn next(&self, now: Instant) -> CleanAction {
         let period = if self.is_full { READS } else { CLEAN_PERIOD.min(self.keep_replaced.max(READS)) };
         match self.cleaned {
-            Some(cleaned) if now < cleaned + period => Action::WaitUntil(cleaned + period),
-            _ if self.is_source && self.looks_again.is_none_or(|again| again <= now) => Action::Prune,
-            _ => Action::Clean,
+            Some(cleaned) if now < cleaned + period => CleanAction::WaitUntil(cleaned + period),
+            _ if self.is_source && self.looks_again.is_none_or(|again| again <= now) => CleanAction::Prune,
+            _ => CleanAction::Clean,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::control::settings::KEEP_REPLACED_KEY;
 use crate::control::table::Control;
 use crate::factories::runner::Runner;
 use crate::pacing::backpressure;
-use crate::pacing::scheduler::{Action, Cleaning, READS};
+use crate::pacing::scheduler::{CleanAction, Cleaning, READS};
 use crate::upkeep::report::{MaintainEvent, MaintainOptions, MaintainReport, MaintainStep};
 use crate::upkeep::retention::is_by_age;
 use crate::{Role, StewardError};
@@ -62,8 +62,8 @@ impl Cleaner {
     pub(crate) fn run(&self) {
         let is_followed = || self.control.role() == Role::Replica;
         let clean = |turn: &mut Turn| match self.due(turn, false) {
-            Action::WaitUntil(_) => Ok(()),
-            _ => self.clean_in_background(),
+            CleanAction::WaitUntil(_) => Ok(()),
+            CleanAction::Prune | CleanAction::Clean => self.clean_in_background(),
         };
         self.each_period(&is_followed, &clean);
     }
@@ -98,7 +98,7 @@ impl Cleaner {
     }
 
     /// What is due in the background. Unless that is to wait, it counts as done from now on.
-    pub(crate) fn due(&self, turn: &mut Turn, is_source: bool) -> Action {
+    pub(crate) fn due(&self, turn: &mut Turn, is_source: bool) -> CleanAction {
         let cleaning = Cleaning {
             cleaned: turn.cleaned,
             looks_again: turn.looks_again,
@@ -107,7 +107,7 @@ impl Cleaner {
             keep_replaced: self.keep_replaced(),
         };
         let action = cleaning.next(Instant::now());
-        if !matches!(action, Action::WaitUntil(_)) {
+        if !matches!(action, CleanAction::WaitUntil(_)) {
             turn.cleaned = Some(Instant::now());
         }
         action

@@ -10,7 +10,7 @@ use pond_oplog::{MergeLimits, OpLog, OpLogError, PruneReport, Retained};
 
 use crate::commit::committer::Committer;
 use crate::commit::merges::Merges;
-use crate::pacing::scheduler::{Action, Pruning, looks_again};
+use crate::pacing::scheduler::{CleanAction, Pruning, looks_again};
 use crate::upkeep::cleaner::{Cleaner, Turn, reads};
 use crate::upkeep::merger::{Merger, thorough};
 use crate::upkeep::report::{MaintainEvent, MaintainOptions, MaintainReport, MaintainStep};
@@ -44,10 +44,10 @@ impl Maintenance {
 
     fn clean_due(&self, turn: &mut Turn) -> Result<(), StewardError> {
         let action = self.cleaner.due(turn, true);
-        if let Action::WaitUntil(_) = action {
+        if let CleanAction::WaitUntil(_) = action {
             return Ok(());
         }
-        if action == Action::Prune
+        if action == CleanAction::Prune
             && let Some(wanted) = self.wanted(None)?
         {
             let started = Instant::now();

@@ -9,27 +9,6 @@ use crate::history::find;
 use crate::history::lineage::Lineage;
 use crate::history::tip::{self, InsteadOf, Shortfall, Tip};
 
-/// Where a pull comes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reached {
-    /// The version.
-    pub(crate) position: Position,
-    /// What was not to be had.
-    pub(crate) shortfall: Option<Shortfall>,
-}
-
-/// The end of what is whole in a store.
-pub(super) struct End {
-    /// What HEAD says, or what else was believed.
-    pub(super) promised: Head,
-    /// What it would say if it were right.
-    pub(super) head: Head,
-    /// The first version that is missing.
-    pub(super) first: Version,
-    /// The last version that HEAD names.
-    pub(super) last: Version,
-}
-
 impl Pull<'_> {
     /// What HEAD says, or what lies in the store where more is wanted than HEAD tells of.
     pub(super) fn tip(&mut self, at: At) -> Result<Tip, ReplicateError> {

@@ -9,7 +9,9 @@ use super::actor::{Block, CommitNow};
 use super::world::{Fault, World, failure};
 use crate::commit::ledger::{Attempt, Batch, DrainedContent, Wake};
 use crate::pacing::backpressure::{DRAINERS, LastFsync};
-use crate::pacing::scheduler::{Action, Durable, Effort, LOOK_AGAIN, patience};
+use crate::pacing::scheduler::{
+    CommitAction, CrowdAction, DrainAction, Durable, Effort, LOOK_AGAIN, YieldAction, patience,
+};
 
 /// So long something is written before the writer looks whether it should give way.
 const PIECE: Duration = Duration::from_millis(50);
@@ -36,7 +38,7 @@ impl Work {
         if is_commit && world.fault == Some(Fault::StarvedCommit) {
             (yielding.hurried_from, yielding.requested) = (None, false);
         }
-        if let Action::Yield(nap) = yielding.next(&world.bounds, world.now) {
+        if let YieldAction::Yield(nap) = yielding.next(&world.bounds, world.now) {
             self.owed -= nap;
             self.yielded += nap;
             return Some(world.now + nap);
@@ -116,18 +118,20 @@ impl Committing {
             Committing::Idle { due } => {
                 let commits = world.ledger.commits(world.is_dirty, world.interval, due);
                 match commits.next(world.now) {
-                    Action::End => (self, Block::Done),
-                    Action::WaitUntil(due) => (Committing::Idle { due }, Block::Wanted(due)),
-                    _ => (Committing::Crowded { was_due: world.now, since: None }, Block::Ready),
+                    CommitAction::End => (self, Block::Done),
+                    CommitAction::WaitUntil(due) => (Committing::Idle { due }, Block::Wanted(due)),
+                    CommitAction::Commit => {
+                        (Committing::Crowded { was_due: world.now, since: None }, Block::Ready)
+                    }
                 }
             }
             Committing::Crowded { was_due, since } if world.weather.is_crowded => {
                 let since = since.unwrap_or(world.now);
                 match world.ledger.crowd(since, world.interval).next(world.now) {
-                    Action::WaitUntil(until) => {
+                    CrowdAction::WaitUntil(until) => {
                         (Committing::Crowded { was_due, since: Some(since) }, Block::Ended(Some(until)))
                     }
-                    _ => Self::begin(world, was_due),
+                    CrowdAction::Commit => Self::begin(world, was_due),
                 }
             }
             Committing::Crowded { was_due, .. } => Self::begin(world, was_due),
@@ -223,9 +227,9 @@ impl DrainerAt {
                 let fsyncs_come = world.last_fsync.is_recent(world.now);
                 let drains = world.ledger.drains(world.content, fsyncs_come);
                 match drains.next(&world.bounds, has_spilled) {
-                    Action::End => (self, Block::Done),
-                    Action::Spill => (DrainerAt::Spilling(Spill::new()), Block::Ready),
-                    Action::Drain => {
+                    DrainAction::End => (self, Block::Done),
+                    DrainAction::Spill => (DrainerAt::Spilling(Spill::new()), Block::Ready),
+                    DrainAction::Drain => {
                         let cut = world.cut();
                         let Some(batch) = world.ledger.enter_cut_to_drain(cut) else {
                             return (DrainerAt::Idle { has_spilled: false }, Block::Ready);
@@ -235,7 +239,7 @@ impl DrainerAt {
                         let work = Work::of(world.bytes_of(std::slice::from_ref(&batch)));
                         (DrainerAt::Draining { batch, work }, Block::Ready)
                     }
-                    _ => (DrainerAt::Idle { has_spilled: false }, Block::DrainWanted),
+                    DrainAction::Wait => (DrainerAt::Idle { has_spilled: false }, Block::DrainWanted),
                 }
             }
             DrainerAt::Spilling(mut spill) => match spill.step(world) {

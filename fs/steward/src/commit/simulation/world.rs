@@ -6,7 +6,7 @@ use pond_tinyfs::{ContentInMemory, Cut, Lsn, Row, StorageError, Timestamp, root_
 
 use crate::commit::ledger::{Batch, Ledger, Wake};
 use crate::pacing::backpressure::{Bounds, Gauges, LastFsync};
-use crate::pacing::scheduler::{Action, Drains};
+use crate::pacing::scheduler::{DrainAction, Drains};
 
 /// The same numbers for the same seed.
 pub(super) struct Chance(u64);
@@ -183,7 +183,7 @@ impl World {
         if Drains::may_be_due(&self.bounds, &self.content) {
             let fsyncs_come = self.last_fsync.is_recent(self.now);
             let next = self.ledger.drains(self.content, fsyncs_come).next(&self.bounds, true);
-            self.wake.drainer |= matches!(next, Action::Drain | Action::Spill);
+            self.wake.drainer |= matches!(next, DrainAction::Drain | DrainAction::Spill);
         }
     }
 

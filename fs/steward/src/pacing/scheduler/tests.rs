@@ -18,13 +18,13 @@ fn a_commit_is_made_when_it_is_due_or_asked_for_and_an_idle_pond_makes_none() {
         interval: SECOND,
         due: now + SECOND,
     };
-    assert_eq!(idle.next(now), Action::WaitUntil(now + SECOND));
-    assert_eq!(idle.next(now + SECOND), Action::WaitUntil(now + 2 * SECOND));
+    assert_eq!(idle.next(now), CommitAction::WaitUntil(now + SECOND));
+    assert_eq!(idle.next(now + SECOND), CommitAction::WaitUntil(now + 2 * SECOND));
     let changed = Commits { has_changes: true, ..idle };
-    assert_eq!(changed.next(now), Action::WaitUntil(now + SECOND));
-    assert_eq!(changed.next(now + SECOND), Action::Commit);
-    assert_eq!(Commits { requested: true, ..idle }.next(now), Action::Commit);
-    assert_eq!(Commits { requested: true, stopped: true, ..idle }.next(now), Action::End);
+    assert_eq!(changed.next(now), CommitAction::WaitUntil(now + SECOND));
+    assert_eq!(changed.next(now + SECOND), CommitAction::Commit);
+    assert_eq!(Commits { requested: true, ..idle }.next(now), CommitAction::Commit);
+    assert_eq!(Commits { requested: true, stopped: true, ..idle }.next(now), CommitAction::End);
 }
 
 #[test]
@@ -38,9 +38,9 @@ fn a_commit_that_failed_rests_unless_somebody_waits_for_it() {
         interval: SECOND,
         due: now,
     };
-    assert_eq!(failed.next(now), Action::WaitUntil(now + SECOND));
-    assert_eq!(failed.next(now + 4 * SECOND), Action::Commit);
-    assert_eq!(Commits { requested: true, ..failed }.next(now), Action::Commit);
+    assert_eq!(failed.next(now), CommitAction::WaitUntil(now + SECOND));
+    assert_eq!(failed.next(now + 4 * SECOND), CommitAction::Commit);
+    assert_eq!(Commits { requested: true, ..failed }.next(now), CommitAction::Commit);
     let pauses: Vec<u64> = (1..8).map(|failures| pause_after(failures, SECOND).as_secs()).collect();
     assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
 }
@@ -57,11 +57,11 @@ fn what_is_at_risk_is_bounded_in_seconds_however_long_the_interval() {
 fn merges_are_waited_for_but_not_for_long() {
     let now = Instant::now();
     let crowd = Crowd { stopped: false, requested: false, since: now, interval: SECOND };
-    assert_eq!(crowd.next(now), Action::WaitUntil(now + LOOK_AGAIN));
-    assert_eq!(crowd.next(now + 3 * SECOND), Action::Commit);
+    assert_eq!(crowd.next(now), CrowdAction::WaitUntil(now + LOOK_AGAIN));
+    assert_eq!(crowd.next(now + 3 * SECOND), CrowdAction::Commit);
     let requested = Crowd { requested: true, ..crowd };
-    assert_eq!(requested.next(now + MERGE_WAIT), Action::Commit);
-    assert_eq!(Crowd { stopped: true, ..crowd }.next(now), Action::Commit);
+    assert_eq!(requested.next(now + MERGE_WAIT), CrowdAction::Commit);
+    assert_eq!(Crowd { stopped: true, ..crowd }.next(now), CrowdAction::Commit);
 }
 
 #[test]
@@ -76,16 +76,16 @@ fn much_is_drained_and_while_one_drain_is_under_way_half_as_much() {
         content: uncut(bytes),
         fsyncs_come: false,
     };
-    assert_eq!(drains(48 * MIB - 1, 0).next(&bounds, false), Action::Wait);
-    assert_eq!(drains(48 * MIB, 0).next(&bounds, false), Action::Drain);
-    assert_eq!(drains(24 * MIB, 1).next(&bounds, false), Action::Drain);
-    assert_eq!(drains(96 * MIB, DRAINERS).next(&bounds, false), Action::Wait);
+    assert_eq!(drains(48 * MIB - 1, 0).next(&bounds, false), DrainAction::Wait);
+    assert_eq!(drains(48 * MIB, 0).next(&bounds, false), DrainAction::Drain);
+    assert_eq!(drains(24 * MIB, 1).next(&bounds, false), DrainAction::Drain);
+    assert_eq!(drains(96 * MIB, DRAINERS).next(&bounds, false), DrainAction::Wait);
     let due = drains(48 * MIB, 0);
-    assert_eq!(Drains { is_failing: true, ..due }.next(&bounds, false), Action::Wait);
-    assert_eq!(Drains { may_commit: false, ..due }.next(&bounds, false), Action::Wait);
-    assert_eq!(Drains { fsyncs_come: true, ..due }.next(&bounds, false), Action::Wait);
-    assert_eq!(Drains { fsyncs_come: true, ..drains(96 * MIB, 0) }.next(&bounds, false), Action::Drain);
-    assert_eq!(Drains { stopped: true, ..due }.next(&bounds, false), Action::End);
+    assert_eq!(Drains { is_failing: true, ..due }.next(&bounds, false), DrainAction::Wait);
+    assert_eq!(Drains { may_commit: false, ..due }.next(&bounds, false), DrainAction::Wait);
+    assert_eq!(Drains { fsyncs_come: true, ..due }.next(&bounds, false), DrainAction::Wait);
+    assert_eq!(Drains { fsyncs_come: true, ..drains(96 * MIB, 0) }.next(&bounds, false), DrainAction::Drain);
+    assert_eq!(Drains { stopped: true, ..due }.next(&bounds, false), DrainAction::End);
 }
 
 #[test]
@@ -101,13 +101,13 @@ fn unlinked_files_are_spilled_before_anything_is_drained_and_a_failure_is_tried_
         content,
         fsyncs_come: false,
     };
-    assert_eq!(both.next(&bounds, false), Action::Spill);
-    assert_eq!(both.next(&bounds, true), Action::Drain);
+    assert_eq!(both.next(&bounds, false), DrainAction::Spill);
+    assert_eq!(both.next(&bounds, true), DrainAction::Drain);
     let only_spill = Drains { content: ContentInMemory { uncut: 0, ..content }, ..both };
-    assert_eq!(only_spill.next(&bounds, true), Action::Spill, "more has come");
+    assert_eq!(only_spill.next(&bounds, true), DrainAction::Spill, "more has come");
     let failed = Drains { spill_failed: true, ..only_spill };
-    assert_eq!(failed.next(&bounds, false), Action::Spill);
-    assert_eq!(failed.next(&bounds, true), Action::Wait);
+    assert_eq!(failed.next(&bounds, false), DrainAction::Spill);
+    assert_eq!(failed.next(&bounds, true), DrainAction::Wait);
 }
 
 #[test]
@@ -120,16 +120,16 @@ fn what_nobody_waits_for_gives_way_for_a_while() {
         content: uncut(MIB),
         owed: Duration::from_millis(8),
     };
-    assert_eq!(yielding.next(&bounds, now), Action::Yield(NAP));
+    assert_eq!(yielding.next(&bounds, now), YieldAction::Yield(NAP));
     let little = Yielding { owed: Duration::from_millis(3), ..yielding };
-    assert_eq!(little.next(&bounds, now), Action::Yield(Duration::from_millis(3)));
-    assert_eq!(Yielding { owed: Duration::ZERO, ..yielding }.next(&bounds, now), Action::GoOn);
-    assert_eq!(yielding.next(&bounds, now + SECOND), Action::GoOn);
-    assert_eq!(Yielding { requested: true, ..yielding }.next(&bounds, now), Action::GoOn);
-    assert_eq!(Yielding { is_closing: true, ..yielding }.next(&bounds, now), Action::GoOn);
-    assert_eq!(Yielding { content: uncut(64 * MIB), ..yielding }.next(&bounds, now), Action::GoOn);
+    assert_eq!(little.next(&bounds, now), YieldAction::Yield(Duration::from_millis(3)));
+    assert_eq!(Yielding { owed: Duration::ZERO, ..yielding }.next(&bounds, now), YieldAction::GoOn);
+    assert_eq!(yielding.next(&bounds, now + SECOND), YieldAction::GoOn);
+    assert_eq!(Yielding { requested: true, ..yielding }.next(&bounds, now), YieldAction::GoOn);
+    assert_eq!(Yielding { is_closing: true, ..yielding }.next(&bounds, now), YieldAction::GoOn);
+    assert_eq!(Yielding { content: uncut(64 * MIB), ..yielding }.next(&bounds, now), YieldAction::GoOn);
     let drain = Yielding { hurried_from: None, ..yielding };
-    assert_eq!(drain.next(&bounds, now + 100 * SECOND), Action::Yield(NAP));
+    assert_eq!(drain.next(&bounds, now + 100 * SECOND), YieldAction::Yield(NAP));
 }
 
 #[test]
@@ -161,15 +161,15 @@ fn cleaning_comes_at_times_and_pruning_with_it_where_looking_did_not_take_long()
         is_full: false,
         keep_replaced: Duration::from_secs(86_400),
     };
-    assert_eq!(never.next(now), Action::Prune);
-    assert_eq!(Cleaning { is_source: false, ..never }.next(now), Action::Clean);
+    assert_eq!(never.next(now), CleanAction::Prune);
+    assert_eq!(Cleaning { is_source: false, ..never }.next(now), CleanAction::Clean);
     let again = looks_again(now, 60 * SECOND);
     let cleaned = Cleaning { cleaned: Some(now), looks_again: Some(again), ..never };
-    assert_eq!(cleaned.next(now + SECOND), Action::WaitUntil(now + CLEAN_PERIOD));
-    assert_eq!(cleaned.next(now + CLEAN_PERIOD), Action::Clean);
-    assert_eq!(cleaned.next(again), Action::Prune);
-    assert_eq!(Cleaning { is_full: true, ..cleaned }.next(now + READS), Action::Clean);
-    assert_eq!(Cleaning { keep_replaced: SECOND, ..cleaned }.next(now + READS), Action::Clean);
+    assert_eq!(cleaned.next(now + SECOND), CleanAction::WaitUntil(now + CLEAN_PERIOD));
+    assert_eq!(cleaned.next(now + CLEAN_PERIOD), CleanAction::Clean);
+    assert_eq!(cleaned.next(again), CleanAction::Prune);
+    assert_eq!(Cleaning { is_full: true, ..cleaned }.next(now + READS), CleanAction::Clean);
+    assert_eq!(Cleaning { keep_replaced: SECOND, ..cleaned }.next(now + READS), CleanAction::Clean);
 }
 
 #[test]
