@@ -24,7 +24,7 @@ pub use mounting::{AtArgs, MountArgs, UmountArgs};
 pub use paths::{CatArgs, CopyArgs, ListArgs, MkdirArgs, MvArgs, RmArgs};
 pub use settings::{ControlAction, ControlArgs, ControlMode};
 pub use state::{StatusArgs, SyncArgs};
-pub use whole::{CompletionsArgs, FsckArgs, InitArgs, MaintainArgs};
+pub use whole::{CompletionsArgs, ForkArgs, FsckArgs, InitArgs, MaintainArgs};
 
 use crate::cli::values::directory;
 use crate::output::LogFormat;
@@ -164,6 +164,8 @@ Example:
     Promote,
 
     Tag(TagArgs),
+
+    Fork(ForkArgs),
 
     /// Check everything: files, rows, journal, settings
     ///

@@ -6,6 +6,7 @@ mod completions;
 mod control;
 mod copy;
 mod factories;
+mod fork;
 mod fsck;
 mod history;
 mod init;
@@ -53,6 +54,7 @@ pub fn run(command: Command, context: &mut Context) -> Result {
         Command::Fsck(args) => fsck::fsck(&args, context),
         Command::Promote => promote::promote(context),
         Command::Tag(args) => tag::tag(&args, context),
+        Command::Fork(args) => fork::fork(&args, context),
         Command::Maintain(args) => maintain::maintain(args, context),
         Command::Bisect(args) => bisect::bisect(&args, context),
         Command::Completions(args) => completions::completions(&args, context),

@@ -52,6 +52,7 @@ pub use log::tags::{BadTagName, TagName};
 pub use oplog::commit::Committed;
 pub use oplog::drain::Drained;
 pub use oplog::evolve::Growth;
+pub use oplog::fork::{Amount, Forked};
 pub use oplog::open::{Opened, Options};
 pub use oplog::{OpLog, Pause};
 pub use upkeep::clean::{CleanOptions, CleanReport};

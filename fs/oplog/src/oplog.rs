@@ -8,6 +8,7 @@ pub(crate) mod commit;
 pub(crate) mod create;
 pub(crate) mod drain;
 pub(crate) mod evolve;
+pub(crate) mod fork;
 pub(crate) mod kept;
 pub(crate) mod maintenance;
 pub(crate) mod open;

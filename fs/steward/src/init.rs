@@ -10,10 +10,11 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use pond_oplog::{Layout, OpLog, Origin, durable, exclusive_names};
+use pond_oplog::{At, Forked, Layout, OpLog, Origin, durable, exclusive_names};
 use pond_tinyfs::{Timestamp, root_row};
 
 use crate::control::keys::ROLE_KEY;
+use crate::control::settings::{ENABLED_FACTORIES_KEY, NO_FACTORIES};
 use crate::control::table::Control;
 use crate::host::lock::{LOCK_FILE, WriterLock};
 use crate::paths::owner;
@@ -113,8 +114,45 @@ pub(crate) fn probe(pond: &Path) -> Result<Found, StewardError> {
     Ok(if log.try_exists().map_err(failed)? { Found::Pond } else { Found::Other })
 }
 
-/// Makes a pond where there is nothing yet, or an empty directory.
+/// Makes an empty pond where there is nothing yet, or an empty directory.
 pub(crate) fn init(pond: &Path) -> Result<(), StewardError> {
+    let owner = owner();
+    let origin = Origin { kind: "init".into(), command: None };
+    let root = root_row(Timestamp::now(), owner.uid, owner.gid);
+    init_with(pond, || Ok(Some(OpLog::create(pond, root, &origin)?))).map(drop)
+}
+
+/// Makes a pond, there, that has what a version of another one has. No factory runs in it until somebody says so. `tell` is told of
+/// bytes of data files as they are done, and ends it by saying false: `None`, and nothing is left of it.
+pub(crate) fn fork(
+    from: &Path,
+    at: At,
+    pond: &Path,
+    origin: &Origin,
+    tell: &dyn Fn(u64) -> bool,
+) -> Result<Option<Forked>, StewardError> {
+    refuse_unless_pond(from)?;
+    let was_there = pond.exists();
+    let made = init_with(pond, || {
+        let forked = OpLog::fork(from, at, pond, origin, tell)?;
+        if forked.is_some() {
+            Control::open(pond, true)?.set(ENABLED_FACTORIES_KEY, NO_FACTORIES)?;
+        }
+        Ok(forked)
+    });
+    // In a directory that was there, an unfinished pond is left, which the next one takes away.
+    if !matches!(made, Ok(Some(_))) && !was_there && probe(pond).is_ok_and(|found| found == Found::Unfinished)
+    {
+        durable::remove_tree(pond).map_err(|error| StewardError::io("remove", pond, error))?;
+    }
+    made
+}
+
+/// Makes a pond whose table `make` makes; where that makes none the pond stays unfinished.
+fn init_with<T>(
+    pond: &Path,
+    make: impl FnOnce() -> Result<Option<T>, StewardError>,
+) -> Result<Option<T>, StewardError> {
     refuse_unless_free(pond)?;
     refuse_unless_suitable(pond)?;
     let changed = make_pond_directory(pond)?;
@@ -135,9 +173,7 @@ pub(crate) fn init(pond: &Path) -> Result<(), StewardError> {
     }
     make_directory(&layout.mirror())?;
     Control::create(pond, Role::Source)?;
-    let owner = owner();
-    let origin = Origin { kind: "init".into(), command: None };
-    OpLog::create(pond, root_row(Timestamp::now(), owner.uid, owner.gid), &origin)?;
+    let Some(made) = make()? else { return Ok(None) };
     if !layout
         .journal()
         .try_exists()
@@ -149,7 +185,8 @@ pub(crate) fn init(pond: &Path) -> Result<(), StewardError> {
 
     durable::remove(&marker).map_err(|error| StewardError::io("remove", &marker, error))?;
     sync_directory(pond)?;
-    changed.iter().try_for_each(|directory| sync_directory(directory))
+    changed.iter().try_for_each(|directory| sync_directory(directory))?;
+    Ok(Some(made))
 }
 
 /// Fails on a filesystem on which no pond can be, before anything is made there.

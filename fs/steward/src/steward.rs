@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pond_oplog::{
-    CacheUse, CommitInfo, HistoryFigures, Layout, OpLog, Origin, Position, TagName, Version, changes, history,
+    At, CacheUse, CommitInfo, Forked, HistoryFigures, Layout, OpLog, Origin, Position, TagName, Version,
+    changes, history,
 };
 use pond_tinyfs::{Error, RESERVED_NAME, Row, StorageError, TinyFs};
 use serde::Serialize;
@@ -83,6 +84,23 @@ impl Steward {
     /// cut off.
     pub fn init(pond: &Path) -> Result<(), StewardError> {
         init::init(pond)
+    }
+
+    /// Makes a pond at `to` that has what a version of the pond at `from` has, and goes on from there by itself. They share data files as
+    /// far as the filesystem allows, and neither is changed by what the other does. No factory runs in it until the setting
+    /// `enabled_factories` says so. `tell` is told of bytes as they are done; when it says false all is undone: `None`.
+    ///
+    /// # Errors
+    ///
+    /// For a version that there is not, a place that is taken, damage, and the disk's; then nothing is left at `to` either.
+    pub fn fork(
+        from: &Path,
+        at: At,
+        to: &Path,
+        origin: &Origin,
+        tell: &dyn Fn(u64) -> bool,
+    ) -> Result<Option<Forked>, StewardError> {
+        init::fork(from, at, to, origin, tell)
     }
 
     /// Gives a pond that lost its control table its role again, after [`StewardError::ControlMissing`].

@@ -11,7 +11,6 @@ mod fs;
 mod memory;
 mod operations;
 mod persistence;
-mod transaction;
 mod tree;
 mod types;
 
@@ -26,9 +25,6 @@ pub use operations::listing::{DirEntry, Listing};
 pub use operations::make::Make;
 pub use operations::rename::{RenameFlags, Renamed};
 pub use persistence::{PersistenceLayer, Space, StorageError};
-pub use transaction::apply::PublishedChanges;
-pub use transaction::changes::Changes;
-pub use transaction::conflict::{Clash, Conflict, NotPublished};
 pub use tree::cut::Cut;
 pub use tree::{ContentInMemory, Tree, root_row};
 pub use types::attr::{Attributes, Caller, FileType, SetAttributes, TimeOrNow, Timestamp, Xattrs};

@@ -98,3 +98,28 @@ pub struct CompletionsArgs {
     /// The shell
     pub shell: Shell,
 }
+
+/// Make a pond of its own from this one, or from an old version
+///
+/// The new pond has everything that the version has, and a history that begins there; its identity is another. Both live on
+/// independently, whatever either writes, merges, lets go of or removes. Data files are shared by hard links, so that it takes next to no
+/// time and space; on another filesystem they are copied. Files that hold later changes than the version are written anew without them.
+///
+/// Without --version everything is committed first, and the fork is made from the newest version. No factory (remotes, say) runs in the
+/// fork until its setting `enabled_factories` names the nodes that shall.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  pond fork /srv/experiment
+  pond fork --version -2h /srv/before
+  pond --pond /srv/experiment mount /mnt/experiment
+  pond --pond /srv/experiment control set enabled_factories /etc/system.d/10-remote")]
+pub struct ForkArgs {
+    /// The new pond's directory, which must not be there, or be empty
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub directory: PathBuf,
+
+    /// The version it is made from: a number, tag:NAME, start, or a time
+    #[arg(id = "fork_version", long = "version", value_name = "V", allow_hyphen_values = true, value_parser = version)]
+    pub version: Option<At>,
+}

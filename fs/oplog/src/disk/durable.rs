@@ -7,7 +7,7 @@
 //! record, or fail to survive.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -335,6 +335,36 @@ pub(crate) fn link_durably(from: &Path, to: &Path) -> io::Result<()> {
         linked => linked?,
     }
     sync_directory(parent(to))
+}
+
+/// What stands beside a file now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Second {
+    /// Another name of the same file.
+    Link,
+    /// A copy, since no such name can be made: on another filesystem, or on one without hard links.
+    Copy,
+}
+
+/// Gives a synced file that never changes another name, or a synced copy one, which is durable once the directory is synced.
+pub(crate) fn link_or_copy(from: &Path, to: &Path) -> io::Result<Second> {
+    match link(from, to) {
+        Err(error)
+            if is_without_links(&error)
+                || matches!(error.raw_os_error(), Some(libc::EXDEV | libc::EMLINK)) => {}
+        linked => return linked.map(|()| Second::Link),
+    }
+    let mut source = File::open(from)?;
+    let mut copy = Unnamed::create(parent(to))?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match source.read(&mut buffer)? {
+            0 => break,
+            read => copy.file().write_all_vectored(&mut [IoSlice::new(&buffer[..read])])?,
+        }
+    }
+    copy.name_unsynced(to, Existing::Refuse)?;
+    Ok(Second::Copy)
 }
 
 /// Gives a synced file another name and syncs the directory of the new one.

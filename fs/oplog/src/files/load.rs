@@ -25,7 +25,7 @@ use pond_tinyfs::Row;
 use crate::files::decoder_panics::unpanicked;
 use crate::files::digests::{self, Digests, TAIL};
 use crate::rows::decode::{self, Extents};
-use crate::rows::schema::col;
+use crate::rows::schema::{self, col};
 use crate::{OpLogError, TxnSeq, Version};
 
 /// A data file to load.
@@ -160,6 +160,16 @@ pub(crate) struct Opened {
 impl Opened {
     pub(crate) fn new(source: &Source, version: Version) -> Result<Self, OpLogError> {
         Ok(Opened { path: source.path.clone(), window: Window::read(source, version)? })
+    }
+
+    /// An error if there is a column that this program does not know: it must not be written anew without that.
+    pub(crate) fn check_columns(&self) -> Result<(), OpLogError> {
+        match self.columns().find(|name| schema::ROWS.column_with_name(name).is_none()) {
+            Some(column) => {
+                Err(OpLogError::UnknownColumn { path: self.path.clone(), column: column.to_string() })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Names of its columns.

@@ -19,22 +19,28 @@ use crate::parallel::threads;
 use crate::rows::schema;
 use crate::{Layout, OpLog, OpLogError, Origin, PondId, TxnSeq, Version};
 
+/// Makes the directories of a pond whose table has no version yet.
+pub(crate) fn lay_out(pond: &Path) -> Result<(Layout, Log), OpLogError> {
+    let layout = Layout::new(pond);
+    let log = Log::new(&layout.data());
+    if log.list().is_ok() {
+        return Err(OpLogError::Exists { path: layout.data() });
+    }
+    layout.ensure_root()?;
+    fs::set_permissions(pond, fs::Permissions::from_mode(0o700))
+        .map_err(OpLogError::io("set the mode of", pond))?;
+    log.create_directories()?;
+    layout.ensure_work_directories()?;
+    pin::ensure(pond)?;
+    Ok((layout, log))
+}
+
 impl OpLog {
     /// Makes a pond: the table with version 0, which holds the root directory's row, and an empty journal.
     /// Directories that are there already are used, and `pond` becomes private (mode 0700); a table that is
     /// there is an error.
     pub fn create(pond: &Path, root: Row, origin: &Origin) -> Result<(), OpLogError> {
-        let layout = Layout::new(pond);
-        let log = Log::new(&layout.data());
-        if log.list().is_ok() {
-            return Err(OpLogError::Exists { path: layout.data() });
-        }
-        layout.ensure_root()?;
-        fs::set_permissions(pond, fs::Permissions::from_mode(0o700))
-            .map_err(OpLogError::io("set the mode of", pond))?;
-        log.create_directories()?;
-        layout.ensure_work_directories()?;
-        pin::ensure(pond)?;
+        let (layout, log) = lay_out(pond)?;
         let pond_id = PondId::random();
         let (txn_seq, cut_lsn, now) = (TxnSeq(1), root.lsn, now_ms());
         let schema = schema::delta_schema(&schema::ROWS)

@@ -12,7 +12,6 @@ use crate::files::digests::Digests;
 use crate::files::file_name;
 use crate::files::load::{Opened, Source};
 use crate::log::live::LiveFile;
-use crate::rows::schema;
 use crate::upkeep::rewrite::{Collected, Kind, Output, Rewrite};
 use crate::{HistoryFigures, OpLog, OpLogError, TxnSeq};
 
@@ -157,7 +156,9 @@ impl OpLog {
             }
         }
         let mut outputs = Vec::new();
-        if let Err(error) = all.write(self, Kind::Merge, level + 1, limits.threads, &mut outputs) {
+        if let Err(error) =
+            all.write(&self.layout().inflight(), Kind::Merge, level + 1, limits.threads, &mut outputs)
+        {
             Output::discard(&outputs);
             return Err(error);
         }
@@ -184,9 +185,7 @@ impl OpLog {
             digests: Digests::of(&file.add),
         };
         let opened = Opened::new(&source, self.position().version)?;
-        if let Some(column) = opened.columns().find(|name| schema::ROWS.column_with_name(name).is_none()) {
-            return Err(OpLogError::UnknownColumn { path: source.path, column: column.to_string() });
-        }
+        opened.check_columns()?;
         Ok(opened)
     }
 }

@@ -316,7 +316,13 @@ impl OpLog {
             let file = &input.file;
             if file.add.level() != level && !collected.is_empty() {
                 let level = level + u32::from(joined > 1);
-                std::mem::take(&mut collected).write(self, Kind::Prune, level, limits.threads, outputs)?;
+                std::mem::take(&mut collected).write(
+                    &self.layout().inflight(),
+                    Kind::Prune,
+                    level,
+                    limits.threads,
+                    outputs,
+                )?;
                 (bytes, joined) = (0, 0);
             }
             level = file.add.level();
@@ -340,7 +346,7 @@ impl OpLog {
                 if bytes >= limits.memory {
                     let level = level + u32::from(joined > 1);
                     std::mem::take(&mut collected).write(
-                        self,
+                        &self.layout().inflight(),
                         Kind::Prune,
                         level,
                         limits.threads,
@@ -355,7 +361,7 @@ impl OpLog {
         }
         if !collected.is_empty() {
             let level = level + u32::from(joined > 1);
-            collected.write(self, Kind::Prune, level, limits.threads, outputs)?;
+            collected.write(&self.layout().inflight(), Kind::Prune, level, limits.threads, outputs)?;
         }
         Ok(true)
     }

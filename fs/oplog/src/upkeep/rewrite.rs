@@ -4,7 +4,7 @@
 //! version changed pass them over, and its cut is that of the version before.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pond_tinyfs::{Location, Lsn, Moved, NodeId, Record, Row};
 
@@ -23,8 +23,10 @@ use crate::{OpLog, OpLogError, Position, TxnSeq};
 pub(crate) enum Kind {
     /// To join them: every row is kept.
     Merge,
-    /// To drop rows that no version from the floor on shows.
+    /// To drop rows that no kept version shows.
     Prune,
+    /// To leave out what came after the version from which another pond is made.
+    Fork,
 }
 
 impl Kind {
@@ -32,6 +34,7 @@ impl Kind {
         match self {
             Kind::Merge => "merge",
             Kind::Prune => "prune",
+            Kind::Fork => "fork",
         }
     }
 
@@ -39,6 +42,8 @@ impl Kind {
         match self {
             Kind::Merge => "OPTIMIZE",
             Kind::Prune => "PRUNE",
+            // Its files are part of a table's first version.
+            Kind::Fork => "CREATE TABLE",
         }
     }
 }
@@ -108,19 +113,18 @@ impl Collected {
     /// Writes and syncs the rows, and makes them files of this level.
     pub(crate) fn write(
         self,
-        oplog: &OpLog,
+        inflight: &Path,
         kind: Kind,
         level: u32,
         threads: usize,
         outputs: &mut Vec<Output>,
     ) -> Result<(), OpLogError> {
         let txns = TxnRanges::new(self.txns);
-        let inflight = oplog.layout().inflight();
         let effort = Effort { threads, pause: &|| {} };
         for plan in data_file::plan(&[&self.rows]) {
             // The name gets its transaction once that is known.
             let written =
-                data_file::write_rows(&inflight, plan, TxnSeq(0), Txns::Several(&txns), now_ms(), effort)?;
+                data_file::write_rows(inflight, plan, TxnSeq(0), Txns::Several(&txns), now_ms(), effort)?;
             let extents = written.extents.iter().filter_map(|&(number, row)| match &row.record {
                 Record::Extent(extent) => Some(Extent {
                     row: number,
@@ -133,7 +137,7 @@ impl Collected {
             });
             let extents = extents.collect();
             let mut add = written.add;
-            add.data_change = kind == Kind::Prune;
+            add.data_change = kind != Kind::Merge;
             add.tags.get_or_insert_default().extend([
                 (REWRITTEN_TAG.to_string(), Some(kind.name().to_string())),
                 (LEVEL_TAG.to_string(), Some(level.to_string())),
@@ -167,6 +171,15 @@ impl Drop for Rewrite {
 }
 
 impl Output {
+    /// Gives the file its name in `data`, which carries this transaction, and which is durable once the directory is synced.
+    pub(crate) fn name(&mut self, data: &Path, txn_seq: TxnSeq) -> Result<&Add, OpLogError> {
+        let name = file_name::renamed(&self.add.path, txn_seq);
+        let target = data.join(&name);
+        durable::rename(&self.path, &target).map_err(OpLogError::io("move", &self.path))?;
+        (self.path, self.add.path) = (target, name);
+        Ok(&self.add)
+    }
+
     /// The files are of no use: whoever wrote them has failed.
     pub(crate) fn discard(outputs: &[Output]) {
         durable::discard(outputs.iter().map(|output| output.path.as_path()));
@@ -193,10 +206,7 @@ impl OpLog {
         let next = self.next_maintenance();
         let data = self.layout().data();
         for output in &mut rewrite.outputs {
-            let name = file_name::renamed(&output.add.path, next.txn_seq);
-            let target = data.join(&name);
-            durable::rename(&output.path, &target).map_err(OpLogError::io("move", &output.path))?;
-            (output.path, output.add.path) = (target, name);
+            output.name(&data, next.txn_seq)?;
         }
         durable::sync_directory(&data).map_err(OpLogError::io("fsync", &data))?;
         let mut actions: Vec<Action> =

@@ -109,8 +109,8 @@ impl Ledger<'_> {
             }
             let above = entry.txn_seq > txn.0;
             if above && (was_below || version == 0) {
-                // The numbers of its neighbours pass it by.
-                return Ok(true);
+                // The numbers of its neighbours pass it by, unless it came with what a fork was made from.
+                return Ok(!(version == 0 && entry.names.contains(name)));
             }
             was_below = !above;
             version = if above { version - 1 } else { version + 1 };

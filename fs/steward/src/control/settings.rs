@@ -23,6 +23,12 @@ pub const RETENTION_KEY: &str = "retention";
 /// The setting that says how long data files stay that a merge or prune has replaced.
 pub const KEEP_REPLACED_KEY: &str = "keep_replaced";
 
+/// The setting that says which factories' nodes run after commits.
+pub const ENABLED_FACTORIES_KEY: &str = "enabled_factories";
+
+/// The value of that setting under which no node runs.
+pub const NO_FACTORIES: &str = "none";
+
 /// Beginning of the settings that say in which mode a factory runs.
 pub const FACTORY_MODE: &str = "factory_mode:";
 
@@ -33,6 +39,8 @@ enum Kind {
     Size(u64),
     Duration,
     Retention,
+    /// Paths of factories' nodes, or none.
+    Nodes,
     /// Whoever uses it says what it may be.
     Text,
 }
@@ -67,12 +75,18 @@ impl Setting {
 }
 
 /// All settings there are.
-pub const SETTINGS: [Setting; 9] = [
+pub const SETTINGS: [Setting; 10] = [
     Setting {
         name: FACTORY_MODE,
         default: "",
         doc: "the mode in which a factory runs here; of `remote`, `push` on a source and `pull` on a replica",
         kind: Kind::Text,
+    },
+    Setting {
+        name: ENABLED_FACTORIES_KEY,
+        default: "",
+        doc: "which nodes under /etc/system.d run here: their paths, with commas between, or none; unset: all. A fork begins with none",
+        kind: Kind::Nodes,
     },
     Setting {
         name: DIRTY_BUDGET_KEY,
@@ -154,6 +168,12 @@ pub(crate) fn check(key: &str, value: &str) -> Result<(), &'static str> {
         },
         Kind::Duration => parse_duration(value).map(drop),
         Kind::Retention => parse_retention(value).map(drop),
+        Kind::Nodes if value == NO_FACTORIES || value.split(',').all(|path| path.trim().starts_with('/')) => {
+            Ok(())
+        }
+        Kind::Nodes => Err(
+            "it is paths of nodes, as /etc/system.d/10-remote, with commas between, or none, or empty for all",
+        ),
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use pond_oplog::Version;
 use pond_tinyfs::{Errno, Error, FileType, NodeId, TinyFs};
 
+use crate::control::settings::ENABLED_FACTORIES_KEY;
 use crate::control::table::Control;
 use crate::factories::progress::Progress;
 use crate::{FactoryStatus, PostCommit, Registry, Role, StewardError};
@@ -38,13 +39,16 @@ pub(crate) struct FactoryNodes {
 }
 
 impl FactoryNodes {
-    /// The nodes that run after a commit. A replica's remotes do not: its follower brings versions in.
+    /// The nodes that run after a commit: those that are enabled here. A replica's remotes do not: its follower brings versions in.
     pub(crate) fn that_run(&self) -> Result<Vec<FactoryNode>, StewardError> {
         let mut nodes = system_nodes(&self.fs)?;
         // What is not known stays, so that it is told of.
         nodes.retain(|node| {
             self.registry.get(&node.factory).map_or(true, |known| known.post_commit().is_some())
         });
+        if let Some(enabled) = self.control.get(ENABLED_FACTORIES_KEY).filter(|enabled| !enabled.is_empty()) {
+            nodes.retain(|node| enabled.split(',').any(|path| path.trim() == node.path));
+        }
         if self.control.role() == Role::Replica {
             nodes.retain(|node| !self.registry.is_remote(&node.factory));
         }
