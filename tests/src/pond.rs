@@ -126,7 +126,7 @@ impl TestPond {
     pub fn in_namespace(&self, script: &str) -> Command {
         let others = r#"mounts=$(cat /proc/self/mounts)
             echo "$mounts" | while read -r _ at type _; do
-                if test "$type" = fuse.pond && test "$at" != "$KEPT"; then umount -l "$at"; fi
+                case "$type" in fuse.pond | fuse.pond-scratch) test "$at" = "$KEPT" || umount -l "$at" ;; esac
             done
             "#;
         let mut command = self.marked("unshare");
