@@ -364,6 +364,9 @@ impl<B: Backing> Filesystem for Adapter<B> {
         mut reply: ReplyDirectory,
     ) {
         guarded(|| {
+            if self.service.is_versions(ino(inode)) {
+                return self.service.list_versions(offset).deliver(|outcome| reply::versions(reply, outcome));
+            }
             let listed = self.service.list(ino(inode), handle.0, offset, &mut |entry| {
                 let (number, kind) = (INodeNo(entry.ino.0), convert::file_type(entry.kind));
                 // fuser's says whether it is full.

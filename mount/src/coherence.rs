@@ -25,7 +25,7 @@ use pond_tinyfs::NodeId;
 
 use crate::coherence::kernel::Kernel;
 use crate::coherence::stale::Note;
-use crate::inodes::table::Inodes;
+use crate::inodes::table::{Ino, Inodes};
 
 /// Slots of the table of attributes that left: one node a slot, the latest wins.
 const SLOTS: usize = 4096;
@@ -130,6 +130,12 @@ impl Coherence {
         if wire.orders.send(Order::All(notes, told)).is_err() || answer.recv().is_err() {
             tracing::error!("the thread that tells the kernel what is stale has ended");
         }
+    }
+
+    /// Has the kernel drop a name, and all that it knows below and nobody uses. Waits for lookups in that directory; not for
+    /// session threads.
+    pub(crate) fn drop_name(&self, parent: Ino, name: &[u8]) -> io::Result<()> {
+        self.wire.get().map_or(Ok(()), |wire| wire.kernel.drop_name(parent, name))
     }
 
     /// Has the kernel write back what programs changed in a file through mappings, and drop its pages; those of a

@@ -37,7 +37,8 @@ use crate::daemon::starter::Starter;
 use crate::error::MountError;
 use crate::mounting::mount_info;
 use crate::mounting::mount_point;
-use crate::mounting::options::MountOptions;
+use crate::mounting::options::{MountOptions, VersionsOption};
+use crate::service::guard::ShownTo;
 use crate::service::{Service, Settings};
 
 /// How long a detached mount may still be used before the daemon ends.
@@ -45,6 +46,9 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// Threads for requests that wait. Each parked write or cold read has one for as long as it takes.
 const WAITING_THREADS: usize = 256;
+
+/// How long the kernel may hold an old version that nobody asks for.
+const VERSION_KEPT: Duration = Duration::from_secs(60);
 
 /// How long such a thread stays when nothing waits.
 const KEEP_WAITING: Duration = Duration::from_secs(24 * 3600);
@@ -162,6 +166,7 @@ fn show(
         read_only,
         follows: !fixed && is_replica(shown),
         pinned: options.at.is_some_and(|at| at != At::Tip),
+        versions: shown.versions(),
         log: log.clone(),
     });
 
@@ -177,7 +182,13 @@ fn show(
     let serve = || {
         // SAFETY: neither call can fail.
         let owner = unsafe { (libc::geteuid(), libc::getegid()) };
-        let settings = Settings { owner, inode32: options.inode32, askers: session::threads() };
+        let settings = Settings {
+            owner,
+            inode32: options.inode32,
+            askers: session::threads(),
+            versions: shown_to(options.versions),
+            idle: VERSION_KEPT,
+        };
         let service = Service::new(mounted.clone(), runtime.handle().clone(), settings)
             .map_err(|error| MountError::io("start the reading threads of", mountpoint, error))?;
         // Before the session, so that the kernel hears of all that changes after its first look.
@@ -224,6 +235,15 @@ fn show(
         tracing::warn!("{note}");
     }
     Ok((Serving { mounted, server, device, events, runtime }, ready))
+}
+
+/// To whom old versions show what; `None` for nobody.
+fn shown_to(option: VersionsOption) -> Option<ShownTo> {
+    match option {
+        VersionsOption::Allowed => Some(ShownTo::Allowed),
+        VersionsOption::All => Some(ShownTo::All),
+        VersionsOption::Off => None,
+    }
 }
 
 impl Serving {

@@ -156,7 +156,7 @@ pub enum MountError {
     Request(#[from] RequestError),
     /// An option that is none.
     #[error(
-        "unknown mount option {0:?}; known are ro, rw, nosuid, nodev, noexec, sync, allow_other, private, create, nonempty, inode32, commit=SECONDS, remount, and what mount(8) has for every \
+        "unknown mount option {0:?}; known are ro, rw, nosuid, nodev, noexec, sync, allow_other, private, create, nonempty, inode32, commit=SECONDS, versions=WHICH, remount, and what mount(8) has for every \
          filesystem"
     )]
     UnknownOption(String),

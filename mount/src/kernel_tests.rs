@@ -7,3 +7,4 @@ mod harness;
 mod inode32_tests;
 mod listing_tests;
 mod names_tests;
+mod versions_tests;

@@ -23,6 +23,6 @@ pub use daemon::ready::{Progress, Ready, mount_daemon};
 pub use error::MountError;
 pub use mounting::busy_process::BusyProcess;
 pub use mounting::mount_info::{Mount, mount_of_current_directory, mounts, mounts_of};
-pub use mounting::options::MountOptions;
+pub use mounting::options::{MountOptions, VersionsOption};
 pub use mounting::remount::{Remounted, remount};
 pub use mounting::unmount::{UnmountReport, unmount};

@@ -12,22 +12,26 @@ pub(crate) mod abort;
 pub(crate) mod answer;
 pub(crate) mod attributes;
 pub(crate) mod backing;
+pub(crate) mod guard;
 pub(crate) mod listing;
 #[cfg(test)]
 pub(crate) mod memory;
 pub(crate) mod names;
+pub(crate) mod old;
+mod processes;
 pub(crate) mod readahead;
 pub(crate) mod readers;
 pub(crate) mod reading;
 pub(crate) mod request;
 #[cfg(test)]
 mod service_tests;
+pub(crate) mod versions;
 mod waiting;
 pub(crate) mod writing;
 
 use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use pond_tinyfs::{Attributes as Node, Errno, Error, NodeId, TinyFs};
 
@@ -37,20 +41,26 @@ use crate::inodes::listings::Listings;
 use crate::inodes::table::{Ino, Inodes, Object};
 use crate::inodes::virtual_files::VirtualFiles;
 use crate::service::backing::Backing;
+use crate::service::guard::{Guard, ShownTo};
 use crate::service::readahead::Readahead;
 use crate::service::readers::Readers;
 use crate::service::request::Request;
+use crate::service::versions::Versions;
 use crate::service::waiting::Waiting;
 
 /// How to serve.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    /// User and group who may look into `.pond/`, besides root.
+    /// User and group who may see all in `.pond/`, besides root.
     pub(crate) owner: (u32, u32),
     /// Inode numbers have 32 bits, and positions in directories 31.
     pub(crate) inode32: bool,
     /// Threads that ask.
     pub(crate) askers: usize,
+    /// To whom `.pond/versions` shows what; `None` if there is none.
+    pub(crate) versions: Option<ShownTo>,
+    /// For how long a version is kept that nobody asks for.
+    pub(crate) idle: Duration,
 }
 
 /// Answers the requests of one mount.
@@ -63,6 +73,8 @@ pub(crate) struct Service<B> {
     waiting: Waiting,
     readers: Arc<Readers>,
     readahead: Readahead,
+    versions: Arc<Versions<B>>,
+    guard: Arc<Guard>,
     /// Tells inode numbers of this mount from the same ones of another, in file handles that last.
     generation: u64,
     /// Whether it may be kept which names do not exist.
@@ -77,11 +89,15 @@ impl<B: Backing> Service<B> {
         settings: Settings,
     ) -> io::Result<Self> {
         let inodes = Arc::new(Inodes::new(settings.inode32));
+        let coherence = Coherence::new(inodes.clone());
+        let (parts, idle) = ((backing.clone(), inodes.clone(), coherence.clone()), settings.idle);
         Ok(Service {
             keep_missing: !backing.follows(),
-            own: Arc::new(VirtualFiles::new(inodes.clone(), settings.owner.0, settings.owner.1)),
+            own: Arc::new(VirtualFiles::new(inodes.clone(), settings.owner, settings.versions.is_some())),
             listings: Listings::default(),
-            coherence: Coherence::new(inodes.clone()),
+            versions: Versions::new(parts.0, parts.1, parts.2, idle),
+            guard: Arc::new(Guard::new(settings.versions.unwrap_or_default(), settings.owner.0)),
+            coherence,
             waiting: Waiting::new(runtime),
             readers: Arc::new(Readers::start(settings.askers)?),
             readahead: Readahead::new(backing.fs().persistence().prefetch_budget()),
@@ -105,21 +121,22 @@ impl<B: Backing> Service<B> {
         self.backing.fs()
     }
 
-    /// A node of the pond, for reading it.
+    /// A node of the pond as it is now, for reading it.
     #[inline]
     fn node(&self, ino: Ino) -> Result<NodeId, Errno> {
         match self.inodes.find(ino)? {
             Object::Node(id) => Ok(id),
-            Object::OwnDirectory | Object::Snapshot(_) => Err(Errno::OPNOTSUPP),
+            _ => Err(Errno::OPNOTSUPP),
         }
     }
 
-    /// A node of the pond, for changing it: what `.pond/` holds cannot be.
+    /// A node of the pond, for changing it: what `.pond/` holds cannot be, and old versions least of all.
     #[inline]
     fn changeable(&self, ino: Ino) -> Result<NodeId, Errno> {
         match self.inodes.find(ino)? {
             Object::Node(id) => Ok(id),
             Object::OwnDirectory | Object::Snapshot(_) => Err(Errno::PERM),
+            Object::Versions | Object::Listed(_) | Object::Old(_) => Err(Errno::ROFS),
         }
     }
 

@@ -635,7 +635,13 @@ fn the_virtual_files_tell_position_lag_and_status() {
     let names = |path: &Path| fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
     assert!(names(pond.mountpoint()).is_empty(), ".pond is listed");
     let virtual_directory = pond.path(".pond");
-    assert_eq!(fs::metadata(&virtual_directory).unwrap().mode() & 0o077, 0, "others may look");
+    for own in ["status.json", "log"] {
+        assert_eq!(
+            fs::metadata(virtual_directory.join(own)).unwrap().mode() & 0o077,
+            0,
+            "others may read {own}"
+        );
+    }
     for name in ["position", "lag", "status.json", "log"] {
         assert!(names(&virtual_directory).iter().any(|found| found == name), "{name}");
     }

@@ -20,6 +20,7 @@ use crate::{
 /// but a pin; several may be open, also while another process writes.
 pub struct Reader {
     pond: PathBuf,
+    versions: Arc<Views>,
     view: Arc<View>,
     nodes: FactoryNodes,
     budgets: Budgets,
@@ -37,7 +38,8 @@ impl Reader {
             Err(error) => (Control::unknown(pond), Some(error.to_string())),
         };
         let budgets = options.budgets(&control);
-        let view = Views::new(pond, &options.log_options(&control)).open(at)?;
+        let versions = Arc::new(Views::new(pond, &options.log_options(&control)));
+        let view = versions.open(at)?;
         let notes = view.notes().iter().cloned().chain(unreadable).collect();
         let position = view.position();
         let progress = Progress::new(position, newest_by_others(pond, position.version));
@@ -47,7 +49,15 @@ impl Reader {
             registry: options.registry,
             progress: Arc::new(progress),
         };
-        Ok(Arc::new(Reader { pond: pond.to_owned(), view, nodes, budgets, notes, disk: DiskUse::default() }))
+        Ok(Arc::new(Reader {
+            pond: pond.to_owned(),
+            versions,
+            view,
+            nodes,
+            budgets,
+            notes,
+            disk: DiskUse::default(),
+        }))
     }
 
     /// `$POND`.
@@ -63,6 +73,11 @@ impl Reader {
     /// The tree; changing it answers `EROFS`.
     pub fn fs(&self) -> &Arc<TinyFs> {
         self.view.fs()
+    }
+
+    /// The pond's versions, of which this is one: others that are opened there share its cache.
+    pub fn versions(&self) -> &Arc<Views> {
+        &self.versions
     }
 
     /// The version, and what its log entry says of it.

@@ -24,6 +24,7 @@ pub use operations::draft::{Draft, OldContent};
 pub use operations::listing::{DirEntry, Listing};
 pub use operations::make::Make;
 pub use operations::rename::{RenameFlags, Renamed};
+pub use operations::since::Since;
 pub use persistence::{PersistenceLayer, Space, StorageError};
 pub use tree::cut::Cut;
 pub use tree::{ContentInMemory, Tree, root_row};

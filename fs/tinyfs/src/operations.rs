@@ -13,4 +13,5 @@ pub(crate) mod relocate;
 pub(crate) mod remove;
 pub(crate) mod rename;
 pub(crate) mod same;
+pub(crate) mod since;
 pub(crate) mod spill;

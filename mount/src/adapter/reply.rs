@@ -6,11 +6,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyWrite, ReplyXattr,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyWrite,
+    ReplyXattr,
 };
 
 use crate::adapter::convert::{self, errno};
 use crate::inodes::attributes::{Attributes, Entry, Keep};
+use crate::inodes::table::Ino;
 use crate::service::answer::Outcome;
 use crate::service::listing::Sink;
 use crate::service::names::Found;
@@ -37,9 +39,18 @@ const NEGATIVE: FileAttr = FileAttr {
     flags: 0,
 };
 
+/// How long a name may be kept.
 fn ttl(keep: Keep) -> Duration {
     match keep {
         Keep::UntilTold => TTL,
+        Keep::Attributes | Keep::Never => Duration::ZERO,
+    }
+}
+
+/// How long attributes may be kept.
+fn ttl_of_attributes(keep: Keep) -> Duration {
+    match keep {
+        Keep::UntilTold | Keep::Attributes => TTL,
         Keep::Never => Duration::ZERO,
     }
 }
@@ -49,7 +60,8 @@ pub(crate) fn entry(reply: ReplyEntry, outcome: Outcome<Entry>) {
     match outcome {
         Ok(entry) => {
             let attributes = convert::attributes(&entry.attributes);
-            reply.entry(&ttl(entry.keep), &attributes, Generation(entry.generation));
+            let (name, generation) = (ttl(entry.keep), Generation(entry.generation));
+            reply.entry_with_ttls(&ttl_of_attributes(entry.keep), &name, &attributes, generation);
         }
         Err(error) => reply.error(errno(&error)),
     }
@@ -79,7 +91,7 @@ pub(crate) fn created(reply: ReplyCreate, outcome: Outcome<Entry>) {
 #[inline]
 pub(crate) fn attributes(reply: ReplyAttr, outcome: Outcome<(Attributes, Keep)>) {
     match outcome {
-        Ok((attributes, keep)) => reply.attr(&ttl(keep), &convert::attributes(&attributes)),
+        Ok((attributes, keep)) => reply.attr(&ttl_of_attributes(keep), &convert::attributes(&attributes)),
         Err(error) => reply.error(errno(&error)),
     }
 }
@@ -131,6 +143,22 @@ impl Sink for ReplyDirectoryPlus {
         let (name, generation) = (OsStr::from_bytes(name), Generation(entry.generation));
         // fuser's says whether it is full.
         !self.add(attributes.ino, position, name, &ttl(entry.keep), &attributes, generation)
+    }
+}
+
+/// Directories: number, position, name.
+pub(crate) fn versions(mut reply: ReplyDirectory, outcome: Outcome<Vec<(Ino, u64, String)>>) {
+    match outcome {
+        Ok(entries) => {
+            for (ino, position, name) in entries {
+                // fuser's says whether it is full.
+                if reply.add(INodeNo(ino.0), position, FileType::Directory, name) {
+                    break;
+                }
+            }
+            reply.ok();
+        }
+        Err(error) => reply.error(errno(&error)),
     }
 }
 

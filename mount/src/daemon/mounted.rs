@@ -1,8 +1,10 @@
 //! An open pond and the mount that shows it: what stands behind the service.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use pond_tinyfs::{Errno, Error, TinyFs};
+use pond_oplog::{At, OpLogError, Views};
+use pond_tinyfs::{Errno, Error, Timestamp, TinyFs};
 
 use crate::daemon::log_file;
 use crate::daemon::shown::Shown;
@@ -20,6 +22,8 @@ pub(crate) struct Mounted {
     pub(crate) follows: bool,
     /// Whether it shows a version that was asked for, rather than the newest.
     pub(crate) pinned: bool,
+    /// Its versions, to look at beside what is shown.
+    pub(crate) versions: Arc<Views>,
     /// Where the daemon's messages go; `None` for its terminal.
     pub(crate) log: Option<PathBuf>,
 }
@@ -85,6 +89,32 @@ impl Backing for Mounted {
         }
     }
 
+    fn now(&self) -> Option<&TinyFs> {
+        self.shown.steward().map(|steward| steward.fs().as_ref())
+    }
+
+    fn version(&self, at: At) -> Result<(u64, Arc<TinyFs>), Error> {
+        let view = self.versions.open(at).map_err(|error| not_opened(&error))?;
+        Ok((view.position().version.0, view.fs().clone()))
+    }
+
+    fn versions(&self, count: usize) -> Result<Vec<u64>, Error> {
+        let versions = self.versions.newest(count).map_err(|error| not_opened(&error))?;
+        Ok(versions.into_iter().map(|version| version.0).collect())
+    }
+
+    fn versions_changed(&self) -> Timestamp {
+        match self.shown.steward() {
+            Some(steward) => Timestamp(steward.position().timestamp.saturating_mul(1000)),
+            // Whoever makes them is another process.
+            None => Timestamp::now(),
+        }
+    }
+
+    fn let_go_of_versions(&self) {
+        self.versions.let_go_of_unused();
+    }
+
     fn content(&self, file: Content) -> Vec<u8> {
         match file {
             Content::Position => {
@@ -108,6 +138,21 @@ impl Backing for Mounted {
                 Some(path) => log_file::tail(path),
                 None => b"pond runs in the foreground: its messages go to its terminal\n".to_vec(),
             },
+        }
+    }
+}
+
+/// An error of the log, as a system call is answered with it: what there is not is not found.
+fn not_opened(error: &OpLogError) -> Error {
+    match error {
+        OpLogError::NoSuchVersion { .. }
+        | OpLogError::NoLongerKept { .. }
+        | OpLogError::Thinned { .. }
+        | OpLogError::NoSuchTag { .. }
+        | OpLogError::NothingYet { .. } => Errno::NOENT.into(),
+        error => {
+            tracing::error!(%error, "cannot open a version");
+            Errno::IO.into()
         }
     }
 }

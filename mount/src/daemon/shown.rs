@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use pond_oplog::Position;
+use pond_oplog::{Options, Position, Views};
 use pond_steward::{Reader, Scratch, Status, Steward, StewardError};
 use pond_tinyfs::TinyFs;
+
+/// Old versions get one part in so many of the budget of the cache, for their content and for trees that nobody uses.
+const SHARE_OF_VERSIONS: u64 = 4;
 
 /// What a mount shows.
 #[derive(Clone)]
@@ -51,6 +54,17 @@ impl Shown {
             Shown::Newest(steward) => steward.position(),
             Shown::Fixed(reader) => reader.position(),
             Shown::Scratch(scratch) => scratch.position(),
+        }
+    }
+
+    /// The pond's versions, to look at beside it.
+    pub(crate) fn versions(&self) -> Arc<Views> {
+        match self {
+            Shown::Newest(_) | Shown::Scratch(_) => {
+                let cache_bytes = self.status().budgets.cache / SHARE_OF_VERSIONS;
+                Arc::new(Views::new(self.pond(), &Options { cache_bytes, ..Options::default() }))
+            }
+            Shown::Fixed(reader) => reader.versions().clone(),
         }
     }
 

@@ -51,6 +51,8 @@ impl Attributes {
 pub(crate) enum Keep {
     /// Until a message takes it back.
     UntilTold,
+    /// The attributes until a message takes them back; which name led to them not at all.
+    Attributes,
     /// Not at all.
     Never,
 }

@@ -27,6 +27,11 @@ impl Content {
         }
     }
 
+    /// Whether all users may read it: it tells no more than the versions beside it do.
+    pub(crate) fn is_for_all(self) -> bool {
+        matches!(self, Content::Position | Content::Lag)
+    }
+
     pub(crate) fn from_name(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|content| content.name().as_bytes() == name)
     }

@@ -6,15 +6,17 @@
 //! A number stands for one thing as long as the mount lives: it is given to another only once all 32-bit numbers went round,
 //! and then only if its own thing is gone. Two things with the same number would look like hard links of one file. A node
 //! keeps its number while it exists, also while the kernel has forgotten it; what is not a node goes with the kernel's last
-//! reference.
+//! reference. A node of an old version has a number that is made of both (see `old`); with `inode32` it has one from the table,
+//! which stays until the version is let go.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use pond_tinyfs::{Errno, NodeId};
 
 use crate::inodes::content::Snapshot;
+use crate::inodes::old::{OldKey, OldNode};
 
 /// An inode number, as `stat` and the kernel know it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -34,6 +36,22 @@ pub(crate) enum Object {
     OwnDirectory,
     /// A file in it, as it was when it was looked up.
     Snapshot(Arc<Snapshot>),
+    /// The directory `.pond/versions`.
+    Versions,
+    /// The root of an old version that was listed there and not looked at yet.
+    Listed(u64),
+    /// A node of an old version.
+    Old(OldNode),
+}
+
+impl Object {
+    fn old_key(&self) -> Option<OldKey> {
+        match self {
+            Object::Listed(version) => Some(OldKey::root(*version)),
+            Object::Old(node) => Some(node.key()),
+            _ => None,
+        }
+    }
 }
 
 /// From which numbers the table takes, and the mark that they all have.
@@ -41,14 +59,18 @@ struct Range {
     mark: u64,
     first: u64,
     last: u64,
+    /// The number of `.pond`; that of `.pond/versions` comes after it.
     own_directory: u64,
 }
 
 /// Beside ids of nodes, which do not have the top bit.
-const BESIDE_IDS: Range = Range { mark: 1 << 63, first: 1, last: (1 << 62) - 1, own_directory: 0 };
+const BESIDE_IDS: Range = Range { mark: 1 << 63, first: 2, last: OLD - 17, own_directory: 0 };
 
-/// All that 32 bits hold, but for 0, the root, `.pond`, and some at the end that are only shown.
-const NARROW: Range = Range { mark: 0, first: 3, last: u32::MAX as u64 - 16, own_directory: 2 };
+/// All that 32 bits hold, but for 0, the root, `.pond` and `.pond/versions`, and some at the end that are only shown.
+const NARROW: Range = Range { mark: 0, first: 4, last: u32::MAX as u64 - 16, own_directory: 2 };
+
+/// The mark that numbers of nodes of old versions have below the top bit.
+const OLD: u64 = 1 << 62;
 
 /// The inode numbers of a mount.
 pub(crate) struct Inodes {
@@ -64,6 +86,8 @@ struct Table {
     held: HashMap<Ino, Held>,
     /// With 32 bits: the numbers of nodes.
     numbers: HashMap<NodeId, Ino>,
+    /// With 32 bits: the numbers of nodes of old versions.
+    old_numbers: HashMap<u64, HashMap<NodeId, Ino>>,
 }
 
 struct Held {
@@ -84,6 +108,7 @@ impl Inodes {
         }
         let inodes = Inodes { narrow: inode32, range, table: RwLock::default() };
         table.held.insert(inodes.own_directory(), Held { object: Object::OwnDirectory, references: 0 });
+        table.held.insert(inodes.versions(), Held { object: Object::Versions, references: 0 });
         *inodes.table.write() = table;
         inodes
     }
@@ -98,6 +123,11 @@ impl Inodes {
     #[inline]
     pub(crate) fn own_directory(&self) -> Ino {
         Ino(self.range.mark | self.range.own_directory)
+    }
+
+    /// The number of `.pond/versions`.
+    pub(crate) fn versions(&self) -> Ino {
+        Ino(self.range.mark | (self.range.own_directory + 1))
     }
 
     /// A number for a listing that nothing can be asked of, one of a few.
@@ -152,6 +182,65 @@ impl Inodes {
         self.table.write().add(self.range, Object::Snapshot(snapshot), 1)
     }
 
+    /// The number of a node of an old version, to show.
+    pub(crate) fn old_number(&self, key: OldKey) -> Ino {
+        if self.narrow {
+            self.table.write().old_number(self.range, key)
+        } else {
+            self.table.read().place_of(key)
+        }
+    }
+
+    /// The number of a node of an old version, for the kernel to keep until it forgets it.
+    pub(crate) fn refer_old(&self, node: OldNode) -> Ino {
+        self.refer_as(node.key(), Object::Old(node))
+    }
+
+    /// The number of an old version's root, for the kernel to keep until it forgets it, without the version itself.
+    pub(crate) fn refer_listed(&self, version: u64) -> Ino {
+        self.refer_as(OldKey::root(version), Object::Listed(version))
+    }
+
+    fn refer_as(&self, key: OldKey, object: Object) -> Ino {
+        let mut table = self.table.write();
+        let ino = if self.narrow { table.old_number(self.range, key) } else { table.place_of(key) };
+        let held = table.held.entry(ino).or_insert_with(|| Held { object: object.clone(), references: 0 });
+        held.references += 1;
+        // What was only listed is looked at now.
+        if let Object::Listed(_) = held.object {
+            held.object = object;
+        }
+        ino
+    }
+
+    /// What the kernel holds of an old version's root: the version, if it is open.
+    pub(crate) fn held_root(&self, version: u64) -> Option<OldNode> {
+        let table = self.table.read();
+        let key = OldKey::root(version);
+        let ino = match self.narrow {
+            true => *table.old_numbers.get(&version)?.get(&key.id)?,
+            false => table.place_of(key),
+        };
+        match &table.held.get(&ino)?.object {
+            Object::Old(node) if node.key() == key => Some(node.clone()),
+            _ => None,
+        }
+    }
+
+    /// The nodes of an old version that the kernel holds.
+    pub(crate) fn held_of(&self, version: u64) -> HashSet<NodeId> {
+        let table = self.table.read();
+        let keys = table.held.values().filter_map(|held| held.object.old_key());
+        keys.filter(|key| key.version == version).map(|key| key.id).collect()
+    }
+
+    /// With `inode32`: the numbers of old versions for which this says `false` are free.
+    pub(crate) fn retain_old(&self, is_open: impl Fn(u64) -> bool) {
+        if self.narrow {
+            self.table.write().old_numbers.retain(|version, _| is_open(*version));
+        }
+    }
+
     /// One more reference on a number that was given out, for the kernel to keep; `false` if it stands for nothing any more.
     pub(crate) fn refer_again(&self, ino: Ino) -> bool {
         (!self.narrow && ino.0 & self.range.mark == 0) || self.table.write().refer(ino)
@@ -172,8 +261,8 @@ impl Inodes {
         held.references = held.references.saturating_sub(references);
         match held.object {
             _ if held.references > 0 => None,
-            Object::OwnDirectory => None,
-            Object::Snapshot(_) => {
+            Object::OwnDirectory | Object::Versions => None,
+            Object::Snapshot(_) | Object::Listed(_) | Object::Old(_) => {
                 table.held.remove(&ino);
                 None
             }
@@ -197,15 +286,20 @@ impl Inodes {
 
 impl Table {
     fn add(&mut self, range: &Range, object: Object, references: u64) -> Ino {
-        let ino = loop {
+        let ino = self.free(range);
+        self.held.insert(ino, Held { object, references });
+        ino
+    }
+
+    /// The next number that nothing has.
+    fn free(&mut self, range: &Range) -> Ino {
+        loop {
             self.last = if self.last < range.last { self.last + 1 } else { range.first };
             let ino = Ino(range.mark | self.last);
             if !self.held.contains_key(&ino) {
-                break ino;
+                return ino;
             }
-        };
-        self.held.insert(ino, Held { object, references });
-        ino
+        }
     }
 
     fn number(&mut self, range: &Range, id: NodeId) -> Ino {
@@ -214,6 +308,30 @@ impl Table {
         }
         let ino = self.add(range, Object::Node(id), 0);
         self.numbers.insert(id, ino);
+        ino
+    }
+
+    /// Where a node of an old version is or would be among numbers of 64 bits.
+    fn place_of(&self, key: OldKey) -> Ino {
+        let mut mixed = key.mixed();
+        loop {
+            let ino = Ino(BESIDE_IDS.mark | OLD | (mixed & (OLD - 1)));
+            match self.held.get(&ino) {
+                Some(held) if held.object.old_key() != Some(key) => mixed += 1,
+                _ => return ino,
+            }
+        }
+    }
+
+    /// The number of 32 bits that a node of an old version has or gets.
+    fn old_number(&mut self, range: &Range, key: OldKey) -> Ino {
+        let known = self.old_numbers.get(&key.version).and_then(|numbers| numbers.get(&key.id)).copied();
+        let is_its_own = |ino: &Ino| self.held.get(ino).is_none_or(|held| held.object.old_key() == Some(key));
+        if let Some(ino) = known.filter(is_its_own) {
+            return ino;
+        }
+        let ino = self.free(range);
+        self.old_numbers.entry(key.version).or_default().insert(key.id, ino);
         ino
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A file's bytes change, and nothing but a new inode keeps the kernel from showing old pages: so each lookup gives an inode whose
 //! content is fixed, a fresh one unless the content is still that of the last, and the entry may not be cached. It lives until
-//! the kernel forgets it.
+//! the kernel forgets it. Beside the files stands `versions`, a directory of the versions that there are (see `service/versions.rs`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,19 +14,24 @@ use crate::inodes::attributes::Attributes;
 use crate::inodes::content::{Content, Snapshot};
 use crate::inodes::table::{Ino, Inodes, Object};
 
+/// The name of the directory of versions.
+pub(crate) const VERSIONS: &str = "versions";
+
 /// The files of `.pond/` that the kernel knows.
 pub(crate) struct VirtualFiles {
     owner: (u32, u32),
     made: Timestamp,
     inodes: Arc<Inodes>,
+    /// Whether there is a directory of versions.
+    versions: bool,
     /// The inode of the last lookup of each.
     newest: Mutex<HashMap<Content, Ino>>,
 }
 
 impl VirtualFiles {
-    /// For the user and group who mount: nobody else but root may look.
-    pub(crate) fn new(inodes: Arc<Inodes>, uid: u32, gid: u32) -> Self {
-        VirtualFiles { owner: (uid, gid), made: Timestamp::now(), inodes, newest: Mutex::default() }
+    /// For the user and group who mount: nobody else but root may look into what tells of more than the versions.
+    pub(crate) fn new(inodes: Arc<Inodes>, (uid, gid): (u32, u32), versions: bool) -> Self {
+        VirtualFiles { owner: (uid, gid), made: Timestamp::now(), inodes, versions, newest: Mutex::default() }
     }
 
     /// The entries of `.pond/` after a cookie: inode number (of files only to show), cookie, kind and name.
@@ -35,7 +40,8 @@ impl VirtualFiles {
             [(self.inodes.own_directory(), ".", FileType::Directory), (Ino::ROOT, "..", FileType::Directory)];
         let files = Content::ALL.into_iter().enumerate();
         let files = files.map(|(n, file)| (self.inodes.only_to_show(n), file.name(), FileType::File));
-        let entries = dots.into_iter().chain(files).zip(1..);
+        let versions = (self.inodes.versions(), VERSIONS, FileType::Directory);
+        let entries = dots.into_iter().chain(files).chain(self.versions.then_some(versions)).zip(1..);
         entries
             .map(|((inode, name, kind), cookie)| (inode, cookie, kind, name))
             .filter(move |&(_, cookie, ..)| cookie > after)
@@ -58,14 +64,38 @@ impl VirtualFiles {
         self.stat(inode, &snapshot)
     }
 
+    /// Whether there is a directory of versions.
+    pub(crate) fn has_versions(&self) -> bool {
+        self.versions
+    }
+
     /// What `stat` shows of `.pond` itself.
     pub(crate) fn directory(&self) -> Attributes {
-        self.with(self.inodes.own_directory(), FileType::Directory, 0o500, 2, 0, self.made)
+        self.with(
+            self.inodes.own_directory(),
+            FileType::Directory,
+            0o555,
+            2 + u32::from(self.versions),
+            0,
+            self.made,
+        )
+    }
+
+    /// What `stat` shows of `.pond/versions`, which changed at this time. With one link only, nobody reckons from it how many
+    /// directories are in it.
+    pub(crate) fn versions(&self, changed: Timestamp) -> Attributes {
+        self.with(self.inodes.versions(), FileType::Directory, 0o555, 1, 0, changed)
+    }
+
+    /// What `stat` shows of an old version's root before anybody has looked at it.
+    pub(crate) fn listed(&self, ino: Ino) -> Attributes {
+        self.with(ino, FileType::Directory, 0o555, 2, 0, self.made)
     }
 
     /// What `stat` shows of one of its files.
     pub(crate) fn stat(&self, inode: Ino, snapshot: &Snapshot) -> Attributes {
-        self.with(inode, FileType::File, 0o400, 1, snapshot.bytes.len() as u64, snapshot.made)
+        let mode = if snapshot.file.is_for_all() { 0o444 } else { 0o400 };
+        self.with(inode, FileType::File, mode, 1, snapshot.bytes.len() as u64, snapshot.made)
     }
 
     fn with(
@@ -99,7 +129,7 @@ mod tests {
     use super::*;
 
     fn files(inode32: bool) -> VirtualFiles {
-        VirtualFiles::new(Arc::new(Inodes::new(inode32)), 7, 8)
+        VirtualFiles::new(Arc::new(Inodes::new(inode32)), (7, 8), true)
     }
 
     impl VirtualFiles {
@@ -123,7 +153,8 @@ mod tests {
             assert_ne!(first.ino, second.ino);
             assert_eq!(files.bytes(&first).unwrap(), "1/aa\n");
             assert_eq!(files.bytes(&second).unwrap(), "2/bb\n");
-            assert_eq!((first.uid, first.gid, first.mode), (7, 8, 0o400));
+            assert_eq!((first.uid, first.gid, first.mode), (7, 8, 0o444));
+            assert_eq!(files.look_up(Content::Status, Vec::new()).mode, 0o400);
         }
     }
 

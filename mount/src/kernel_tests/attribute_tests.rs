@@ -101,7 +101,7 @@ pub(crate) fn permissions_are_enforced_for_everybody_else() {
     assert!(as_nobody(&format!("touch {}/mine", mount.root.display())).status.success());
     assert_eq!(mount.path("mine").metadata().unwrap().uid(), 65534);
     assert!(!as_nobody(&format!("rm -f {}", secret.display())).status.success());
-    assert!(!as_nobody(&format!("cat {}/.pond/position", mount.root.display())).status.success());
+    assert!(!as_nobody(&format!("cat {}/.pond/status.json", mount.root.display())).status.success());
 }
 
 #[test]

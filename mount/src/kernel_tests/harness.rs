@@ -13,6 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
 use pond_tinyfs::{MemoryPersistence, TinyFs};
 
@@ -20,6 +21,7 @@ use crate::adapter::session::{self, Session};
 use crate::coherence::Coherence;
 use crate::mounting::mount_point;
 use crate::mounting::options::MountOptions;
+use crate::service::guard::ShownTo;
 use crate::service::memory::{self, Memory};
 use crate::service::{Service, Settings};
 
@@ -62,7 +64,13 @@ impl TestMount {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let options = MountOptions { inode32: INODE32.get(), ..MountOptions::default() };
         let descriptor = mount_point::mount(directory.path(), &root, follows, &options).unwrap();
-        let settings = Settings { owner: (0, 0), inode32: options.inode32, askers: session::threads() };
+        let settings = Settings {
+            owner: (0, 0),
+            inode32: options.inode32,
+            askers: session::threads(),
+            versions: Some(ShownTo::default()),
+            idle: Duration::from_millis(400),
+        };
         let service = Service::new(backing.clone(), runtime.handle().clone(), settings).unwrap();
         let coherence = service.coherence().clone();
         let mut mount =

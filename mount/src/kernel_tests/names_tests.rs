@@ -121,8 +121,8 @@ pub(crate) fn what_a_mount_says_about_itself_is_there_but_not_listed() {
     let mount = TestMount::new();
     assert!(names(&mount.root).is_empty());
     let own = mount.path(".pond");
-    assert_eq!(names(&own), ["lag", "log", "position", "status.json"]);
-    assert_eq!(own.metadata().unwrap().mode(), libc::S_IFDIR | 0o500);
+    assert_eq!(names(&own), ["lag", "log", "position", "status.json", "versions"]);
+    assert_eq!(own.metadata().unwrap().mode(), libc::S_IFDIR | 0o555);
     let mut open = File::open(own.join("position")).unwrap();
     let read = |file: &mut File| {
         let mut text = String::new();

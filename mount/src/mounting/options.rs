@@ -31,6 +31,8 @@ pub struct MountOptions {
     pub follow: bool,
     /// Inode numbers of 32 bits and positions in directories of 31, for 32-bit programs that know no larger ones.
     pub inode32: bool,
+    /// To whom `.pond/versions` shows what.
+    pub versions: VersionsOption,
     /// Fail where there is no pond, rather than make one.
     pub no_create: bool,
     /// What is in the mountpoint already is hidden on purpose, and not to be warned of.
@@ -39,6 +41,18 @@ pub struct MountOptions {
     pub remount: bool,
     /// What the kernel alone minds: mount(2)'s flags for access times, synchronous writes and silence.
     pub kernel_flags: libc::c_ulong,
+}
+
+/// What `.pond/versions` shows to others than who mounts and root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VersionsOption {
+    /// What they were allowed to see then, and still are now.
+    #[default]
+    Allowed,
+    /// What they were allowed to see then.
+    All,
+    /// There are no old versions, for anybody.
+    Off,
 }
 
 impl MountOptions {
@@ -86,6 +100,7 @@ impl MountOptions {
             | "nodiscard"
             | "default_permissions" => {}
             _ => match option.split_once('=') {
+                Some(("versions", which)) => self.versions = parse_versions(which)?,
                 Some(("commit", seconds)) => self.commit_interval = Some(parse_commit(seconds)?),
                 Some(("user", _)) => {
                     (self.no_suid, self.no_dev, self.no_exec) = (true, true, true);
@@ -119,6 +134,19 @@ const KERNEL_FLAGS: [(&str, libc::c_ulong, bool); 15] = [
     ("silent", libc::MS_SILENT, true),
     ("loud", libc::MS_SILENT, false),
 ];
+
+fn parse_versions(which: &str) -> Result<VersionsOption, MountError> {
+    match which {
+        "allowed" => Ok(VersionsOption::Allowed),
+        "all" => Ok(VersionsOption::All),
+        "off" => Ok(VersionsOption::Off),
+        _ => Err(MountError::BadOption {
+            option: "versions",
+            expected: "allowed, all or off",
+            value: which.to_owned(),
+        }),
+    }
+}
 
 fn parse_commit(seconds: &str) -> Result<Duration, MountError> {
     let bad = || MountError::BadOption {
@@ -171,6 +199,14 @@ mod tests {
         for bad in ["commit=0", "commit=-1", "commit=x", "commit=", "commit=inf", "commit=NaN"] {
             assert!(matches!(parsed(bad), Err(MountError::BadOption { .. })), "{bad}");
         }
+    }
+
+    #[test]
+    fn who_may_see_old_versions_is_said() {
+        assert_eq!(parsed("").unwrap().versions, VersionsOption::Allowed);
+        assert_eq!(parsed("versions=all").unwrap().versions, VersionsOption::All);
+        assert_eq!(parsed("versions=all,versions=off").unwrap().versions, VersionsOption::Off);
+        assert!(parsed("versions=some").unwrap_err().to_string().contains("allowed, all or off"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::inodes::table::{Ino, Object};
 use crate::service::Service;
 use crate::service::answer::Outcome;
 use crate::service::backing::Backing;
+use crate::service::old::{self, Readable};
 use crate::service::request::Request;
 
 /// The preferred size of a request, and the unit in which space is counted, bytes.
@@ -36,6 +37,12 @@ impl<B: Backing> Service<B> {
             }
             Object::OwnDirectory => Ok((self.own.directory(), Keep::Never)),
             Object::Snapshot(snapshot) => Ok((self.own.stat(ino, &snapshot), Keep::Never)),
+            Object::Versions => Ok((self.own.versions(self.backing.versions_changed()), Keep::Never)),
+            Object::Listed(_) => Ok((self.own.listed(ino), Keep::Never)),
+            Object::Old(node) => {
+                node.version.touch();
+                Ok((old::attributes(ino, &node.version.fs.getattr(node.id)?), Keep::UntilTold))
+            }
         }
     }
 
@@ -63,12 +70,20 @@ impl<B: Backing> Service<B> {
 
     /// An extended attribute's value.
     pub(crate) fn getxattr(&self, ino: Ino, name: &[u8]) -> Outcome<Vec<u8>> {
-        self.fs().getxattr(self.node(ino)?, name)
+        match self.readable(ino)? {
+            Readable::Live(fs, id) => fs.getxattr(id, name),
+            Readable::Old(node) => old::getxattr(&node, name),
+        }
     }
 
     /// The names of the extended attributes that who asks may see, each with a zero after it.
     pub(crate) fn listxattr(&self, by: Request, ino: Ino) -> Outcome<Vec<u8>> {
-        self.fs().listxattr(&by.caller(), self.node(ino)?)
+        match self.readable(ino)? {
+            Readable::Live(fs, id) => fs.listxattr(&by.caller(), id),
+            Readable::Old(node) => {
+                node.version.fs.listxattr(&by.caller(), node.id).map(old::without_capability)
+            }
+        }
     }
 
     /// Removes an extended attribute.

@@ -1,6 +1,9 @@
 //! What the adapter needs from below: the tree, durability, room to write, and what the virtual files say.
 
-use pond_tinyfs::{Error, TinyFs};
+use std::sync::Arc;
+
+use pond_oplog::At;
+use pond_tinyfs::{Error, Timestamp, TinyFs};
 
 use crate::inodes::content::Content;
 
@@ -24,6 +27,25 @@ pub(crate) trait Backing: Send + Sync + 'static {
 
     /// Does what brings so many bytes, once it may.
     fn when_room<T>(&self, bytes: u64, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error>;
+
+    /// The tree by which permissions are judged that old versions give: what is there now. None where nobody keeps it up to date.
+    fn now(&self) -> Option<&TinyFs>;
+
+    /// Opens a version; says its number. It is kept for as long as its tree is held. May block.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` for what there is not, or not any more.
+    fn version(&self, at: At) -> Result<(u64, Arc<TinyFs>), Error>;
+
+    /// The numbers of so many of the newest versions, oldest first. May block.
+    fn versions(&self, count: usize) -> Result<Vec<u64>, Error>;
+
+    /// When there last came a version.
+    fn versions_changed(&self) -> Timestamp;
+
+    /// Lets go of versions that nobody has held for a while.
+    fn let_go_of_versions(&self);
 
     /// What a file in `.pond/` says now. May block.
     fn content(&self, file: Content) -> Vec<u8>;

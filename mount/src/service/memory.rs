@@ -1,11 +1,14 @@
 //! A pond without a disk, for tests: a tree in memory, which has room or has not, as it is told.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use pond_tinyfs::{Error, Fold, MemoryPersistence, PersistenceLayer, Timestamp, TinyFs, root_row};
+use parking_lot::Mutex;
+use pond_oplog::At;
+use pond_tinyfs::{Errno, Error, Fold, MemoryPersistence, PersistenceLayer, Timestamp, TinyFs, root_row};
 
 use crate::inodes::content::Content;
 use crate::service::backing::{Backing, Done};
@@ -18,6 +21,8 @@ pub(crate) struct Memory {
     pub(crate) parked: AtomicU64,
     pub(crate) fsyncs: AtomicU64,
     looks: AtomicU64,
+    /// Versions, by number.
+    pub(crate) versions: Mutex<BTreeMap<u64, Arc<TinyFs>>>,
 }
 
 impl Memory {
@@ -34,6 +39,7 @@ impl Memory {
             parked: AtomicU64::new(0),
             fsyncs: AtomicU64::new(0),
             looks: AtomicU64::new(0),
+            versions: Mutex::default(),
         })
     }
 }
@@ -70,6 +76,31 @@ impl Backing for Memory {
         }
         work()
     }
+
+    fn now(&self) -> Option<&TinyFs> {
+        Some(&self.fs)
+    }
+
+    fn version(&self, at: At) -> Result<(u64, Arc<TinyFs>), Error> {
+        let versions = self.versions.lock();
+        let found = match at {
+            At::Version(version) => versions.get_key_value(&version.0),
+            At::Start => versions.first_key_value(),
+            At::Timestamp(_) | At::Tip | At::Tag(_) => versions.last_key_value(),
+        };
+        found.map(|(number, fs)| (*number, fs.clone())).ok_or(Errno::NOENT.into())
+    }
+
+    fn versions(&self, count: usize) -> Result<Vec<u64>, Error> {
+        let versions = self.versions.lock();
+        Ok(versions.keys().skip(versions.len().saturating_sub(count)).copied().collect())
+    }
+
+    fn versions_changed(&self) -> Timestamp {
+        Timestamp(self.versions.lock().len() as i64)
+    }
+
+    fn let_go_of_versions(&self) {}
 
     fn content(&self, file: Content) -> Vec<u8> {
         format!("{} {}\n", file.name(), self.looks.fetch_add(1, Ordering::SeqCst)).into_bytes()

@@ -5,6 +5,7 @@ use pond_tinyfs::{Attributes as Node, Errno, Make, NodeId, RESERVED_NAME, Rename
 use crate::inodes::attributes::{Entry, Keep};
 use crate::inodes::content::Content;
 use crate::inodes::table::{Ino, Object};
+use crate::inodes::virtual_files::VERSIONS;
 use crate::service::Service;
 use crate::service::answer::{Answer, Later, Outcome};
 use crate::service::backing::Backing;
@@ -27,15 +28,22 @@ impl<B: Backing> Service<B> {
     /// What a name in a directory leads to.
     #[inline]
     pub(crate) fn lookup(&self, by: Request, parent: Ino, name: &[u8]) -> Answer<Found> {
-        if parent == self.inodes.own_directory() {
-            return self.look_up_own(name);
-        }
+        let id = match self.inodes.find(parent) {
+            Ok(Object::Node(id)) => id,
+            Ok(Object::Old(parent)) => return self.look_up_old(by, &parent, name),
+            Ok(Object::OwnDirectory) => return self.look_up_own(name),
+            Ok(Object::Versions) => return self.look_up_version(by, name),
+            Ok(Object::Snapshot(_)) => return Answer::Now(Err(Errno::NOTDIR.into())),
+            // It is looked up again, and is more than a name then.
+            Ok(Object::Listed(_)) => return Answer::Now(Err(Errno::STALE.into())),
+            Err(errno) => return Answer::Now(Err(errno.into())),
+        };
         if is_reserved(parent, name) {
             let directory =
                 Entry { keep: Keep::UntilTold, ..Entry::unkept(self.own.directory(), self.generation) };
             return Answer::Now(Ok(Found::Entry(directory)));
         }
-        Answer::Now(match self.look_up(by, parent, name) {
+        Answer::Now(match self.look_up(by, id, name) {
             Ok(entry) => Ok(Found::Entry(entry)),
             Err(error) if self.keep_missing && error.errno() == libc::ENOENT => Ok(Found::Nothing),
             Err(error) => Err(error),
@@ -43,8 +51,8 @@ impl<B: Backing> Service<B> {
     }
 
     #[inline]
-    fn look_up(&self, by: Request, parent: Ino, name: &[u8]) -> Outcome<Entry> {
-        let found = self.fs().lookup(self.node(parent)?, name)?;
+    fn look_up(&self, by: Request, parent: NodeId, name: &[u8]) -> Outcome<Entry> {
+        let found = self.fs().lookup(parent, name)?;
         let ino = self.inodes.refer(found.id);
         // Looked at anew once it is noted who is shown them.
         self.coherence.show(found.id, by.thread);
@@ -52,6 +60,10 @@ impl<B: Backing> Service<B> {
     }
 
     fn look_up_own(&self, name: &[u8]) -> Answer<Found> {
+        if name == VERSIONS.as_bytes() && self.own.has_versions() {
+            let versions = Entry::unkept(self.own.versions(self.backing.versions_changed()), self.generation);
+            return Answer::Now(Ok(Found::Entry(versions)));
+        }
         let Some(file) = Content::from_name(name) else { return Answer::Now(Err(Errno::NOENT.into())) };
         let (backing, own, waiting) = (self.backing.clone(), self.own.clone(), self.waiting.clone());
         let generation = self.generation;
@@ -78,7 +90,8 @@ impl<B: Backing> Service<B> {
 
     /// Where a symlink points.
     pub(crate) fn readlink(&self, ino: Ino) -> Outcome<impl AsRef<[u8]> + use<B>> {
-        self.fs().readlink(self.node(ino)?)
+        let node = self.readable(ino)?;
+        node.fs().readlink(node.id())
     }
 
     /// Makes a node under a name that is free.

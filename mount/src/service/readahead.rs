@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use parking_lot::Mutex;
-use pond_tinyfs::NodeId;
+
+use crate::inodes::table::Ino;
 
 /// Readers that are kept in mind.
 const STREAMS: usize = 16;
@@ -29,7 +30,7 @@ pub(crate) struct Readahead {
 }
 
 struct Stream {
-    node: NodeId,
+    file: Ino,
     /// Where it will read on.
     next: u64,
     /// Up to where it was read ahead.
@@ -44,19 +45,19 @@ impl Readahead {
     }
 
     /// Takes notice of a read; says what should be decoded for those that will follow.
-    pub(crate) fn note(&self, node: NodeId, offset: u64, length: u64) -> Option<Range<u64>> {
+    pub(crate) fn note(&self, file: Ino, offset: u64, length: u64) -> Option<Range<u64>> {
         if self.window == 0 || length == 0 {
             return None;
         }
         let end = offset + length;
         let reads_on = |stream: &Stream| {
             let slack = if length >= LARGE { OVERTAKING } else { 0 };
-            stream.node == node && stream.next.abs_diff(offset) <= slack
+            stream.file == file && stream.next.abs_diff(offset) <= slack
         };
         let mut streams = self.streams.lock();
         let Some(known) = streams.iter().position(reads_on) else {
             streams.truncate(STREAMS - 1);
-            streams.push_front(Stream { node, next: end, ahead: 0, in_a_row: 1 });
+            streams.push_front(Stream { file, next: end, ahead: 0, in_a_row: 1 });
             return None;
         };
         if known > 0
@@ -84,8 +85,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn node(n: u64) -> NodeId {
-        NodeId::new(n).unwrap()
+    fn node(n: u64) -> Ino {
+        Ino(n)
     }
 
     /// What is read ahead for these reads, as a whole.

@@ -8,6 +8,7 @@ use crate::inodes::table::{Ino, Object};
 use crate::service::Service;
 use crate::service::answer::{Answer, Later};
 use crate::service::backing::Backing;
+use crate::service::old::Readable;
 
 /// Extents that one thread decodes ahead of their reader at a time.
 const PREFETCH: usize = 4;
@@ -17,7 +18,7 @@ const LITTLE: usize = 16 << 10;
 
 /// What is to be decoded for a reader that reads on; see [`Service::read_ahead`].
 #[must_use]
-pub(crate) struct Ahead(Option<(NodeId, Range<u64>)>);
+pub(crate) struct Ahead(Option<(Ino, Range<u64>)>);
 
 /// What `lseek` looks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,23 +39,31 @@ impl Whence {
 impl<B: Backing> Service<B> {
     /// Up to so many bytes of a file. Once the answer is delivered or begun, [`read_ahead`](Self::read_ahead).
     pub(crate) fn read(&self, ino: Ino, offset: u64, size: u32) -> (Answer<Vec<u8>>, Ahead) {
-        let id = match self.inodes.find(ino) {
-            Ok(Object::Node(id)) => id,
+        let node = match self.inodes.find(ino) {
+            Ok(Object::Node(id)) => Readable::Live(self.fs(), id),
+            Ok(Object::Old(node)) => {
+                node.version.touch();
+                Readable::Old(node)
+            }
             Ok(Object::Snapshot(snapshot)) => {
                 let bytes = &snapshot.bytes;
                 let start = bytes.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
                 let end = bytes.len().min(start.saturating_add(size as usize));
                 return (Answer::Now(Ok(bytes[start..end].to_vec())), Ahead(None));
             }
-            Ok(Object::OwnDirectory) => return (Answer::Now(Err(Errno::ISDIR.into())), Ahead(None)),
+            Ok(Object::OwnDirectory | Object::Versions | Object::Listed(_)) => {
+                return (Answer::Now(Err(Errno::ISDIR.into())), Ahead(None));
+            }
             Err(errno) => return (Answer::Now(Err(errno.into())), Ahead(None)),
         };
-        let mut plan = match self.fs().read(id, offset, size as usize) {
+        let (fs, id) = (node.fs(), node.id());
+        let mut plan = match fs.read(id, offset, size as usize) {
             Ok(plan) => plan,
             Err(error) => return (Answer::Now(Err(error)), Ahead(None)),
         };
-        let persistence = self.fs().persistence();
-        let ahead = Ahead(self.readahead.note(id, offset, plan.len() as u64).map(|ahead| (id, ahead)));
+        let persistence = fs.persistence();
+        let ahead = self.readahead.note(ino, offset, plan.len() as u64);
+        let ahead = Ahead(ahead.map(|bytes| (ino, bytes)));
         if let Some(data) = plan.fill_cached(persistence.as_ref()) {
             return (Answer::Now(Ok(data)), ahead);
         }
@@ -75,11 +84,13 @@ impl<B: Backing> Service<B> {
 
     /// Has decoded what a reader will ask for next, in pieces that several threads take up.
     pub(crate) fn read_ahead(&self, ahead: Ahead) {
-        let Some((id, bytes)) = ahead.0 else { return };
+        let Some((ino, bytes)) = ahead.0 else { return };
         // A file that is gone is not read any more.
-        let Ok(locations) = self.fs().locations(id, bytes.start, bytes.end - bytes.start) else { return };
+        let Ok(node) = self.readable(ino) else { return };
+        let length = bytes.end - bytes.start;
+        let Ok(locations) = node.fs().locations(node.id(), bytes.start, length) else { return };
         for piece in locations.chunks(PREFETCH) {
-            let (persistence, piece) = (self.fs().persistence().clone(), piece.to_vec());
+            let (persistence, piece) = (node.fs().persistence().clone(), piece.to_vec());
             self.readers.prefetch(move || {
                 piece.into_iter().for_each(|location| persistence.prefetch(location));
             });
@@ -89,8 +100,9 @@ impl<B: Backing> Service<B> {
     /// Where the next data, or the next hole, begins. What programs changed through mappings counts once the kernel has written it
     /// back.
     pub(crate) fn seek(&self, ino: Ino, offset: u64, whence: Whence) -> Answer<u64> {
-        let id = match self.node(ino) {
-            Ok(id) => id,
+        let id = match self.readable(ino) {
+            Ok(Readable::Live(_, id)) => id,
+            Ok(Readable::Old(node)) => return Answer::Now(whence.seek(&node.version.fs, node.id, offset)),
             Err(errno) => return Answer::Now(Err(errno.into())),
         };
         let found = whence.seek(self.fs(), id, offset);

@@ -17,6 +17,7 @@ use crate::coherence::stale;
 use crate::inodes::attributes::{Entry, Keep};
 use crate::inodes::table::Ino;
 use crate::service::answer::{Answer, Outcome};
+use crate::service::guard::ShownTo;
 use crate::service::listing::Sink;
 use crate::service::memory::{self, Memory};
 use crate::service::names::Found;
@@ -51,7 +52,9 @@ impl Served {
 
     fn over(backing: Arc<Memory>, inode32: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        let settings = Settings { owner: (7, 8), inode32, askers: 2 };
+        let versions = Some(ShownTo::default());
+        let idle = Duration::from_secs(60);
+        let settings = Settings { owner: (7, 8), inode32, askers: 2, versions, idle };
         let service = Service::new(backing.clone(), runtime.handle().clone(), settings).unwrap();
         Served { service, backing, _runtime: runtime }
     }
@@ -300,7 +303,7 @@ fn what_the_mount_says_of_itself_can_be_read_and_not_changed() {
         let served = Served::over(Memory::new(), inode32);
         let first = served.own("position").attributes;
         let second = served.own("position");
-        assert_eq!((second.keep, second.attributes.uid, second.attributes.mode), (Keep::Never, 7, 0o400));
+        assert_eq!((second.keep, second.attributes.uid, second.attributes.mode), (Keep::Never, 7, 0o444));
         assert_ne!(first.ino, second.attributes.ino);
         let read = |ino| String::from_utf8(served.read(ino, 0, 100).0.now().unwrap()).unwrap();
         assert_eq!((&*read(first.ino), &*read(second.attributes.ino)), ("position 0\n", "position 1\n"));

@@ -67,8 +67,9 @@ pub struct MountArgs {
 
     /// Options as in fstab: ro, nosuid, nodev, noexec, commit=SECONDS, …
     ///
-    /// ro, rw, nosuid, nodev, noexec, sync, allow_other, private, create, nonempty, inode32, commit=SECONDS, remount, and what
-    /// mount(8) has for every filesystem. inode32 is for 32-bit programs that cannot list or stat otherwise.
+    /// ro, rw, nosuid, nodev, noexec, sync, allow_other, private, create, nonempty, inode32, commit=SECONDS, versions=WHICH,
+    /// remount, and what mount(8) has for every filesystem. inode32 is for 32-bit programs that cannot list or stat otherwise.
+    /// versions=allowed shows other users in .pond/versions what they may still see, all what they could then, off nothing to anybody.
     #[arg(short = 'o', value_name = "OPTS", action = ArgAction::Append)]
     pub options: Vec<String>,
 }

@@ -34,16 +34,16 @@ pub fn mkdir(args: &MkdirArgs, context: &mut Context) -> Result {
 
 /// Adds why one of these paths may not be changed, where it lies in what each mount shows of itself.
 fn own_name(failure: Failure, error: &io::Error, paths: &[&dyn ToString]) -> Failure {
-    let is_own = |path: &&dyn ToString| {
-        let path = path.to_string();
-        path == "/.pond" || path.starts_with("/.pond/")
-    };
+    let is_any_own = || paths.iter().any(|path| is_own(&path.to_string()));
     match error.kind() {
-        io::ErrorKind::PermissionDenied if paths.iter().any(is_own) => {
-            failure.next("the name .pond is the mount's own")
-        }
+        io::ErrorKind::PermissionDenied if is_any_own() => failure.next("the name .pond is the mount's own"),
         _ => failure,
     }
+}
+
+/// Whether a path lies in what each mount shows of itself.
+fn is_own(path: &str) -> bool {
+    path == "/.pond" || path.starts_with("/.pond/")
 }
 
 /// What was done to which paths, for programs.
@@ -106,7 +106,10 @@ impl Removal<'_> {
 
     fn remove(&mut self, path: &TreePath, directory: bool) -> Result {
         interrupt::check()?;
-        let removed = if directory {
+        // Of the mount's own, every version with all that is in it, nothing could be removed.
+        let removed = if directory && is_own(&path.to_string()) {
+            self.tree.remove_directory(path)
+        } else if directory {
             match self.tree.entries(path) {
                 Ok(entries) => {
                     for (name, stat) in entries {

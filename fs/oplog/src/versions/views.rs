@@ -16,7 +16,7 @@ use crate::log::reading;
 use crate::log::snapshot::{self, Snapshot};
 use crate::versions::stored::{PinnedContent, Pins, StoredContent};
 use crate::versions::view::View;
-use crate::{At, HistoryFigures, Kept, Layout, OpLogError, Options, Pin, Position, Version};
+use crate::{At, HistoryFigures, Kept, Layout, OpLogError, Options, Pin, Position, Retained, Version};
 
 /// Trees of versions may take one part in so many of the cache's budget, as long as nobody uses them.
 const UNUSED_SHARE: u64 = 4;
@@ -77,11 +77,43 @@ impl Views {
         Ok(view)
     }
 
+    /// So many of the newest versions that are kept, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn newest(&self, count: usize) -> Result<Vec<Version>, OpLogError> {
+        let listing = self.log.list()?;
+        let (first, below) = match snapshot::retained(&self.log)? {
+            Some(Retained { floor, below }) if !below.is_empty() => (floor.version, below),
+            _ => (snapshot::resolve(&self.log, &listing, At::Start)?, Vec::new()),
+        };
+        let whole = listing.entries.into_iter().map(Version).filter(|version| *version >= first);
+        let mut versions: Vec<Version> = below.iter().map(Kept::version).chain(whole).collect();
+        versions.drain(..versions.len().saturating_sub(count));
+        Ok(versions)
+    }
+
+    /// Lets go of versions that nobody has used for a minute, and of their pins: without this it is done when the next is opened.
+    pub fn let_go_of_unused(&self) {
+        self.let_go(&mut self.open.lock());
+    }
+
     fn open_at(&self, at: At, open: &mut Vec<(Instant, Arc<View>)>) -> Result<Arc<View>, OpLogError> {
-        let version = snapshot::resolve(&self.log, &self.log.list()?, at)?;
-        if let Some((asked, view)) = open.iter_mut().find(|(_, view)| view.position.version == version) {
+        let mut find = |version| {
+            let (asked, view) = open.iter_mut().find(|(_, view)| view.position.version == version)?;
             *asked = Instant::now();
-            return Ok(view.clone());
+            Some(view.clone())
+        };
+        // One that is open is pinned, so it is there: nothing has to be looked for.
+        if let At::Version(version) = at
+            && let Some(view) = find(version)
+        {
+            return Ok(view);
+        }
+        let version = snapshot::resolve(&self.log, &self.log.list()?, at)?;
+        if let Some(view) = find(version) {
+            return Ok(view);
         }
         let view = Arc::new(self.read(version, open)?);
         open.push((Instant::now(), view.clone()));

@@ -5,6 +5,8 @@ use crate::{Caller, Errno};
 
 /// Permission to search a directory or execute.
 pub(crate) const EXECUTE: u16 = 1;
+/// Permission to read a file or list a directory.
+pub(crate) const READ: u16 = 4;
 /// Permission to change.
 pub(crate) const WRITE: u16 = 2;
 
@@ -18,14 +20,20 @@ pub(crate) fn permit(caller: &Caller, node: &Node, mask: u16) -> Result<(), Errn
     if caller.checked || caller.is_root() {
         return Ok(());
     }
-    let granted = if caller.uid == node.uid {
-        node.mode >> 6
-    } else if caller.in_group(node.gid) {
-        node.mode >> 3
-    } else {
-        node.mode
-    };
+    let granted = granted(caller, node.uid, node.gid, node.mode);
     if granted & mask == mask { Ok(()) } else { Err(Errno::ACCES) }
+}
+
+/// The permissions that a caller has by the mode of a node of this user and group: [`READ`], [`WRITE`], [`EXECUTE`].
+pub(crate) fn granted(caller: &Caller, uid: u32, gid: u32, mode: u16) -> u16 {
+    let of_class = if caller.uid == uid {
+        mode >> 6
+    } else if caller.in_group(gid) {
+        mode >> 3
+    } else {
+        mode
+    };
+    of_class & (READ | WRITE | EXECUTE)
 }
 
 /// Whether the caller owns the node or is the superuser.
