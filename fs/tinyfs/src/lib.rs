@@ -11,6 +11,7 @@ mod fs;
 mod memory;
 mod operations;
 mod persistence;
+mod transaction;
 mod tree;
 mod types;
 
@@ -26,6 +27,9 @@ pub use operations::make::Make;
 pub use operations::rename::{RenameFlags, Renamed};
 pub use operations::since::Since;
 pub use persistence::{PersistenceLayer, Space, StorageError};
+pub use transaction::apply::PublishedChanges;
+pub use transaction::changes::Changes;
+pub use transaction::conflict::{Clash, Conflict, NotPublished};
 pub use tree::cut::Cut;
 pub use tree::{ContentInMemory, Tree, root_row};
 pub use types::attr::{Attributes, Caller, FileType, SetAttributes, TimeOrNow, Timestamp, Xattrs};

@@ -13,6 +13,11 @@ impl SharedNode {
     pub(crate) fn new(node: Node) -> Self {
         SharedNode(Arc::new(node))
     }
+
+    /// Whether the two are one node in memory, which neither tree has changed.
+    pub(crate) fn is_shared_with(&self, other: &SharedNode) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Deref for SharedNode {
