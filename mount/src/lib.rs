@@ -11,8 +11,6 @@ mod control;
 mod daemon;
 mod error;
 mod inodes;
-#[cfg(test)]
-mod kernel_tests;
 mod mounting;
 mod service;
 
