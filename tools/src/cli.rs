@@ -5,6 +5,7 @@
 mod bisect;
 mod factories;
 mod history;
+mod looking;
 mod mounting;
 mod paths;
 mod settings;
@@ -19,7 +20,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
 pub use bisect::BisectArgs;
 pub use factories::{MknodArgs, RunArgs};
-pub use history::{LogArgs, ShowArgs, TagArgs};
+pub use history::{ShowArgs, TagArgs};
+pub use looking::{DiffArgs, LogArgs, RestoreArgs, SpaceArgs, UndeleteArgs};
 pub use mounting::{AtArgs, MountArgs, UmountArgs};
 pub use paths::{CatArgs, CopyArgs, ListArgs, MkdirArgs, MvArgs, RmArgs};
 pub use settings::{ControlAction, ControlArgs, ControlMode};
@@ -106,7 +108,16 @@ pub enum Command {
     ///
     /// TXN is the number of the pond's transaction; ORIGIN who asked for the commit: a mount, a command, or
     /// recovery after a crash; FILES and BYTES what the version added to the table.
-    #[command(after_long_help = "Examples:\n  pond log -n 10\n  pond log --json | jq .version")]
+    ///
+    /// With PATH only the versions in which that file changed, also under the names that it had before, and its end. Where programs
+    /// write a new file and rename it over the old one, the new one goes on where the old one ended (`replaced`). With --deleted
+    /// what is gone, and the last version that had it: `pond undelete` brings it back.
+    #[command(after_long_help = "\
+Examples:
+  pond log -n 10
+  pond log notes/today            how this file came about
+  pond log --deleted '**/*.txt'   text files that are gone
+  pond log --json | jq .version")]
     Log(LogArgs),
 
     /// Show one version: when, by whom, and which paths it changed
@@ -115,6 +126,57 @@ pub enum Command {
     /// content changed), or changed (its attributes or, for a directory, its entries).
     #[command(after_long_help = "Example:\n  pond show 42")]
     Show(ShowArgs),
+
+    /// Show what differs between two versions
+    ///
+    /// A path is created, removed, moved, written (its content differs), changed (its attributes differ), linked or unlinked (it has
+    /// a hard link more or less). A directory that moved is one line, whatever is below it. Without B, A is compared with the
+    /// newest version: on a mounted pond changes of the last moments, which no version holds yet, are not part of it; `pond
+    /// sync` commits them. The work goes with what changed in between, not with the size of the pond.
+    #[command(after_long_help = "\
+Examples:
+  pond diff 41 42
+  pond diff -1h                 what changed in the last hour
+  pond diff 41 42 /notes        only below /notes
+  pond diff start --stat        how many lines of each file, since the oldest version
+  pond diff 41 42 --content     the lines themselves, for `patch -p1`")]
+    Diff(DiffArgs),
+
+    /// Make a file or directory what it was in a version
+    ///
+    /// What differs is written, as a new version; nothing of the history is lost, so this can be taken back in the same way.
+    /// Owners, modes, times, extended attributes, hard links and holes come back too. What that version did not have stays, unless
+    /// --delete is given. Works on a mounted pond and on one that is not. Neither an error nor Ctrl-C leaves half a file.
+    #[command(after_long_help = "\
+Examples:
+  pond restore notes/today@42
+  pond restore /docs@-1h --delete --dry-run     what making /docs what it was an hour ago would do
+  pond restore /docs@-1h --delete
+  pond restore /docs@42 --to /docs-then
+  pond copy /docs@42 host:docs-then             out of the pond")]
+    Restore(RestoreArgs),
+
+    /// Bring back a file or directory that is gone, as the last version had it
+    ///
+    /// `pond log --deleted` lists what is gone. Nothing is replaced: where the name is taken, --to gives another.
+    #[command(after_long_help = "\
+Examples:
+  pond undelete notes/today
+  pond undelete notes/today --to notes/yesterday")]
+    Undelete(UndeleteArgs),
+
+    /// Show what history costs, by age and by path
+    ///
+    /// Tells how much of the data files the newest version needs and how much only older ones do: when that went out of use, where it
+    /// lay, and what each `retention` would free once `pond maintain` has gone over it. Figures are estimates, shared out by what rows
+    /// weigh; their sum is that of the files. Files of which less than an eighth is of no use are not written anew.
+    #[command(after_long_help = "\
+Examples:
+  pond space
+  pond space /home              by the directories in /home
+  pond control set retention 7d
+  pond space --json | jq .retention_would_free")]
+    Space(SpaceArgs),
 
     /// List paths inside the pond
     ///

@@ -2,9 +2,11 @@
 
 mod bisect;
 mod cat;
+mod changes;
 mod completions;
 mod control;
 mod copy;
+mod diff;
 mod factories;
 mod fork;
 mod fsck;
@@ -14,9 +16,12 @@ mod list;
 mod maintain;
 mod mount;
 mod names;
+mod past;
 mod promote;
+mod restore;
 mod scratch_mount;
 mod show;
+mod space;
 mod status;
 mod sync;
 mod tag;
@@ -39,8 +44,12 @@ pub fn run(command: Command, context: &mut Context) -> Result {
         Command::Umount(args) => mount::umount(&args.mountpoint, context),
         Command::Sync(args) => sync::sync(&args, context),
         Command::Status(args) => status::status(&args, context),
-        Command::Log(args) => history::log(&args, context),
+        Command::Log(args) => past::log(&args, context),
         Command::Show(args) => show::show(&args, context),
+        Command::Diff(args) => diff::diff(&args, context),
+        Command::Restore(args) => restore::restore(&args, context),
+        Command::Undelete(args) => restore::undelete(&args, context),
+        Command::Space(args) => space::space(&args, context),
         Command::List(args) => list::list(&args, context),
         Command::Cat(args) => cat::cat(&args, context),
         Command::Copy(args) => copy::copy(&args, context),

@@ -124,6 +124,41 @@ impl<'a> Copier<'a> {
         self.copied
     }
 
+    /// A node that has several names was copied to this place by other means: its other names become links of that.
+    pub fn has_copied(&mut self, node: Identity, to: &TreePath) {
+        self.linked.insert(node, to.clone());
+    }
+
+    /// Gives what is at a place the attributes of what was copied there, or is the same.
+    pub fn set_attributes_of(
+        &mut self,
+        side: Side<'a>,
+        from: &TreePath,
+        to: &TreePath,
+        stat: &Stat,
+    ) -> io::Result<()> {
+        self.from = side;
+        self.set_attributes(from, to, stat)
+    }
+
+    /// Makes a place a name of another node; what was there is replaced.
+    pub fn link_over(&mut self, first: &TreePath, to: &TreePath) -> io::Result<()> {
+        let temporary = self.temporary(to);
+        let linked = self.to.tree.link(first, &temporary).and_then(|()| self.to.tree.rename(&temporary, to));
+        if linked.is_err() {
+            // It may never have been made; and the user needs the first error, not this one.
+            self.to.tree.unlink(&temporary).ok();
+        }
+        linked
+    }
+
+    /// A name beside a place that nothing has.
+    fn temporary(&mut self, to: &TreePath) -> TreePath {
+        self.temporaries += 1;
+        let name = format!("{TEMPORARY_PREFIX}{}-{}", std::process::id(), self.temporaries);
+        to.parent().join(name.as_bytes())
+    }
+
     /// Copies a node and all below it to a place where nothing is, or what may be replaced. A node that cannot be
     /// copied is reported and counted and the others go on; it fails only if nothing more can work.
     pub fn copy(&mut self, side: Side<'a>, from: &TreePath, to: &TreePath) -> Result {
@@ -218,9 +253,7 @@ impl<'a> Copier<'a> {
             self.copied.hard_links += 1;
             return Ok(());
         }
-        self.temporaries += 1;
-        let name = format!("{TEMPORARY_PREFIX}{}-{}", std::process::id(), self.temporaries);
-        let temporary = to.parent().join(name.as_bytes());
+        let temporary = self.temporary(to);
         let made = match &first {
             Some(first) => self.to.tree.link(first, &temporary).map_err(Stop::Error),
             None => self.make(from, &temporary, stat),

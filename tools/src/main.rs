@@ -19,6 +19,7 @@ mod pattern;
 mod progress;
 mod redact;
 mod registry;
+mod restorer;
 mod target;
 mod time;
 mod usage;

@@ -109,11 +109,24 @@ impl TreePath {
     }
 
     /// From an absolute path without symlinks, `.` and `..`.
-    #[cfg(test)]
     pub fn from_bytes(path: &[u8]) -> Self {
         let components =
             path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect();
         TreePath { components }
+    }
+
+    /// What was typed, where no tree says what `..` and symlinks lead to.
+    ///
+    /// # Errors
+    ///
+    /// Why not, if there is a `..` in it.
+    pub fn of_names(path: &GivenPath) -> Result<Self, String> {
+        match path.components().iter().any(|name| name == b"..") {
+            true => {
+                Err(format!("{path} holds .., which leads elsewhere in each version; give the path without"))
+            }
+            false => Ok(TreePath { components: path.components().to_vec() }),
+        }
     }
 
     /// The entry of this name in the directory that this path names.
@@ -147,6 +160,11 @@ impl TreePath {
     /// Whether it is `other` or lies below it.
     pub fn starts_with(&self, other: &TreePath) -> bool {
         self.components.starts_with(&other.components)
+    }
+
+    /// The names that lead from a directory above it to it.
+    pub fn names_below(&self, above: &TreePath) -> impl Iterator<Item = &[u8]> {
+        self.components.iter().skip(above.components.len()).map(Vec::as_slice)
     }
 
     /// Takes the last name away.

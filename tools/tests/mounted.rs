@@ -10,41 +10,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::mounted::Mounted;
 use common::{Bed, stderr};
-
-/// A mounted pond, unmounted in the end whatever happens.
-struct Mounted {
-    bed: Bed,
-    mountpoint: PathBuf,
-}
-
-impl Mounted {
-    fn new() -> Self {
-        let bed = Bed::empty();
-        let mountpoint = bed.path("mnt");
-        let text = bed.ok(["mount", mountpoint.to_str().unwrap()]);
-        for word in ["Made a pond in", "Mounted version 0 on", "ls ", "status", "log", "pond umount"] {
-            assert!(text.contains(word), "{text}");
-        }
-        Mounted { bed, mountpoint }
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.mountpoint.join(name)
-    }
-
-    #[track_caller]
-    fn umount(&self) -> String {
-        self.bed.ok(["umount", self.mountpoint.to_str().unwrap()])
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Where the test has unmounted it already, this fails and that is right.
-        self.bed.run(["umount", self.mountpoint.to_str().unwrap()]);
-    }
-}
 
 #[test]
 fn commands_see_and_change_what_the_mount_shows() {

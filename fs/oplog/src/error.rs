@@ -199,6 +199,16 @@ pub enum OpLogError {
         /// The version that has it.
         version: Version,
     },
+    /// Two versions could not be compared.
+    #[error("cannot compare version {from} with version {to}: {source}; `pond fsck` checks everything")]
+    Compare {
+        /// The one.
+        from: Version,
+        /// The other.
+        to: Version,
+        /// What could not be read.
+        source: pond_tinyfs::Error,
+    },
     /// The pond is younger than the time that was asked for.
     #[error("{path} is younger than that: its first version is of {first}", path = path.display())]
     NothingYet {

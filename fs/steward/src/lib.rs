@@ -47,7 +47,7 @@ pub use init::Found;
 pub use options::OpenOptions;
 pub use paths::ChangeWatcher;
 pub use plural::count;
-pub use reader::Reader;
+pub use reader::{Reader, versions};
 pub use replica::incoming::Replica;
 pub use replica::status::{ManifestMark, ReplicaProgress, ReplicaState, ReplicaStatus, replica_status};
 pub use scratch::Scratch;

@@ -16,6 +16,14 @@ use crate::{
     Uncommitted, init,
 };
 
+/// The versions of a pond, to be opened as they are asked for; what they have in common is read once. Of the options only the cache's
+/// budget matters.
+pub fn versions(pond: &Path, options: &OpenOptions) -> Result<Views, StewardError> {
+    init::refuse_unless_pond(pond)?;
+    let control = Control::open(pond, false).unwrap_or_else(|_| Control::unknown(pond));
+    Ok(Views::new(pond, &options.log_options(&control)))
+}
+
 /// One version of a pond, and what the pond's settings are now. Opening one takes no lock, starts no thread, and writes nothing
 /// but a pin; several may be open, also while another process writes.
 pub struct Reader {

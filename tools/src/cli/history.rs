@@ -3,15 +3,7 @@
 use clap::Args;
 use pond_oplog::{At, TagName};
 
-use crate::cli::values::{number, version};
-
-/// `pond log`
-#[derive(Args, Debug)]
-pub struct LogArgs {
-    /// At most so many versions
-    #[arg(short = 'n', long = "limit", value_name = "N", allow_negative_numbers = true, value_parser = number)]
-    pub limit: Option<usize>,
-}
+use crate::cli::values::version;
 
 /// `pond show`
 #[derive(Args, Debug)]

@@ -221,6 +221,11 @@ impl FileTree for DirectTree {
         }
     }
 
+    fn open_to_write(&self, path: &TreePath) -> io::Result<Box<dyn Sink + '_>> {
+        let node = self.node(path)?.id;
+        Ok(Box::new(OpenNode { tree: self, node }))
+    }
+
     fn create(&self, path: &TreePath) -> io::Result<Box<dyn Sink + '_>> {
         let node = self.make(path, Make::File { mode: 0o600 })?;
         Ok(Box::new(OpenNode { tree: self, node }))
@@ -289,6 +294,11 @@ impl FileTree for DirectTree {
     fn set_xattr(&self, path: &TreePath, name: &[u8], value: &[u8]) -> io::Result<()> {
         let node = self.node(path)?.id;
         self.fs().setxattr(&self.caller, node, name, value, SetXattr::Any).map_err(os_error)
+    }
+
+    fn remove_xattr(&self, path: &TreePath, name: &[u8]) -> io::Result<()> {
+        let node = self.node(path)?.id;
+        self.fs().removexattr(&self.caller, node, name).map_err(os_error)
     }
 }
 

@@ -100,6 +100,8 @@ pub trait FileTree {
     /// Opens a file for reading.
     fn open(&self, path: &TreePath) -> io::Result<Box<dyn Source + '_>>;
 
+    /// Opens a file that exists, for writing.
+    fn open_to_write(&self, path: &TreePath) -> io::Result<Box<dyn Sink + '_>>;
     /// Creates a file that must not exist, mode 0600.
     fn create(&self, path: &TreePath) -> io::Result<Box<dyn Sink + '_>>;
     /// Makes a directory; `mode` is subject to the umask.
@@ -127,6 +129,8 @@ pub trait FileTree {
     fn xattrs(&self, path: &TreePath) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>>;
     /// Sets an extended attribute.
     fn set_xattr(&self, path: &TreePath, name: &[u8], value: &[u8]) -> io::Result<()>;
+    /// Takes an extended attribute away.
+    fn remove_xattr(&self, path: &TreePath, name: &[u8]) -> io::Result<()>;
 
     /// `lstat`, if there is anything.
     fn existing(&self, path: &TreePath) -> io::Result<Option<Stat>> {

@@ -143,6 +143,11 @@ impl FileTree for HostTree {
         Ok(Box::new(OpenOptions::new().read(true).custom_flags(flags).open(self.at(path))?))
     }
 
+    fn open_to_write(&self, path: &TreePath) -> io::Result<Box<dyn Sink + '_>> {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        Ok(Box::new(OpenOptions::new().write(true).custom_flags(flags).open(self.at(path))?))
+    }
+
     fn create(&self, path: &TreePath) -> io::Result<Box<dyn Sink + '_>> {
         Ok(Box::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.at(path))?))
     }
@@ -228,6 +233,12 @@ impl FileTree for HostTree {
             libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
         })
         .map(drop)
+    }
+
+    fn remove_xattr(&self, path: &TreePath, name: &[u8]) -> io::Result<()> {
+        let (path, name) = (self.c_path(path)?, c_string(name)?);
+        // SAFETY: both strings are NUL-terminated and outlive the call.
+        checked(unsafe { libc::lremovexattr(path.as_ptr(), name.as_ptr()) }).map(drop)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pond_mount::MountError;
 use pond_mount::client::Client;
-use pond_oplog::{At, CommitInfo, Layout, Origin, Version};
+use pond_oplog::{At, CommitInfo, Layout, Origin, Version, Views};
 use pond_steward::{Found, OpenOptions, Reader, Steward, StewardError};
 
 use crate::error::{During, Failure, Result};
@@ -116,6 +116,11 @@ impl Pond {
     /// Opens a version of the pond, read-only.
     pub fn open_at(&self, at: At) -> Result<Arc<Reader>> {
         Reader::open(&self.directory, at, self.options()).during(not_open)
+    }
+
+    /// Its versions, to be opened as they are asked for.
+    pub fn versions(&self) -> Result<Views> {
+        pond_steward::versions(&self.directory, &self.options()).during(not_open)
     }
 
     /// Whether it is a replica that is still being made, or whose making was cut off.

@@ -1,5 +1,6 @@
 //! What happened: versions newest first, and the rows of one.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -82,6 +83,55 @@ fn kept(log: &Log) -> Result<(Vec<Kept>, Vec<u64>), OpLogError> {
     let Some(Retained { floor, below }) = snapshot::retained(log)? else { return Ok((Vec::new(), versions)) };
     versions.retain(|&version| version >= floor.version.0);
     Ok((below, versions))
+}
+
+/// The commits that these operations are of, each the first kept one whose cut is not before it, with the kept version before that.
+/// The operations ascend. Reads few entries beside those commits' own.
+pub(crate) fn commits_with(
+    log: &Log,
+    lsns: &[Lsn],
+) -> Result<Vec<(CommitInfo, Option<Version>)>, OpLogError> {
+    if lsns.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (below, versions) = kept(log)?;
+    let count = below.len() + versions.len();
+    let version = |place: usize| match below.get(place) {
+        Some(kept) => Some(kept.version()),
+        None => versions.get(place - below.len()).copied().map(Version),
+    };
+    let mut known: HashMap<usize, CommitInfo> = HashMap::new();
+    let mut at = |place: usize| -> Result<CommitInfo, OpLogError> {
+        if let Some(kept) = below.get(place) {
+            return Ok(CommitInfo::of_kept(kept));
+        }
+        if let Some(commit) = known.get(&place) {
+            return Ok(commit.clone());
+        }
+        let missing = || OpLogError::MissingEntry { version: Version(0), path: log.entry_path(Version(0)) };
+        let version = version(place).ok_or_else(missing)?;
+        let commit = read(log, &[version.0])?.pop().ok_or_else(missing)?;
+        known.insert(place, commit.clone());
+        Ok(commit)
+    };
+    let (mut commits, mut from) = (Vec::with_capacity(lsns.len()), 0);
+    for &lsn in lsns {
+        // In steps that double, since the next is often near.
+        let (mut low, mut step) = (from, 1);
+        let mut high = low;
+        while high < count && at(high)?.position.cut_lsn < lsn {
+            low = high + 1;
+            high = (high + step).min(count);
+            step *= 2;
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if at(middle)?.position.cut_lsn < lsn { low = middle + 1 } else { high = middle }
+        }
+        from = low.min(count.saturating_sub(1));
+        commits.push((at(from)?, from.checked_sub(1).and_then(version)));
+    }
+    Ok(commits)
 }
 
 fn read(log: &Log, versions: &[u64]) -> Result<Vec<CommitInfo>, OpLogError> {

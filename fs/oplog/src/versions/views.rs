@@ -12,6 +12,7 @@ use pond_tinyfs::{Fold, Later, Lsn, Row, TinyFs, Tree};
 
 use crate::log::delta::Log;
 use crate::log::format::identity;
+use crate::log::history::{self, CommitInfo};
 use crate::log::reading;
 use crate::log::snapshot::{self, Snapshot};
 use crate::versions::stored::{PinnedContent, Pins, StoredContent};
@@ -203,11 +204,89 @@ impl Views {
         Ok((tree, own * ROW))
     }
 
+    /// Hands out the rows between two versions of which both are open, in no particular order.
+    pub(crate) fn rows_between(
+        &self,
+        older: &View,
+        newer: &View,
+        each: impl FnMut(Row),
+    ) -> Result<(), OpLogError> {
+        let snapshot = snapshot::load(&self.log, At::Version(newer.position.version))?;
+        let holder = reading::holder(&self.log, snapshot)?;
+        let wanted = Wanted { kept: Vec::new(), holder, position: &newer.position };
+        self.each_row(&wanted, older.position.cut_lsn, each)
+    }
+
+    /// `$POND`.
+    pub(crate) fn pond(&self) -> &Path {
+        &self.pond
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Which version is meant.
+    pub(crate) fn resolve(&self, at: At) -> Result<Version, OpLogError> {
+        snapshot::resolve(&self.log, &self.log.list()?, at)
+    }
+
+    /// The table at the newest version, and what keeps its files.
+    pub(crate) fn newest_table(&self) -> Result<(Snapshot, Pin), OpLogError> {
+        let version = self.resolve(At::Tip)?;
+        let pin = Pin::hold(&self.pond, version)?;
+        let snapshot = snapshot::load(&self.log, At::Version(version))?;
+        identity(&self.log, &snapshot)?;
+        Ok((snapshot, pin))
+    }
+
+    /// Bytes of data files that are not part of the table, and of the log.
+    pub(crate) fn beside(&self, snapshot: &Snapshot) -> Result<(u64, u64), OpLogError> {
+        let is_live = |name: &str| snapshot.files.contains_key(name);
+        let table = self.log.table();
+        let replaced = bytes_in(table, |name| name.ends_with(".parquet") && !is_live(name))?;
+        Ok((replaced, bytes_in(&table.join("_delta_log"), |_| true)?))
+    }
+
+    /// Hands out all rows up to the newest version, in no particular order, without a tree of it. The cuts of the floor and
+    /// of the kept versions below it, ascending: of what lies between those only what they show is there.
+    pub(crate) fn each_row_there_is(&self, each: impl FnMut(Row)) -> Result<Vec<Lsn>, OpLogError> {
+        let (snapshot, _pin) = self.newest_table()?;
+        let (position, floor) = (snapshot.position(&self.log)?, snapshot.floor());
+        let holder = reading::holder(&self.log, snapshot)?;
+        let kept = holder.kept(&self.log)?;
+        let cuts = kept.iter().map(|kept| kept.position().cut_lsn).chain(floor.map(|floor| floor.cut_lsn));
+        let cuts = cuts.collect();
+        self.each_row(&Wanted { kept, holder, position: &position }, Lsn(0), each)?;
+        Ok(cuts)
+    }
+
+    /// The commits of these operations, which ascend, and the kept version before each.
+    pub(crate) fn commits_with(
+        &self,
+        lsns: &[Lsn],
+    ) -> Result<Vec<(CommitInfo, Option<Version>)>, OpLogError> {
+        history::commits_with(&self.log, lsns)
+    }
+
     fn each_row(&self, wanted: &Wanted<'_>, above: Lsn, each: impl FnMut(Row)) -> Result<(), OpLogError> {
         let Wanted { holder, position, .. } = wanted;
         let between = (above, position.cut_lsn);
         reading::read(&self.log, holder, position.version, between, &mut |add| self.content.number(add), each)
     }
+}
+
+/// Bytes of the files of these names in a directory.
+fn bytes_in(directory: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<u64, OpLogError> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory).map_err(OpLogError::io("list", directory))? {
+        let entry = entry.map_err(OpLogError::io("list", directory))?;
+        // What was removed meanwhile takes nothing.
+        if let (true, Ok(metadata)) = (entry.file_name().to_str().is_some_and(&is_wanted), entry.metadata()) {
+            bytes += if metadata.is_file() { metadata.len() } else { 0 };
+        }
+    }
+    Ok(bytes)
 }
 
 /// A version that is to be read.
