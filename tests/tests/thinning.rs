@@ -89,6 +89,17 @@ fn versions_with_tags_stay_here_and_on_replicas_and_those_between_are_thinned_ou
     let refused = replica.try_pond(["tag", "here"]).failure(1);
     assert!(refused.contains("replica"), "{refused}");
 
+    // A store that is begun now has what is kept, also by itself.
+    let second = source.host_directory("second store");
+    let yaml = source.host("second.yaml");
+    fs::write(&yaml, format!("storage_type: local\npath: {}\n", second.display())).unwrap();
+    let yaml = yaml.to_str().unwrap();
+    source.pond(["mknod", "remote", "/etc/system.d/20-second", "--config-path", yaml]);
+    source.sync();
+    let late_comer = TestPond::new();
+    late_comer.pond(["init", "--from-backup", yaml]);
+    is_whole(&late_comer);
+
     // And after all of it was opened anew, merged and cleaned.
     source.umount();
     source.pond(["maintain"]);

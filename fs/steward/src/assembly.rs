@@ -128,6 +128,7 @@ impl<'a> Assembly<'a> {
                 control: control.clone(),
                 registry: options.registry,
                 progress: progress.clone(),
+                is_fork: oplog.identity().origin.is_some(),
             },
             housekeeper: housekeeper.clone(),
             pond: FactoryPond {

@@ -14,7 +14,6 @@ use pond_oplog::{At, Forked, Layout, OpLog, Origin, durable, exclusive_names};
 use pond_tinyfs::{Timestamp, root_row};
 
 use crate::control::keys::ROLE_KEY;
-use crate::control::settings::{ENABLED_FACTORIES_KEY, NO_FACTORIES};
 use crate::control::table::Control;
 use crate::host::lock::{LOCK_FILE, WriterLock};
 use crate::paths::owner;
@@ -133,13 +132,7 @@ pub(crate) fn fork(
 ) -> Result<Option<Forked>, StewardError> {
     refuse_unless_pond(from)?;
     let was_there = pond.exists();
-    let made = init_with(pond, || {
-        let forked = OpLog::fork(from, at, pond, origin, tell)?;
-        if forked.is_some() {
-            Control::open(pond, true)?.set(ENABLED_FACTORIES_KEY, NO_FACTORIES)?;
-        }
-        Ok(forked)
-    });
+    let made = init_with(pond, || Ok(OpLog::fork(from, at, pond, origin, tell)?));
     // In a directory that was there, an unfinished pond is left, which the next one takes away.
     if !matches!(made, Ok(Some(_))) && !was_there && probe(pond).is_ok_and(|found| found == Found::Unfinished)
     {

@@ -56,6 +56,7 @@ impl Reader {
             control: Arc::new(control),
             registry: options.registry,
             progress: Arc::new(progress),
+            is_fork: view.identity().origin.is_some(),
         };
         Ok(Arc::new(Reader {
             pond: pond.to_owned(),

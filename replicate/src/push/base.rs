@@ -60,7 +60,8 @@ pub(crate) fn oldest(pond: &Path) -> Result<Version, ReplicateError> {
             Ok(_) => return Ok(version),
             Err(
                 OpLogError::NoSuchVersion { first: later, .. }
-                | OpLogError::NoLongerKept { floor: later, .. },
+                | OpLogError::NoLongerKept { floor: later, .. }
+                | OpLogError::Thinned { after: later, .. },
             ) if later > version => {
                 version = later;
             }

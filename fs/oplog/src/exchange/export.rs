@@ -13,7 +13,7 @@ use crate::log::commits::{self, commit_info, position_of};
 use crate::log::delta::{Entry, Listing, Log};
 use crate::log::format::min_reader;
 use crate::log::{checkpoint, reading, snapshot};
-use crate::{At, FileRef, Layout, OpLogError, PondId, Position, Version};
+use crate::{At, FileRef, Layout, OpLogError, PondId, Position, Retained, Version};
 
 /// One version as the log holds it.
 #[derive(Clone, Debug)]
@@ -82,6 +82,14 @@ pub fn version_files(pond: &Path, version: Version) -> Result<VersionFiles, OpLo
 pub fn live_files(pond: &Path, version: Version) -> Result<LiveFiles, OpLogError> {
     let log = Log::new(&Layout::new(pond).data());
     let snapshot = snapshot::load(&log, At::Version(version))?;
+    if let Some(Retained { floor, .. }) = snapshot::retained(&log)?
+        && version < floor.version
+    {
+        // A version that is kept by itself is part of what the newest one's files hold: no history begins with it.
+        let (path, last) =
+            (log.table().to_path_buf(), Version(log.list()?.entries.last().copied().unwrap_or_default()));
+        return Err(OpLogError::NoSuchVersion { version, path, first: floor.version, last });
+    }
     if !reading::are_there(&log, &snapshot.files) {
         let listing = log.list()?;
         let last = Version(listing.entries.last().copied().unwrap_or_default());

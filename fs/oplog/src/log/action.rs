@@ -123,6 +123,8 @@ pub(crate) mod property {
     pub(crate) const MIN_READER: &str = "pond.minReader";
     /// Least format that a program must know to write it.
     pub(crate) const MIN_WRITER: &str = "pond.minWriter";
+    /// From what a fork was made: `POND_ID VERSION DIGEST`.
+    pub(crate) const ORIGIN: &str = "pond.origin";
 }
 
 /// The format of data files.

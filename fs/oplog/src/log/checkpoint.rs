@@ -21,7 +21,7 @@ use crate::files::decoder_panics::unpanicked;
 use crate::log::action::{Add, Metadata, Protocol};
 use crate::log::delta::{self, Log};
 use crate::log::snapshot::{self, State};
-use crate::{At, DurableStore, OpLogError, Version};
+use crate::{DurableStore, OpLogError, Version};
 
 /// One at a time in this process: one without a digest yet is taken for a damaged one.
 static WRITING: Mutex<()> = Mutex::new(());
@@ -30,7 +30,8 @@ static WRITING: Mutex<()> = Mutex::new(());
 pub(crate) fn write(log: &Log, version: Version) -> Result<(), OpLogError> {
     let _one_at_a_time = WRITING.lock();
     let failed = |why: String| OpLogError::Checkpoint { version, table: log.table().to_path_buf(), why };
-    let expected = snapshot::load(log, At::Version(version))?;
+    // By its own entries: of a version that is kept below the floor the files are not known.
+    let expected = snapshot::load_from(log, version, version)?;
     set_aside(log, &expected.damaged)?;
     // Rooted at the table, so that no character of the pond's own path matters. The scheme is one for which deltalake
     // does not look at the local filesystem by itself: all it reads and writes passes through the store.

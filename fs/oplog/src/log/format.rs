@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::log::action::property::{MIN_READER, MIN_WRITER, POND_ID};
+use crate::log::action::property::{MIN_READER, MIN_WRITER, ORIGIN, POND_ID};
 use crate::log::action::{Metadata, Protocol};
 use crate::log::delta::Log;
 use crate::log::retained;
@@ -73,7 +73,9 @@ pub(crate) fn identity(log: &Log, snapshot: &Snapshot) -> Result<Identity, OpLog
     let pond_id = get(POND_ID)?
         .parse()
         .map_err(|error| not_a_pond(format!("its table's {POND_ID} is no id: {error}")))?;
-    let identity = Identity { pond_id, min_reader: number(MIN_READER)?, min_writer: number(MIN_WRITER)? };
+    let origin = configuration.get(ORIGIN).cloned();
+    let identity =
+        Identity { pond_id, min_reader: number(MIN_READER)?, min_writer: number(MIN_WRITER)?, origin };
     check_readable(log, Some(&snapshot.metadata), Some(&snapshot.protocol))?;
     Ok(identity)
 }

@@ -87,6 +87,9 @@ pub struct Identity {
     pub min_reader: u32,
     /// Least format that a program must know to write it.
     pub min_writer: u32,
+    /// From what it was made, if it is a fork or goes back to one: that pond's id, the version, and its digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 /// Where history stands: one version and what its log entry says.

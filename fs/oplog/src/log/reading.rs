@@ -29,6 +29,8 @@ pub(crate) fn holder(log: &Log, snapshot: Snapshot) -> Result<Snapshot, OpLogErr
         true => {
             // The files may hold what the version itself did not have.
             format::check_readable(log, Some(&tip.metadata), Some(&tip.protocol))?;
+            // Or it has been let go of since it was looked up.
+            snapshot::check_kept(log, &tip, snapshot.version)?;
             Ok(tip)
         }
         // Its own files are all there can be: loading says which is missing.

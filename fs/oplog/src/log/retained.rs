@@ -117,6 +117,11 @@ impl From<Floor> for Retained {
 }
 
 impl Retained {
+    /// Whether a version is.
+    pub fn keeps(&self, version: Version) -> bool {
+        version >= self.floor.version || self.below.iter().any(|kept| kept.version() == version)
+    }
+
     /// The last operations of the versions below the floor, ascending.
     pub(crate) fn cuts(&self) -> Vec<Lsn> {
         self.below.iter().map(|kept| Lsn(kept.cut_lsn)).collect()

@@ -142,6 +142,23 @@ pub(crate) fn resolve(log: &Log, listing: &Listing, at: At) -> Result<Version, O
     })
 }
 
+/// An error if the newest version keeps this one no longer.
+pub(crate) fn check_kept(log: &Log, tip: &Snapshot, version: Version) -> Result<(), OpLogError> {
+    let Some(floor) = tip.floor().filter(|floor| version < floor.version) else { return Ok(()) };
+    let below = tip.kept(log)?;
+    let place = below.partition_point(|kept| kept.version() < version);
+    let after = below.get(place).map_or(floor.version, Kept::version);
+    let path = log.table().to_path_buf();
+    match place.checked_sub(1) {
+        _ if after == version => Ok(()),
+        Some(before) => {
+            let before = below[before].version();
+            Err(OpLogError::Thinned { version, path, before, after })
+        }
+        None => Err(OpLogError::NoLongerKept { version, path, floor: after, last: tip.version }),
+    }
+}
+
 /// A version that is meant.
 enum Found {
     /// Its log entry is there.
@@ -184,24 +201,9 @@ fn find(log: &Log, listing: &Listing, at: At) -> Result<Found, OpLogError> {
             None => Found::Whole(Version(first)),
         }),
         At::Version(version) if version.0 < floor => {
-            let place = below.partition_point(|kept| kept.version() < version);
-            match below.get(place) {
-                Some(kept) if kept.version() == version => Ok(Found::Kept(kept.clone(), Box::new(tip))),
-                next => match place.checked_sub(1) {
-                    Some(before) => Err(OpLogError::Thinned {
-                        version,
-                        path: path(),
-                        before: below[before].version(),
-                        after: next.map_or(Version(floor), Kept::version),
-                    }),
-                    None => Err(OpLogError::NoLongerKept {
-                        version,
-                        path: path(),
-                        floor: next.map_or(Version(floor), Kept::version),
-                        last: Version(last),
-                    }),
-                },
-            }
+            check_kept(log, &tip, version)?;
+            let kept = below.into_iter().find(|kept| kept.version() == version);
+            Ok(kept.map_or(Found::Whole(version), |kept| Found::Kept(kept, Box::new(tip))))
         }
         At::Version(version) if (first..=last).contains(&version.0) => Ok(Found::Whole(version)),
         At::Version(version) => Err(OpLogError::NoSuchVersion {
@@ -221,10 +223,13 @@ fn find(log: &Log, listing: &Listing, at: At) -> Result<Found, OpLogError> {
             if let Some(version) = low.checked_sub(1).filter(|&version| version >= first) {
                 return Ok(Found::Whole(Version(version)));
             }
-            if let Some(kept) = below.iter().rfind(|kept| kept.position().timestamp <= timestamp) {
-                return Ok(Found::Kept(kept.clone(), Box::new(tip)));
+            let then = below.iter().rposition(|kept| kept.position().timestamp <= timestamp);
+            // Where history begins above the floor, nobody knows what came after the last one below.
+            let then = then.filter(|then| first == floor || then + 1 < below.len());
+            if let Some(then) = then {
+                return Ok(Found::Kept(below[then].clone(), Box::new(tip)));
             }
-            let oldest = match below.first() {
+            let oldest = match below.first().filter(|_| first == floor) {
                 Some(kept) => kept.position().timestamp,
                 None => time(first)?,
             };

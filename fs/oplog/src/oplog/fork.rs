@@ -14,7 +14,7 @@ use crate::disk::durable;
 use crate::files::digests::Digests;
 use crate::files::file_name;
 use crate::files::load::{Opened, Source};
-use crate::log::action::property::POND_ID;
+use crate::log::action::property::{ORIGIN, POND_ID};
 use crate::log::action::{Action, Add, Metadata, Protocol};
 use crate::log::delta::{Log, Put};
 use crate::log::next_version::NextVersion;
@@ -26,9 +26,6 @@ use crate::parallel::threads;
 use crate::rows::encode;
 use crate::upkeep::rewrite::{Collected, Kind, Output};
 use crate::{At, Layout, OpLog, OpLogError, Origin, Pin, PondId, Position, TxnSeq, Version};
-
-/// The property of a fork's table that says from what it was made: `POND_ID VERSION DIGEST`.
-const ORIGIN: &str = "pond.origin";
 
 /// So many bytes of rows are in memory at a time.
 const MEMORY: u64 = 64 << 20;

@@ -71,7 +71,12 @@ impl OpLog {
             (None, Some(_)) => drop(tags.remove(&tag)),
         }
         let next = self.next_maintenance();
-        let actions = vec![tags::action(self.identity().pond_id, tag, version, next.timestamp)];
+        let mut actions = vec![tags::action(self.identity().pond_id, tag, version, next.timestamp)];
+        if version.is_some() {
+            // Earlier programs would let go of it.
+            let growth = Growth { min_writer: retained::FORMAT, ..Growth::default() };
+            actions.extend(self.grown(&growth)?.map(Action::from));
+        }
         let operation = (if version.is_some() { "TAG" } else { "DELETE TAG" }, ("tag", tag.to_string()));
         let position = turn.settle(self.put_entry(&next, operation, actions, origin))?;
         self.live().set_tags(tags);

@@ -69,7 +69,9 @@ impl Views {
         let mut open = self.open.lock();
         let view = match self.open_at(at, &mut open) {
             // What was the newest version a moment ago may be gone before it is pinned.
-            Err(OpLogError::NoLongerKept { .. }) if !matches!(at, At::Version(_)) => {
+            Err(OpLogError::NoLongerKept { .. } | OpLogError::Thinned { .. })
+                if !matches!(at, At::Version(_)) =>
+            {
                 self.open_at(at, &mut open)?
             }
             opened => opened?,

@@ -27,7 +27,10 @@ pub const KEEP_REPLACED_KEY: &str = "keep_replaced";
 pub const ENABLED_FACTORIES_KEY: &str = "enabled_factories";
 
 /// The value of that setting under which no node runs.
-pub const NO_FACTORIES: &str = "none";
+const NO_FACTORIES: &str = "none";
+
+/// The value of that setting under which all run.
+pub(crate) const ALL_FACTORIES: &str = "all";
 
 /// Beginning of the settings that say in which mode a factory runs.
 pub const FACTORY_MODE: &str = "factory_mode:";
@@ -85,7 +88,7 @@ pub const SETTINGS: [Setting; 10] = [
     Setting {
         name: ENABLED_FACTORIES_KEY,
         default: "",
-        doc: "which nodes under /etc/system.d run here: their paths, with commas between, or none; unset: all. A fork begins with none",
+        doc: "which nodes under /etc/system.d run here: their paths, with commas between, or all, or none; unset: all, and none of a fork's",
         kind: Kind::Nodes,
     },
     Setting {
@@ -168,12 +171,15 @@ pub(crate) fn check(key: &str, value: &str) -> Result<(), &'static str> {
         },
         Kind::Duration => parse_duration(value).map(drop),
         Kind::Retention => parse_retention(value).map(drop),
-        Kind::Nodes if value == NO_FACTORIES || value.split(',').all(|path| path.trim().starts_with('/')) => {
+        Kind::Nodes
+            if [ALL_FACTORIES, NO_FACTORIES].contains(&value)
+                || value.split(',').all(|path| path.trim().starts_with('/')) =>
+        {
             Ok(())
         }
-        Kind::Nodes => Err(
-            "it is paths of nodes, as /etc/system.d/10-remote, with commas between, or none, or empty for all",
-        ),
+        Kind::Nodes => {
+            Err("it is paths of nodes, as /etc/system.d/10-remote, with commas between, or all, or none")
+        }
     }
 }
 

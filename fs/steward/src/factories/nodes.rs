@@ -6,7 +6,7 @@ use bytes::Bytes;
 use pond_oplog::Version;
 use pond_tinyfs::{Errno, Error, FileType, NodeId, TinyFs};
 
-use crate::control::settings::ENABLED_FACTORIES_KEY;
+use crate::control::settings::{ALL_FACTORIES, ENABLED_FACTORIES_KEY};
 use crate::control::table::Control;
 use crate::factories::progress::Progress;
 use crate::{FactoryStatus, PostCommit, Registry, Role, StewardError};
@@ -36,23 +36,33 @@ pub(crate) struct FactoryNodes {
     pub(crate) control: Arc<Control>,
     pub(crate) registry: Registry,
     pub(crate) progress: Arc<Progress>,
+    /// Whether the pond goes back to one that was made from another.
+    pub(crate) is_fork: bool,
 }
 
 impl FactoryNodes {
-    /// The nodes that run after a commit: those that are enabled here. A replica's remotes do not: its follower brings versions in.
+    /// The nodes that run after a commit where they are enabled. A replica's remotes do not: its follower brings versions in.
     pub(crate) fn that_run(&self) -> Result<Vec<FactoryNode>, StewardError> {
         let mut nodes = system_nodes(&self.fs)?;
         // What is not known stays, so that it is told of.
         nodes.retain(|node| {
             self.registry.get(&node.factory).map_or(true, |known| known.post_commit().is_some())
         });
-        if let Some(enabled) = self.control.get(ENABLED_FACTORIES_KEY).filter(|enabled| !enabled.is_empty()) {
-            nodes.retain(|node| enabled.split(',').any(|path| path.trim() == node.path));
-        }
         if self.control.role() == Role::Replica {
             nodes.retain(|node| !self.registry.is_remote(&node.factory));
         }
         Ok(nodes)
+    }
+
+    /// Whether a node runs here after commits, as far as the setting goes.
+    pub(crate) fn is_enabled(&self, node: &FactoryNode) -> bool {
+        let enabled = self.control.get(ENABLED_FACTORIES_KEY).filter(|enabled| !enabled.is_empty());
+        match enabled.as_deref() {
+            // What came from elsewhere runs nothing by itself.
+            None => !self.is_fork,
+            Some(ALL_FACTORIES) => true,
+            Some(enabled) => enabled.split(',').any(|path| path.trim() == node.path),
+        }
     }
 
     /// The mode in which a factory runs now; `None` if it does not.
@@ -89,7 +99,7 @@ impl FactoryNodes {
             let before = work.message.is_none().then(|| self.control.outcome(node.id)).flatten();
             let (failed, message) = before.unwrap_or_default();
             FactoryStatus {
-                mode: self.mode(&node.factory),
+                mode: self.mode(&node.factory).filter(|_| self.is_enabled(&node)),
                 remote: self.registry.is_remote(&node.factory),
                 path: node.path,
                 factory: node.factory,

@@ -88,6 +88,7 @@ impl Runner {
         work.owed(goal).is_some()
             && tried.get(&node.id).is_none_or(|&tried| tried < goal)
             && (pass.asked_for || !resting)
+            && self.nodes.is_enabled(node)
             && self.nodes.mode(&node.factory).is_some()
     }
 

@@ -16,7 +16,7 @@ use crate::pacing::backpressure;
 use crate::pacing::scheduler::{CleanAction, Cleaning, READS};
 use crate::upkeep::report::{MaintainEvent, MaintainOptions, MaintainReport, MaintainStep};
 use crate::upkeep::retention::is_by_age;
-use crate::{Role, StewardError};
+use crate::{FactoryStatus, Role, StewardError};
 
 /// So often background work that keeps its pace looks whether it is to end.
 pub(crate) const NAP: Duration = Duration::from_millis(20);
@@ -204,8 +204,9 @@ impl Cleaner {
         // What is not known may be one.
         let may_be =
             |factory: &str| nodes.registry.is_remote(factory) || nodes.registry.get(factory).is_err();
-        let remotes = nodes.status()?.into_iter().filter(|node| may_be(&node.factory));
-        // One that has nothing yet may need anything.
+        // One that has nothing yet may need anything, if it is to run here; one that was at work goes on some time.
+        let counts = |node: &FactoryStatus| node.mode.is_some() || node.watermark.is_some() || !nodes.is_fork;
+        let remotes = nodes.status()?.into_iter().filter(|node| may_be(&node.factory)).filter(counts);
         Ok(remotes.map(|node| node.watermark.unwrap_or(Version(0))).min())
     }
 

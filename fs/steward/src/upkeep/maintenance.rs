@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pond_oplog::{MergeLimits, OpLog, OpLogError, PruneReport, Retained};
+use pond_oplog::{MergeLimits, OpLog, OpLogError, PruneReport, Retained, Version};
 
 use crate::commit::committer::Committer;
 use crate::commit::merges::Merges;
@@ -198,6 +198,12 @@ impl Maintenance {
         }
         let _what_is_there_is_pruned = self.merger.only_new_files();
         if self.oplog().retained().as_ref() != Some(wanted) {
+            // Somebody may have begun to read since, while it was found out what there is to gain.
+            let reached = self.oplog().floor().map_or(Version(0), |floor| floor.version);
+            let goes = |pin: &Version| *pin >= reached && !wanted.keeps(*pin);
+            if self.oplog().pins()?.iter().any(goes) {
+                return Ok(PruneReport::default());
+            }
             self.committer.between_commits(|| Ok((self.oplog().commit_floor(wanted)?, (0, 0))))?;
         }
         // Which may be more, if a version was given a name since.
