@@ -156,11 +156,15 @@ impl Pond {
     /// opened, and also while others are that share nodes with it.
     pub(crate) fn check(&self, floor: u64, seed: u64) {
         let views = Views::new(self.dir.path(), &Options::default());
-        self.check_with(&views, floor, seed);
+        self.check_each(&views, floor, seed, false);
     }
 
     /// The same with versions that may be open already.
     pub(crate) fn check_with(&self, views: &Views, floor: u64, seed: u64) {
+        self.check_each(views, floor, seed, true);
+    }
+
+    fn check_each(&self, views: &Views, floor: u64, seed: u64, are_open: bool) {
         let mut random = Random(seed.max(1));
         let below: Vec<u64> = self.oplog.kept().iter().map(|kept| kept.version().0).collect();
         let mut order: Vec<u64> = (0..self.digests.len() as u64).collect();
@@ -177,6 +181,11 @@ impl Pond {
                     }
                     Err(OpLogError::Thinned { before, after, .. }) => {
                         below.contains(&before.0) && (below.contains(&after.0) || after.0 == floor)
+                    }
+                    // It was open before, so that it is pinned, and still what it was.
+                    Ok(view) if are_open => {
+                        self.check_view(&view, seed);
+                        true
                     }
                     _ => false,
                 };

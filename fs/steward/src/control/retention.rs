@@ -11,6 +11,9 @@ use crate::control::quantity::{parse_duration, split_unit};
 const WHY: &str = "it is a duration such as 30d, a count such as `1000 versions`, one of these and what is kept of older versions, \
      such as `all 1h, minutely 1d, hourly 30d, daily`, or empty";
 
+/// The least time between two versions, microseconds.
+const LEAST_STEP: i64 = 1000;
+
 /// How much history is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -116,6 +119,12 @@ impl Retention {
     /// Which of these versions, ascending, lie below what is kept in whole and stay, as of `now`, microseconds since 1970 UTC.
     pub(crate) fn stay(&self, versions: &[Kept], now: i64) -> HashSet<Version> {
         let mut stay = HashSet::new();
+        if !self.older.is_empty() {
+            // Times only grow, so after a clock was ahead they go on by the least step there is, and say nothing of when.
+            let time = |kept: &Kept| kept.position().timestamp;
+            let is_squeezed = |pair: &&[Kept]| time(&pair[1]) - time(&pair[0]) <= LEAST_STEP;
+            stay.extend(versions.windows(2).filter(is_squeezed).map(|pair| pair[1].version()));
+        }
         for Rule { every, within } in &self.older {
             let mut later = None;
             for kept in versions.iter().rev() {
@@ -211,6 +220,13 @@ mod tests {
             stay("1h, hourly 2d, daily", &kept, later),
             stay("1h, hourly 2d, daily", &versions, later)
         );
+    }
+
+    #[test]
+    fn versions_made_while_a_clock_was_behind_have_no_time_to_be_judged_by() {
+        let versions: Vec<Kept> = (0..50).map(|n| version(n as u64, 10 * HOUR + n * 1000)).collect();
+        assert_eq!(stay("9 versions, hourly 5h", &versions, 12 * HOUR).len(), 49);
+        assert!(stay("9 versions", &versions, 12 * HOUR).is_empty());
     }
 
     #[test]
