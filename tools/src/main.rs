@@ -99,7 +99,9 @@ fn run_pond(arguments: &[OsString]) -> (Notices, Result) {
     let notices = Notices::new(log_format, verbose > 0);
     log_to_stderr(log_format, verbose, matches!(command, Command::Mount(_)));
     let makes_ponds = matches!(command, Command::Init(_) | Command::Mount(_));
-    let result = pond_directory(pond, makes_ponds).and_then(|directory| {
+    // What these say or do is of the mount itself.
+    let in_scratches = matches!(command, Command::Status(_) | Command::Umount(_) | Command::Completions(_));
+    let result = pond_directory(pond, makes_ponds, in_scratches).and_then(|directory| {
         let command_line = redact::command_line(&arguments[1..]);
         run(directory, Origin::command(command_line), json, notices, |context| {
             commands::run(command, context)
@@ -143,7 +145,7 @@ fn run(
 
 /// `--pond`, else `$POND` (clap sees to both), else the pond in whose mount the current directory lies, else `pond` in the user's data directory, which is made for those
 /// commands that make ponds.
-fn pond_directory(given: Option<PathBuf>, make_parent: bool) -> Result<PathBuf> {
+fn pond_directory(given: Option<PathBuf>, make_parent: bool, in_scratches: bool) -> Result<PathBuf> {
     if let Some(directory) = given {
         let directory = std::path::absolute(&directory).map_err(|error| {
             Failure::because(format!("cannot find the pond {}", directory.display()), &error)
@@ -160,6 +162,17 @@ fn pond_directory(given: Option<PathBuf>, make_parent: bool) -> Result<PathBuf> 
     let here = pond_mount::mount_of_current_directory()
         .map_err(|error| Failure::because("cannot tell which pond is mounted here", &error))?;
     if let Some(mount) = here {
+        if mount.is_scratch() && !in_scratches {
+            // It would change, or show, the pond itself.
+            return Err(Failure::new(
+                "cannot tell which pond is meant",
+                format!("the current directory lies in a scratch of {}", mount.source.display()),
+            )
+            .next(format!(
+                "use ordinary programs here, or name the pond itself: pond --pond {}",
+                mount.source.display()
+            )));
+        }
         return Ok(mount.source);
     }
     let data = data_directory().ok_or_else(|| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pond_oplog::{At, Change, Side, View};
 use pond_tinyfs::{FileType, TinyFs};
 use serde_json::json;
-use similar::{DiffTag, TextDiff};
+use similar::{ChangeTag, DiffTag, TextDiff};
 
 use super::changes::{COLUMNS, Shown, What};
 use crate::cli::DiffArgs;
@@ -207,14 +207,58 @@ fn content(changes: &[&Change], sides: &Sides<'_>, context: &mut Context) -> Res
     Ok(())
 }
 
-/// A unified diff with three lines around what differs.
+/// So many lines are shown around what differs.
+const AROUND: usize = 3;
+
+/// A unified diff. Where each hunk lies is counted from the lines that are written: those that the differ tells do not always fit.
 fn unified(old: &[u8], new: &[u8], names: &[String; 2]) -> Vec<u8> {
     let diff = lines(old, new);
-    let mut text = Vec::new();
-    let written = diff.unified_diff().context_radius(3).header(&names[0], &names[1]).to_writer(&mut text);
-    // Memory takes everything.
-    written.ok();
+    let changes: Vec<(ChangeTag, &[u8])> =
+        diff.iter_all_changes().map(|change| (change.tag(), change.value())).collect();
+    let mut text = format!("--- {}\n+++ {}\n", names[0], names[1]).into_bytes();
+    // Lines of both files before the place that was reached.
+    let (mut place, mut old_lines, mut new_lines) = (0, 0, 0);
+    for hunk in hunks(&changes) {
+        let equal = hunk.start - place;
+        (old_lines, new_lines) = (old_lines + equal, new_lines + equal);
+        let has =
+            |left_out: ChangeTag| changes[hunk.clone()].iter().filter(|(tag, _)| *tag != left_out).count();
+        let (of_old, of_new) = (has(ChangeTag::Insert), has(ChangeTag::Delete));
+        let range = |before: usize, count: usize| match count {
+            0 => format!("{before},0"),
+            1 => (before + 1).to_string(),
+            _ => format!("{},{count}", before + 1),
+        };
+        let header = format!("@@ -{} +{} @@\n", range(old_lines, of_old), range(new_lines, of_new));
+        text.extend_from_slice(header.as_bytes());
+        for (tag, line) in &changes[hunk.clone()] {
+            text.push(match tag {
+                ChangeTag::Equal => b' ',
+                ChangeTag::Delete => b'-',
+                ChangeTag::Insert => b'+',
+            });
+            text.extend_from_slice(line);
+            if !line.ends_with(b"\n") {
+                text.extend_from_slice(b"\n\\ No newline at end of file\n");
+            }
+        }
+        (place, old_lines, new_lines) = (hunk.end, old_lines + of_old, new_lines + of_new);
+    }
     text
+}
+
+/// The lines that are shown, of all: those that differ and some around them.
+fn hunks(changes: &[(ChangeTag, &[u8])]) -> Vec<Range<usize>> {
+    let mut hunks: Vec<Range<usize>> = Vec::new();
+    let differs = (0..changes.len()).filter(|&line| changes[line].0 != ChangeTag::Equal);
+    for line in differs {
+        let (start, end) = (line.saturating_sub(AROUND), (line + 1 + AROUND).min(changes.len()));
+        match hunks.last_mut().filter(|last| start <= last.end) {
+            Some(last) => last.end = end,
+            None => hunks.push(start..end),
+        }
+    }
+    hunks
 }
 
 #[cfg(test)]
@@ -231,5 +275,54 @@ mod tests {
             text,
             "--- a/f\n+++ b/f\n@@ -1,3 +1,4 @@\n a\n-b\n-c\n+x\n+y\n+c\n\\ No newline at end of file\n"
         );
+    }
+
+    /// Applies a diff as `patch` does, without looking for lines elsewhere than where it says.
+    fn patched(old: &[u8], diff: &str) -> Vec<u8> {
+        let lines: Vec<&[u8]> = old.split_inclusive(|byte| *byte == b'\n').collect();
+        let (mut new, mut place) = (Vec::new(), 0);
+        let mut rest = diff.lines().skip(2).peekable();
+        while let Some(header) = rest.next() {
+            let numbers = |sign: char| {
+                let range = header.split(' ').find(|word| word.starts_with(sign)).unwrap();
+                let (start, count) = range[1..].split_once(',').unwrap_or((&range[1..], "1"));
+                (start.parse::<usize>().unwrap(), count.parse::<usize>().unwrap())
+            };
+            let ((start, mut of_old), (_, mut of_new)) = (numbers('-'), numbers('+'));
+            let begin = if of_old == 0 { start } else { start - 1 };
+            lines[place..begin].iter().for_each(|line| new.extend_from_slice(line));
+            place = begin;
+            while of_old > 0 || of_new > 0 {
+                let line = rest.next().unwrap();
+                if !line.starts_with('+') {
+                    assert_eq!(&line.as_bytes()[1..], lines[place].strip_suffix(b"\n").unwrap());
+                    (place, of_old) = (place + 1, of_old - 1);
+                }
+                if !line.starts_with('-') {
+                    new.extend_from_slice(format!("{}\n", &line[1..]).as_bytes());
+                    of_new -= 1;
+                }
+            }
+            assert!(rest.peek().is_none_or(|next| next.starts_with("@@ ")), "{diff}");
+        }
+        lines[place..].iter().for_each(|line| new.extend_from_slice(line));
+        new
+    }
+
+    #[test]
+    fn each_hunk_lies_where_it_says() {
+        let mut state = 1u64;
+        let mut below = |bound: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % bound
+        };
+        let names = ["a/f".to_owned(), "b/f".to_owned()];
+        for _ in 0..2000 {
+            let mut file =
+                || -> Vec<u8> { (0..below(30)).flat_map(|_| [b'a' + below(2) as u8, b'\n']).collect() };
+            let (old, new) = (file(), file());
+            let diff = String::from_utf8(unified(&old, &new, &names)).unwrap();
+            assert_eq!(patched(&old, &diff), new, "{diff}");
+        }
     }
 }

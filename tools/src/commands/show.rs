@@ -26,10 +26,11 @@ pub fn show_version(at: At, context: &mut Context) -> Result {
     let after = views.open(at).during(what)?;
     let version = after.position().version;
     let commit = commit(version, context)?;
-    let changes: Vec<Shown> = changes(&views, &after).during(what)?.iter().map(Shown::of).collect();
+    let known = changes(&views, &after).during(what)?;
+    let changes: Vec<Shown> = known.iter().flatten().map(Shown::of).collect();
 
     let mut facts = history::facts(&commit);
-    facts["changes"] = json!(changes);
+    facts["changes"] = if known.is_some() { json!(changes) } else { json!(null) };
     context.out.json(&facts)?;
     context.out.facts(&[
         ("version", commit.position.version.to_string()),
@@ -43,19 +44,27 @@ pub fn show_version(at: At, context: &mut Context) -> Result {
         ),
     ])?;
     context.out.line("")?;
+    if known.is_none() {
+        return context
+            .out
+            .line("It is the oldest version that is kept: what it changed is no longer known.");
+    }
     context.out.table(&COLUMNS, changes.iter().map(Shown::row))
 }
 
-fn changes(views: &Views, after: &View) -> Result<Vec<Change>, OpLogError> {
+/// What it changed; `None` where no version before it is kept.
+fn changes(views: &Views, after: &View) -> Result<Option<Vec<Change>>, OpLogError> {
     let version = after.position().version;
     if let Some(before) = version.0.checked_sub(1) {
         let to = At::Version(version);
         let difference = match views.difference(At::Version(Version(before)), to) {
             // The one before was thinned out.
             Err(OpLogError::Thinned { before, .. }) => views.difference(At::Version(before), to),
+            // Nothing is kept of what it changed.
+            Err(OpLogError::NoLongerKept { .. } | OpLogError::NoSuchVersion { .. }) => return Ok(None),
             difference => difference,
         };
-        return Ok(difference?.changes);
+        return Ok(Some(difference?.changes));
     }
     // The first version has its root directory, and nothing before it.
     let root = |attributes| Change {
@@ -66,7 +75,7 @@ fn changes(views: &Views, after: &View) -> Result<Vec<Change>, OpLogError> {
         entries: false,
         attributes: Vec::new(),
     };
-    Ok(after.fs().getattr(NodeId::ROOT).ok().map(root).into_iter().collect())
+    Ok(Some(after.fs().getattr(NodeId::ROOT).ok().map(root).into_iter().collect()))
 }
 
 fn commit(version: Version, context: &Context) -> Result<CommitInfo> {
