@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use pond_tests::tree::{self, Also};
-use pond_tests::{Random, TestPond, succeed};
+use pond_tests::{Random, TestPond, run, succeed};
 
 /// What a fork has in common with what it was made from.
 const SAME: Also = Also { mtime: true, ctime: true, inode: true };
@@ -141,4 +141,41 @@ fn no_factory_runs_in_a_fork_until_it_is_enabled_and_then_it_replicates() {
     tree::assert_same("its first version", &at(&fork, 0), &at(&replica, 0), same);
     assert_eq!(pushed(), before);
     [&replica, &fork].into_iter().for_each(TestPond::umount);
+}
+
+#[test]
+fn a_fork_that_was_killed_at_any_step_is_made_anew_and_harms_nothing() {
+    let pond = TestPond::new();
+    pond.mount_with(&["-o", "commit=3600"]);
+    let mut random = Random::new(5);
+    for _ in 0..4 {
+        change(&pond, &mut random);
+    }
+    let version = pond.version() - 1;
+    pond.pond(["maintain"]);
+    pond.umount();
+    let whole = at(&pond, version);
+    let mut deaths = 0;
+    for step in 1.. {
+        let fork = TestPond::new();
+        let directory = fork.directory().to_str().unwrap().to_owned();
+        let mut command = pond.command();
+        command.env("POND_FAILPOINT", step.to_string());
+        let died =
+            !run(command.args(["fork", &directory, "--version", &version.to_string()])).status.success();
+        deaths += u64::from(died);
+        if died && fork.try_pond(["status"]).status.success() {
+            // It was done, but for the last words.
+        } else if died {
+            pond.pond(["fork", &directory, "--version", &version.to_string()]);
+        }
+        fork.pond(["fsck"]);
+        tree::assert_same("the fork", &whole, &at(&fork, 0), SAME);
+        if !died {
+            break;
+        }
+    }
+    assert!(deaths > 10, "{deaths} deaths");
+    pond.pond(["fsck"]);
+    tree::assert_same("what it was made from", &whole, &at(&pond, version), SAME);
 }

@@ -144,7 +144,8 @@ Examples:
 
     /// Make a file or directory what it was in a version
     ///
-    /// What differs is written, as a new version; nothing of the history is lost, so this can be taken back in the same way.
+    /// What differs is written, as a new version (on a mounted pond as the mount's commits come, which may be several); nothing of the
+    /// history is lost, so this can be taken back in the same way.
     /// Owners, modes, times, extended attributes, hard links and holes come back too. What that version did not have stays, unless
     /// --delete is given. Works on a mounted pond and on one that is not. Neither an error nor Ctrl-C leaves half a file.
     #[command(after_long_help = "\

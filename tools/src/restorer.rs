@@ -98,11 +98,11 @@ impl<'a> Restorer<'a> {
 
     /// Makes a directory that is missing above what is restored.
     pub fn make_parent(&mut self, to: &TreePath) -> Result {
-        self.done.push((Action::Create, to.clone()));
-        if self.how.dry_run {
-            return Ok(());
+        if !self.how.dry_run {
+            self.to.tree.make_directory(to, 0o700).map_err(|error| self.failure(to, &error))?;
         }
-        self.to.tree.make_directory(to, 0o700).map_err(|error| self.failure(to, &error))
+        self.done.push((Action::Create, to.clone()));
+        Ok(())
     }
 
     /// Gives a directory the attributes that the version's had.
@@ -243,9 +243,7 @@ impl<'a> Restorer<'a> {
             }
             Some((now, false)) => self.attributes_differ(from, to, stat, now)?.then_some(Action::Attributes),
         };
-        if let Some(action) = action {
-            self.done.push((action, to.clone()));
-        }
+        let failed = self.copier.copied().failed;
         if !self.how.dry_run {
             match (action, &existing) {
                 (Some(Action::Write), Some((now, false)))
@@ -266,6 +264,10 @@ impl<'a> Restorer<'a> {
                 self.claimed.insert(now.identity, stat.identity);
             }
         }
+        // What the copier could not do it has reported.
+        if let Some(action) = action.filter(|_| self.copier.copied().failed == failed) {
+            self.done.push((action, to.clone()));
+        }
         if stat.nlink > 1 {
             self.linked.insert(stat.identity, to.clone());
             self.copier.has_copied(stat.identity, to);
@@ -283,11 +285,11 @@ impl<'a> Restorer<'a> {
         if is_linked {
             return Ok(());
         }
-        self.done.push((Action::Link, to.clone()));
-        match self.how.dry_run {
-            true => Ok(()),
-            false => Ok(self.copier.link_over(first, to)?),
+        if !self.how.dry_run {
+            self.copier.link_over(first, to)?;
         }
+        self.done.push((Action::Link, to.clone()));
+        Ok(())
     }
 
     fn has_same_content(

@@ -61,8 +61,16 @@ pub enum StewardError {
         /// One of the things in it.
         found: String,
     },
-    /// An earlier `init` was cut off.
-    #[error("making the pond {path} was cut off, and it holds nothing yet: run `pond init` again", path = path.display())]
+    /// A pond was to be made within another one, from which it is made.
+    #[error("{path} is {why}", path = path.display())]
+    OwnPlace {
+        /// The directory.
+        path: PathBuf,
+        /// Within what it is.
+        why: &'static str,
+    },
+    /// An earlier `init` or `fork` was cut off.
+    #[error("making the pond {path} was cut off, and it holds nothing yet: run `pond init`, or `pond fork`, again", path = path.display())]
     InitUnfinished {
         /// The pond.
         path: PathBuf,

@@ -15,6 +15,7 @@ use pond_tinyfs::{Timestamp, root_row};
 
 use crate::control::keys::ROLE_KEY;
 use crate::control::table::Control;
+use crate::factories::host_path::own_place;
 use crate::host::lock::{LOCK_FILE, WriterLock};
 use crate::paths::owner;
 use crate::{Role, StewardError};
@@ -131,6 +132,11 @@ pub(crate) fn fork(
     tell: &dyn Fn(u64) -> bool,
 ) -> Result<Option<Forked>, StewardError> {
     refuse_unless_pond(from)?;
+    match own_place(from, pond) {
+        Ok(None) => {}
+        Ok(Some(why)) => return Err(StewardError::OwnPlace { path: pond.to_owned(), why }),
+        Err(error) => return Err(StewardError::io("look at", pond, error)),
+    }
     let was_there = pond.exists();
     let made = init_with(pond, || Ok(OpLog::fork(from, at, pond, origin, tell)?));
     // In a directory that was there, an unfinished pond is left, which the next one takes away.

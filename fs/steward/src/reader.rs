@@ -20,6 +20,7 @@ use crate::{
 /// budget matters.
 pub fn versions(pond: &Path, options: &OpenOptions) -> Result<Views, StewardError> {
     init::refuse_unless_pond(pond)?;
+    // Without its settings a pond is read with the default budget: whoever writes is told of the damage.
     let control = Control::open(pond, false).unwrap_or_else(|_| Control::unknown(pond));
     Ok(Views::new(pond, &options.log_options(&control)))
 }

@@ -391,7 +391,7 @@ impl Steward {
     ///
     /// For a name that is taken or is not there, a version that is not kept, and on replicas, which change nothing.
     pub fn tag(&self, tag: TagName, change: TagChange, origin: &Origin) -> Result<Version, StewardError> {
-        let (Kind::Source(source), Role::Source) = (&self.kind, self.common.cleaner.control.role()) else {
+        let (Kind::Source(source), Role::Source) = (&self.kind, self.common.control.role()) else {
             return Err(self.not_writable());
         };
         if self.running.lock().is_none() {
@@ -455,7 +455,7 @@ impl Steward {
         let mut notes = self.notes.clone();
         notes.extend(housekeeper.troubles());
         if self.source().is_some() && control.role() == Role::Source {
-            notes.extend(self.common.cleaner.doubt());
+            notes.extend(self.common.cleaner.doubt(None));
         }
         let factories = post_commit.nodes.status().unwrap_or_else(|error| {
             notes.push(error.to_string());

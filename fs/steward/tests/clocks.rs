@@ -138,6 +138,17 @@ fn a_pond_opened_while_nobody_vouches_for_the_clock_keeps_everything_for_an_hour
     let report = maintain(&steward);
     assert_eq!((report.floor, report.cleaned.files), (None, 0));
     assert!(report.doubt.unwrap().contains("nobody has said"));
+    // Also where only the question goes by age.
+    steward.control_set("retention", "").unwrap();
+    assert_eq!(maintain(&steward).doubt, None);
+    let as_if = |retention: &str| {
+        let options =
+            MaintainOptions { dry_run: true, retention: Some(retention.into()), ..Default::default() };
+        steward.maintain(&options, &|_| {}).unwrap().doubt
+    };
+    assert!(as_if("1s").unwrap().contains("nobody has said"));
+    assert_eq!(as_if("2 versions"), None);
+    steward.control_set("retention", "30d").unwrap();
     machine.pass(20 * SECOND);
     machine.set(0);
     machine.synchronized.store(true, Ordering::SeqCst);

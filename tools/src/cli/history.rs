@@ -8,7 +8,7 @@ use crate::cli::values::version;
 /// `pond show`
 #[derive(Args, Debug)]
 pub struct ShowArgs {
-    /// The version: a number, start, or a time
+    /// The version: a number, tag:NAME, start, or a time
     #[arg(value_name = "V", allow_hyphen_values = true, value_parser = version)]
     pub version: At,
 }

@@ -13,7 +13,7 @@ use crate::path::{self, GivenPath, ReadPath};
 /// `pond diff`
 #[derive(Args, Debug)]
 pub struct DiffArgs {
-    /// The version to begin with: a number, start, or a time
+    /// The version to begin with: a number, tag:NAME, start, or a time
     #[arg(value_name = "A", allow_hyphen_values = true, value_parser = version)]
     pub from: At,
 

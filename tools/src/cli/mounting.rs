@@ -79,7 +79,7 @@ pub struct MountArgs {
 pub struct AtArgs {
     /// The tree as this version had it, read-only but for a scratch
     ///
-    /// A number, start for the oldest that is kept, or a time, as --timestamp takes it.
+    /// A number, tag:NAME, start for the oldest that is kept, or a time, as --timestamp takes it.
     #[arg(
         id = "at_version", long = "version", value_name = "V", conflicts_with = "at_timestamp",
         allow_hyphen_values = true, value_parser = version

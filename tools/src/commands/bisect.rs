@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
-use pond_oplog::{At, CommitInfo, Options, Version, View, Views};
+use pond_oplog::{At, CommitInfo, Version, View};
 use serde_json::{Value, json};
 
 use self::search::{Search, Verdict};
@@ -30,7 +30,7 @@ const LAST_BAD: i32 = 127;
 /// Finds the first bad version, and shows it.
 pub fn bisect(args: &BisectArgs, context: &mut Context) -> Result {
     let pond = context.pond.directory().to_path_buf();
-    let views = Views::new(&pond, &Options::default());
+    let views = context.pond.versions()?;
     let what = || "cannot search the history".to_owned();
     let open = |at| views.open(at).during(what);
     // As long as they are held, nothing between them is cleaned away.

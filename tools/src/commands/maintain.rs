@@ -90,8 +90,13 @@ fn facts(report: &MaintainReport) -> Vec<(&'static str, String)> {
     if let Some(doubt) = &report.doubt {
         facts.push(("in doubt", doubt.clone()));
     }
-    if let Some(floor) = report.floor {
-        facts.push(("floor", format!("version {floor} is the oldest that is kept")));
+    match (report.floor, report.kept_below) {
+        (None, _) => {}
+        (Some(floor), 0) => facts.push(("floor", format!("version {floor} is the oldest that is kept"))),
+        (Some(floor), below) => {
+            let below = count(below, "version");
+            facts.push(("floor", format!("all versions are kept from {floor} on, and {below} before it")));
+        }
     }
     facts.push(("live", files(report.live_files, report.live_bytes)));
     facts

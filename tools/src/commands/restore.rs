@@ -216,6 +216,7 @@ fn report(done: &[(Action, TreePath)], failed: u64, dry_run: bool, context: &mut
     let told = words.iter().filter(|word| facts[**word] != 0).map(|word| format!("{} {word}", facts[*word]));
     let told: Vec<String> = told.collect();
     match told.is_empty() {
+        true if failed > 0 => {}
         true => context.out.line("Nothing differs.")?,
         false => context.out.line(&format!("Restored: {}.", told.join(", ")))?,
     }

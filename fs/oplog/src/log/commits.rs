@@ -5,7 +5,7 @@ use pond_tinyfs::Lsn;
 use crate::log::action::CommitInfo;
 use crate::log::delta::{Entry, Log};
 use crate::parallel::{parallel, threads};
-use crate::{OpLogError, Position, TxnSeq, Version};
+use crate::{OpLogError, Origin, Position, TxnSeq, Version};
 
 /// When a version was committed, microseconds since 1970 UTC.
 pub(crate) fn timestamp_of(log: &Log, version: Version) -> Result<i64, OpLogError> {
@@ -23,6 +23,15 @@ pub(crate) fn commit_info<'a>(
         version,
         path: log.entry_path(version),
         why: "it has no commitInfo".into(),
+    })
+}
+
+/// Who asked for the commit of an entry of ours.
+pub(crate) fn origin_of(log: &Log, version: Version, info: &CommitInfo) -> Result<Origin, OpLogError> {
+    info.origin.clone().ok_or_else(|| OpLogError::CorruptEntry {
+        version,
+        path: log.entry_path(version),
+        why: "its commitInfo has no origin".into(),
     })
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::files::digests::Digests;
 use crate::files::load::{self, Source};
 use crate::log::action::{Add, metric};
-use crate::log::commits::{self, commit_info, position_of};
+use crate::log::commits::{self, commit_info, origin_of, position_of};
 use crate::log::delta::Log;
 use crate::log::{reading, snapshot};
 use crate::{At, Kept, Layout, OpLogError, Origin, Position, Retained, TagName, Version};
@@ -143,11 +143,7 @@ fn read(log: &Log, versions: &[u64]) -> Result<Vec<CommitInfo>, OpLogError> {
             let number = |name: &str| info.operation_metrics.get(name).copied().unwrap_or_default();
             commits.push(CommitInfo {
                 position: position_of(log, version, &entry.digest, info)?,
-                origin: info.origin.clone().ok_or_else(|| OpLogError::CorruptEntry {
-                    version,
-                    path: log.entry_path(version),
-                    why: "its commitInfo has no origin".into(),
-                })?,
+                origin: origin_of(log, version, info)?,
                 rows: number(metric::ROWS),
                 files: number(metric::FILES),
                 bytes: number(metric::BYTES),

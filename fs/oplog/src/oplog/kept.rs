@@ -51,8 +51,7 @@ impl OpLog {
                 let version = Version(version);
                 let info = commits::commit_info(self.log(), version, &entry)?;
                 let position = position_of(self.log(), version, &entry.digest, info)?;
-                let unknown = || Origin { kind: "unknown".into(), command: None };
-                described.push(Kept::new(&position, info.origin.clone().unwrap_or_else(unknown)));
+                described.push(Kept::new(&position, commits::origin_of(self.log(), version, info)?));
             }
         }
         Ok(described)

@@ -12,28 +12,31 @@ use crate::host::mount_table;
 /// As many symbolic links as the kernel follows.
 const MOST_LINKS: usize = 40;
 
-/// Refuses a path that leads into the pond at `pond` or its mount, by whatever links and bind mounts; it need not exist yet.
+/// Refuses a path that leads into the pond at `pond` or its mount.
 pub(crate) fn refuse_own(pond: &Path, path: &Path) -> Result<(), FactoryError> {
-    let failed =
-        |error: io::Error| FactoryError::new(format!("path: cannot look at {}: {error}", path.display()));
-    let refused = |why: &str| Err(FactoryError::new(format!("path: {} is {why}", path.display())));
-    let place = nearest(path).map_err(failed)?;
-    let metadata = fs::metadata(&place).map_err(failed)?;
+    match own_place(pond, path) {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(FactoryError::new(format!("path: {} is {why}", path.display()))),
+        Err(error) => Err(FactoryError::new(format!("path: cannot look at {}: {error}", path.display()))),
+    }
+}
+
+/// What a path leads into, if that is the pond at `pond` or its mount, by whatever links and bind mounts; it need not exist yet.
+pub(crate) fn own_place(pond: &Path, path: &Path) -> io::Result<Option<&'static str>> {
+    let place = nearest(path)?;
+    let metadata = fs::metadata(&place)?;
     let identity = |metadata: &Metadata| (metadata.dev(), metadata.ino());
-    let own = fs::metadata(pond).map_err(failed)?;
+    let own = fs::metadata(pond)?;
     for ancestor in place.ancestors() {
         if fs::metadata(ancestor).is_ok_and(|metadata| identity(&metadata) == identity(&own)) {
-            return refused("inside the pond's own directory, which is for pond alone");
+            return Ok(Some("inside the pond's own directory, which is for pond alone"));
         }
     }
     // Without symbolic links, as mounts name it.
-    let pond = pond.canonicalize().map_err(failed)?;
-    if mounted_devices(&pond).map_err(failed)?.contains(&metadata.dev()) {
-        return refused(
-            "inside the pond's own mount: each version would make the next one; choose a place outside",
-        );
-    }
-    Ok(())
+    let pond = pond.canonicalize()?;
+    Ok(mounted_devices(&pond)?.contains(&metadata.dev()).then_some(
+        "inside the pond's own mount: each version would make the next one; choose a place outside",
+    ))
 }
 
 /// The nearest directory above a path, or the path, that exists, without symbolic links; one that leads nowhere yet leads to

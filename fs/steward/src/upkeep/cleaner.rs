@@ -160,7 +160,8 @@ impl Cleaner {
     pub(crate) fn say_what_is_left(&self, report: &mut MaintainReport) {
         report.floor = self.oplog.floor().map(|floor| floor.version);
         (report.live_files, report.live_bytes) = self.oplog.live_size();
-        report.doubt = self.doubt();
+        report.kept_below = self.oplog.kept().len() as u64;
+        report.doubt = self.doubt(None);
     }
 
     /// Waits until reads are over of what was just replaced, if only they keep it.
@@ -171,8 +172,8 @@ impl Cleaner {
         }
     }
 
-    /// Why nothing is deleted by its age, where the clock was set or there is a setting that goes by age.
-    pub(crate) fn doubt(&self) -> Option<String> {
+    /// Why nothing is deleted by its age, where the clock was set, or where the setting `retention`, or `instead` of it, goes by age.
+    pub(crate) fn doubt(&self, instead: Option<&str>) -> Option<String> {
         let why = match self.oplog.clock().now().doubt? {
             // Somebody has set it back to what it was.
             Doubt::Jumped(apart) if apart.abs() < 1_000_000 => "the clock was set, and set back".to_owned(),
@@ -181,7 +182,7 @@ impl Cleaner {
                 let by = if by < 172_800 { format!("{by} s") } else { format!("{} days", by / 86_400) };
                 format!("the clock was set {by} {}", if apart > 0 { "ahead" } else { "back" })
             }
-            Doubt::Opened if is_by_age(&self.control) => {
+            Doubt::Opened if is_by_age(&self.control, instead) => {
                 "nobody has said yet that the clock is right".to_owned()
             }
             Doubt::Opened => return None,

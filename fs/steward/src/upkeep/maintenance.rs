@@ -47,10 +47,10 @@ impl Maintenance {
         if let CleanAction::WaitUntil(_) = action {
             return Ok(());
         }
+        let started = Instant::now();
         if action == CleanAction::Prune
             && let Some(wanted) = self.wanted(None)?
         {
-            let started = Instant::now();
             let is_worth_it = self.is_worth_it(&wanted)?;
             turn.looks_again = Some(looks_again(Instant::now(), started.elapsed()));
             if is_worth_it {
@@ -116,6 +116,7 @@ impl Maintenance {
         }
         self.committer.disk().restore_reserve();
         self.cleaner.say_what_is_left(&mut report);
+        report.doubt = self.cleaner.doubt(options.retention.as_deref());
         Ok(report)
     }
 

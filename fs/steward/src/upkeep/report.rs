@@ -23,8 +23,11 @@ pub struct MaintainReport {
     pub merged_files: u64,
     /// Their bytes.
     pub merged_bytes: u64,
-    /// The oldest version that is kept, where older ones are not.
+    /// The oldest version from which on all are kept, where older ones are not.
     pub floor: Option<Version>,
+    /// How many versions below that are kept all the same, each alone.
+    #[serde(default)]
+    pub kept_below: u64,
     /// What letting go of old versions dropped.
     pub pruned: PruneReport,
     /// The version of the checkpoint that was written.

@@ -18,9 +18,9 @@ fn retention(control: &Control, instead: Option<&str>) -> Result<Retention, Stew
     })
 }
 
-/// Whether versions are let go of by their age.
-pub(crate) fn is_by_age(control: &Control) -> bool {
-    retention(control, None).is_ok_and(|retention| retention.is_by_age())
+/// Whether the setting, or `instead` of it, lets go of versions by their age.
+pub(crate) fn is_by_age(control: &Control, instead: Option<&str>) -> bool {
+    retention(control, instead).is_ok_and(|retention| retention.is_by_age())
 }
 
 /// What the setting `retention`, or `instead` of it, wants to be kept, as far as remotes, which have everything up to `watermark`, and
