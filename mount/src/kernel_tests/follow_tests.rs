@@ -331,6 +331,8 @@ pub(crate) fn whoever_reads_lists_and_stats_while_versions_come_sees_whole_ones_
         pond.write(&format!("d/{file}"), &content(1));
     }
     pond.link("d/0", "linked");
+    // Readers expect it in every listing, so it is there before the first of them looks.
+    pond.write("d/extra 1", b"");
     pond.publish();
     let (stop, shown, looks) = (AtomicBool::new(false), AtomicU64::new(1), AtomicU64::new(0));
     let root = &pond.mount.root;
@@ -368,8 +370,6 @@ pub(crate) fn whoever_reads_lists_and_stats_while_versions_come_sees_whole_ones_
                 looks.fetch_add(1, Ordering::SeqCst);
             }
         });
-        pond.write("d/extra 1", b"");
-        pond.publish();
         for round in 2..=ROUNDS {
             for file in 0..FILES {
                 pond.write(&format!("d/{file}"), &content(round));
