@@ -37,7 +37,7 @@ fn diff_names_what_became_of_paths_and_a_moved_directory_once() {
     bed.ok(["rm", "e/c"]);
     let after = bed.version().to_string();
 
-    // A copy takes the place of what was there: it is another file of the same name.
+    // A copy takes the place of what was there: another file of the same name, which counts as the same one.
     let told = changes(&bed.json(["diff", &before, &after]));
     assert!(
         told.contains(&"moved /d -> /e".to_owned()) && told.contains(&"removed /d/c".to_owned()),
@@ -58,11 +58,46 @@ fn diff_names_what_became_of_paths_and_a_moved_directory_once() {
     assert!(bed.json(["diff", &after]).is_empty());
 
     let stat = bed.ok(["diff", &before, "--stat"]);
-    assert!(stat.contains("+2 -0  /e/a") && stat.contains("+0 -2  /d/a"), "{stat}");
+    assert!(stat.contains("+1 -1  /e/a") && stat.contains("+0 -2  /d/c"), "{stat}");
     let content = bed.ok(["diff", &before, "--content"]);
-    assert!(content.contains("--- /dev/null\n+++ b/e/a\n@@ -0,0 +1,2 @@\n+one\n+three\n"), "{content}");
+    assert!(content.contains("--- a/d/a\n+++ b/e/a\n@@ -1,2 +1,2 @@\n one\n-two\n+three\n"), "{content}");
     let table = bed.ok(["diff", &before]);
     assert!(table.starts_with("CHANGE") && table.contains("/d -> /e"), "{table}");
+}
+
+#[test]
+fn a_file_that_was_saved_by_renaming_another_over_it_is_one_change() {
+    let mounted = common::mounted::Mounted::new();
+    let bed = &mounted.bed;
+    let save = |text: &str| {
+        fs::write(mounted.at("dir/.file.new"), text).unwrap();
+        fs::rename(mounted.at("dir/.file.new"), mounted.at("dir/file")).unwrap();
+        bed.ok(["sync"]);
+        bed.version().to_string()
+    };
+    fs::create_dir(mounted.at("dir")).unwrap();
+    let first = save("one\ntwo\n");
+    let second = save("one\nthree\n");
+    let told = bed.json(["diff", &first, &second]);
+    assert_eq!(changes(&told), ["written /dir/file"]);
+    assert!(told[0]["replaces"].is_string() && told[0]["content"] == true, "{told:?}");
+    assert!(bed.ok(["diff", &first, &second]).contains("written, replaced  file"), "{told:?}");
+    let content = bed.ok(["diff", &first, &second, "--content"]);
+    assert_eq!(content, "--- a/dir/file\n+++ b/dir/file\n@@ -1,2 +1,2 @@\n one\n-two\n+three\n");
+    assert!(bed.ok(["show", &second]).contains("written, replaced"));
+    // Saved as it was; and under another name of the directory.
+    let third = save("one\nthree\n");
+    assert_eq!(changes(&bed.json(["diff", &second, &third])), ["changed /dir/file"]);
+    fs::rename(mounted.at("dir"), mounted.at("moved")).unwrap();
+    bed.ok(["sync"]);
+    assert_eq!(changes(&bed.json(["diff", &first])), ["moved /dir -> /moved", "written /moved/file"]);
+    // What is of another kind now is another file.
+    fs::remove_file(mounted.at("moved/file")).unwrap();
+    fs::create_dir(mounted.at("moved/file")).unwrap();
+    bed.ok(["sync"]);
+    let told = changes(&bed.json(["diff", &third]));
+    assert!(told.contains(&"created /moved/file".into()), "{told:?}");
+    assert!(told.contains(&"removed /dir/file".into()), "{told:?}");
 }
 
 #[test]

@@ -72,6 +72,9 @@ pub struct Shown {
     content: bool,
     /// Attributes that differ.
     attributes: Vec<&'static str>,
+    /// The node that had its name before, if it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<String>,
 }
 
 /// A path in JSON.
@@ -124,6 +127,7 @@ impl Shown {
             paths_before: before.filter(|_| is_named_anew).map_or(Vec::new(), |side| names(&side.links)),
             content: change.content,
             attributes: change.attributes.iter().map(|attribute| attribute.name()).collect(),
+            replaces: change.replaces.map(|node| node.to_string()),
         }
     }
 
@@ -144,6 +148,9 @@ impl Shown {
         words.extend(telling);
         if words == ["changed"] {
             words.extend(&self.attributes);
+        }
+        if self.replaces.is_some() {
+            words.push("replaced");
         }
         vec![words.join(", "), self.kind.to_owned(), self.size.to_string(), paths]
     }

@@ -44,7 +44,8 @@ pub fn diff(args: &DiffArgs, context: &mut Context) -> Result {
         tell_of_uncommitted(context)?;
     }
     let at = |view: &View| At::Version(view.position().version);
-    let difference = views.difference(at(&from), at(&to)).during(what)?;
+    let difference = views.difference(at(&from), at(&to));
+    let difference = difference.and_then(|all| all.by_paths(&from, &to)).during(what)?;
     let changes = difference.changes.iter();
     let changes: Vec<&Change> = changes
         .filter(|change| !change.is_by_entries_alone())

@@ -64,7 +64,9 @@ fn changes(views: &Views, after: &View) -> Result<Option<Vec<Change>>, OpLogErro
             Err(OpLogError::NoLongerKept { .. } | OpLogError::NoSuchVersion { .. }) => return Ok(None),
             difference => difference,
         };
-        return Ok(Some(difference?.changes));
+        let difference = difference?;
+        let before = views.open(At::Version(difference.from.version))?;
+        return Ok(Some(difference.by_paths(&before, after)?.changes));
     }
     // The first version has its root directory, and nothing before it.
     let root = |attributes| Change {
@@ -74,6 +76,7 @@ fn changes(views: &Views, after: &View) -> Result<Option<Vec<Change>>, OpLogErro
         content: false,
         entries: false,
         attributes: Vec::new(),
+        replaces: None,
     };
     Ok(Some(after.fs().getattr(NodeId::ROOT).ok().map(root).into_iter().collect()))
 }

@@ -42,6 +42,9 @@ pub struct Change {
     pub entries: bool,
     /// Attributes that differ, where it is in both.
     pub attributes: Vec<Attribute>,
+    /// The node that had its name before, if it took that one's place: what [`Change::before`] tells of. Only
+    /// [`Difference::by_paths`] finds such.
+    pub replaces: Option<NodeId>,
 }
 
 /// A node in one version.
@@ -226,7 +229,8 @@ fn compare(from: &View, to: &View, touched: BTreeMap<NodeId, Touched>) -> Result
             }
             _ => (false, Vec::new()),
         };
-        let change = Change { node, before, after, content, entries: touched.entries, attributes };
+        let entries = touched.entries;
+        let change = Change { node, before, after, content, entries, attributes, replaces: None };
         if !change.is_none() {
             changes.push(change);
         }
@@ -301,5 +305,6 @@ fn bytes(fs: &TinyFs, node: NodeId, offset: u64, length: u64) -> Result<Vec<u8>,
     Ok(plan.fill(fs.persistence().as_ref())?)
 }
 
+mod by_paths;
 #[cfg(test)]
 mod tests;
