@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use pond_steward::StewardError;
+use pond_tinyfs::Advise;
 
 use crate::control::protocol::RequestError;
 use crate::mounting::busy_process::BusyProcess;
@@ -22,26 +23,22 @@ pub enum MountError {
         source: io::Error,
     },
     /// The pond's directory is closed to this user.
-    #[error(
-        "the pond {0} is another user's; run the command as that user or as root (its mount may be open to others all the same)"
-    )]
+    #[error("the pond {0} is another user's")]
     AnotherUsers(PathBuf),
     /// There is no FUSE here.
-    #[error("/dev/fuse cannot be used: {source}; {}", advice(.source))]
+    #[error("/dev/fuse cannot be used: {source}")]
     NoFuse {
         /// What opening it said.
         source: io::Error,
     },
     /// The mountpoint is something else.
-    #[error("{0} is not a directory; mount on a directory, or on a name that does not exist yet")]
+    #[error("{0} is not a directory")]
     NotADirectory(PathBuf),
     /// Its parent is missing.
-    #[error("the directory {0} does not exist; make it first (only the mountpoint's last component is made)")]
+    #[error("the directory {0} does not exist")]
     NoParent(PathBuf),
     /// A pond is mounted there already.
-    #[error(
-        "the pond {source_path} is mounted on {mountpoint} already; `pond umount {mountpoint}` ends that"
-    )]
+    #[error("the pond {source_path} is mounted on {mountpoint} already")]
     AlreadyMounted {
         /// Where.
         mountpoint: PathBuf,
@@ -49,9 +46,7 @@ pub enum MountError {
         source_path: PathBuf,
     },
     /// What is mounted there has lost its server and is none of ours.
-    #[error(
-        "a dead {fstype} mount of {source_path} is on {mountpoint}; detach it with `umount -l {mountpoint}`"
-    )]
+    #[error("a dead {fstype} mount of {source_path} is on {mountpoint}")]
     DeadForeignMount {
         /// Where.
         mountpoint: PathBuf,
@@ -61,7 +56,7 @@ pub enum MountError {
         source_path: PathBuf,
     },
     /// The pond would be hidden beneath, or would contain, its own mount.
-    #[error("the pond {pond} and its mountpoint {mountpoint} lie within each other; keep them apart")]
+    #[error("the pond {pond} and its mountpoint {mountpoint} lie within each other")]
     Nested {
         /// The pond's directory.
         pond: PathBuf,
@@ -69,25 +64,19 @@ pub enum MountError {
         mountpoint: PathBuf,
     },
     /// Only sources can be mounted so.
-    #[error("there is nothing to follow: {0} is not a replica; mount it without --follow")]
+    #[error("there is nothing to follow: {0} is not a replica")]
     NothingToFollow(PathBuf),
     /// Something else lies where the pond should.
-    #[error(
-        "{0} is not a pond, and not an empty directory in which to make one; \
-         name another with --pond or $POND"
-    )]
+    #[error("{0} is not a pond, and not an empty directory in which to make one")]
     NotAPond(PathBuf),
     /// There is no pond of which an old version could be shown.
-    #[error("there is no pond at {0}; `pond init` makes one")]
+    #[error("there is no pond at {0}")]
     NoPond(PathBuf),
     /// There is no pond, and none is to be made.
-    #[error(
-        "there is no pond at {0}; is the disk that holds it mounted? \
-         If there shall be a new one, `pond init` makes it, and so does mounting with `-o create`"
-    )]
+    #[error("there is no pond at {0}")]
     NotCreated(PathBuf),
     /// The pond's path leads nowhere.
-    #[error("the pond's path {0} is a symbolic link that leads nowhere; name the directory itself")]
+    #[error("the pond's path {0} is a symbolic link that leads nowhere")]
     DanglingLink(PathBuf),
     /// Whoever wanted the mount has ended.
     #[error("the command that asked for this mount has ended, so nothing is mounted")]
@@ -101,10 +90,12 @@ pub enum MountError {
         mountpoint: PathBuf,
         /// What it said.
         message: String,
+        /// What to do next.
+        advice: Option<&'static str>,
     },
     /// `fusermount3` could not be run.
-    #[error("cannot run fusermount3, which mounts for ordinary users: {0}; install fuse3, or mount as root")]
-    NoFusermount(io::Error),
+    #[error("cannot run fusermount3, which mounts for ordinary users: {0}")]
+    NoFusermount(#[source] io::Error),
     /// The kernel ended the session or never began it.
     #[error("the FUSE session on {mountpoint} failed: {source}")]
     Session {
@@ -117,7 +108,7 @@ pub enum MountError {
     #[error("no pond is mounted on {0}")]
     NotMounted(PathBuf),
     /// Somebody still uses the mount.
-    #[error("{mountpoint} is busy{}; end these, or change out of it, and try again", list(.users))]
+    #[error("{mountpoint} is busy{}", list(.users))]
     Busy {
         /// The mountpoint.
         mountpoint: PathBuf,
@@ -141,8 +132,13 @@ pub enum MountError {
         why: String,
     },
     /// The daemon reported an error instead of being ready.
-    #[error("{0}")]
-    Daemon(String),
+    #[error("{message}")]
+    Daemon {
+        /// What it said.
+        message: String,
+        /// What it said to do next.
+        advice: Option<String>,
+    },
     /// The daemon ended without a word.
     #[error("the daemon ended before the mount was ready ({status}){output}")]
     DaemonDied {
@@ -177,9 +173,11 @@ pub enum MountError {
         pond: PathBuf,
         /// What went wrong.
         problem: String,
+        /// What to do next.
+        advice: Option<&'static str>,
     },
     /// The daemon is there and says nothing.
-    #[error("the daemon of {pond}, process {pid}, {}", silence(*.pid, *.stopped))]
+    #[error("the daemon of {pond}, process {pid}, {}", silence(*.stopped))]
     NoAnswer {
         /// The pond's directory.
         pond: PathBuf,
@@ -199,15 +197,57 @@ impl MountError {
     }
 }
 
-fn silence(pid: u32, stopped: bool) -> String {
-    match stopped {
-        true => format!("is stopped (SIGSTOP, SIGTSTP or a debugger); `kill -CONT {pid}` lets it go on"),
-        false => "does not answer; its disk may not either, or it is very busy: see its log, and try again"
-            .to_owned(),
+impl Advise for MountError {
+    fn advice(&self) -> Option<String> {
+        let advice = match self {
+            MountError::AnotherUsers(_) => {
+                "run the command as that user or as root (its mount may be open to others all the same)"
+            }
+            MountError::NoFuse { source } => for_fuse(source),
+            MountError::NotADirectory(_) => "mount on a directory, or on a name that does not exist yet",
+            MountError::NoParent(_) => "make it first (only the mountpoint's last component is made)",
+            MountError::AlreadyMounted { mountpoint, .. } => {
+                return Some(format!("`pond umount {}` ends that", mountpoint.display()));
+            }
+            MountError::DeadForeignMount { mountpoint, .. } => {
+                return Some(format!("detach it with `umount -l {}`", mountpoint.display()));
+            }
+            MountError::Nested { .. } => "keep them apart",
+            MountError::NothingToFollow(_) => "mount it without --follow",
+            MountError::NotAPond(_) => "name another with --pond or $POND",
+            MountError::NoPond(_) => "`pond init` makes one",
+            MountError::NotCreated(_) => {
+                "is the disk that holds it mounted? If there shall be a new one, `pond init` makes it, and so does mounting with \
+                 `-o create`"
+            }
+            MountError::DanglingLink(_) => "name the directory itself",
+            MountError::NoFusermount(_) => "install fuse3, or mount as root",
+            MountError::Busy { .. } => "end these, or change out of it, and try again",
+            MountError::Daemon { advice, .. } => return advice.clone(),
+            MountError::NoAnswer { pid, stopped: true, .. } => {
+                return Some(format!("`kill -CONT {pid}` lets it go on"));
+            }
+            MountError::NoAnswer { .. } => {
+                "its disk may not answer either, or it is very busy: see its log, and try again"
+            }
+            MountError::Protocol { advice, .. } => return advice.map(str::to_owned),
+            MountError::Fusermount { advice, .. } => return advice.map(str::to_owned),
+            MountError::Request(error) => return error.advice(),
+            MountError::Steward(error) => return error.advice(),
+            _ => return None,
+        };
+        Some(advice.to_owned())
     }
 }
 
-fn advice(error: &io::Error) -> &'static str {
+fn silence(stopped: bool) -> &'static str {
+    match stopped {
+        true => "is stopped (SIGSTOP, SIGTSTP or a debugger)",
+        false => "does not answer",
+    }
+}
+
+fn for_fuse(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "let this user open it (mode 0666 is usual), or mount as root",
         _ => {

@@ -119,17 +119,23 @@ fn a_plain_umount_commits_everything_and_the_next_mount_waits_for_it() {
 fn errors_of_the_daemon_reach_whoever_started_it() {
     let place = Place::new();
     fs::write(place.pond(), "no pond").unwrap();
-    assert!(matches!(place.mount(""), Err(MountError::Daemon(message)) if message.contains("is not a pond")));
+    assert!(
+        matches!(place.mount(""), Err(MountError::Daemon { message, .. }) if message.contains("is not a pond"))
+    );
     assert!(!place.mountpoint().exists());
     fs::remove_file(place.pond()).unwrap();
-    assert!(matches!(place.mount("ro"), Err(MountError::Daemon(message)) if message.contains("no pond at")));
+    assert!(
+        matches!(place.mount("ro"), Err(MountError::Daemon { message, .. }) if message.contains("no pond at"))
+    );
     let dies = mount_daemon(&["die".into()], |_| {});
     assert!(matches!(dies, Err(MountError::DaemonDied { output, .. }) if output.contains("last words")));
     place.mount("").unwrap();
-    assert!(matches!(place.mount(""), Err(MountError::Daemon(message)) if message.contains("already")));
+    assert!(
+        matches!(place.mount(""), Err(MountError::Daemon { message, .. }) if message.contains("already"))
+    );
     let other = place.directory.path().join("other");
     let second = mount_daemon(&serve(&place.pond(), &other, ""), |_| {});
-    assert!(matches!(second, Err(MountError::Daemon(message)) if message.contains("in use by pid")));
+    assert!(matches!(second, Err(MountError::Daemon { message, .. }) if message.contains("in use by pid")));
     assert!(!other.exists());
     place.unmount();
 }
@@ -288,11 +294,11 @@ fn a_replica_follows_its_source_by_itself() {
 fn only_a_replica_can_follow() {
     let place = Place::new();
     let refused = |message: &str| message.contains("there is nothing to follow");
-    assert!(matches!(place.mount("follow"), Err(MountError::Daemon(message)) if refused(&message)));
+    assert!(matches!(place.mount("follow"), Err(MountError::Daemon { message, .. }) if refused(&message)));
     assert!(!place.pond().exists());
     place.mount("").unwrap();
     place.unmount();
-    assert!(matches!(place.mount("follow"), Err(MountError::Daemon(message)) if refused(&message)));
+    assert!(matches!(place.mount("follow"), Err(MountError::Daemon { message, .. }) if refused(&message)));
     // The lock was given up.
     place.mount("").unwrap();
     place.unmount();

@@ -225,9 +225,8 @@ impl Raw {
             }
             "s3" => {
                 if self.path.is_some() {
-                    return Err(FactoryError::new(
-                        "path belongs to storage_type: local, and this is s3; say prefix",
-                    ));
+                    return Err(FactoryError::new("path belongs to storage_type: local, and this is s3")
+                        .advise("say prefix"));
                 }
                 let allow_http = scalar("allow_http", self.allow_http, false)?;
                 s3(self.bucket, self.region, self.endpoint, (self.key, self.secret), self.prefix, allow_http)?
@@ -267,9 +266,8 @@ fn s3(
             )));
         }
         if endpoint.starts_with("http://") && !allow_http {
-            return Err(FactoryError::new(format!(
-                "endpoint: {endpoint:?} is not encrypted; say allow_http: true if that is meant"
-            )));
+            return Err(FactoryError::new(format!("endpoint: {endpoint:?} is not encrypted"))
+                .advise("say allow_http: true if that is meant"));
         }
     }
     let credentials = match credentials {

@@ -2,11 +2,12 @@
 
 use pond_oplog::{OpLogError, PondId, Version};
 use pond_steward::{FactoryError, StewardError};
+use pond_tinyfs::Advise;
 use uuid::Uuid;
 
 /// What a store did not do.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {operation} {key} in {place}: {cause}; {advice}")]
+#[error("cannot {operation} {key} in {place}: {cause}")]
 pub struct StoreError {
     /// The store: a directory, or `s3://bucket` and endpoint.
     pub place: String,
@@ -46,7 +47,7 @@ pub enum StoreErrorKind {
 pub enum ReplicateError {
     /// The configuration, or an environment variable that it names.
     #[error("the configuration of the remote is not valid: {0}")]
-    Configuration(FactoryError),
+    Configuration(#[source] FactoryError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -65,7 +66,7 @@ pub enum ReplicateError {
         source: std::io::Error,
     },
     /// An object of a newer program.
-    #[error("{key} has format {format} and this program knows {known}: upgrade pond here")]
+    #[error("{key} has format {format} and this program knows {known}")]
     TooNew {
         /// The object.
         key: String,
@@ -85,9 +86,7 @@ pub enum ReplicateError {
         why: String,
     },
     /// A data file here is not what was written: no base is made of it.
-    #[error(
-        "the data file {name}, which is live at version {version}, is damaged here; `pond fsck` says what it concerns"
-    )]
+    #[error("the data file {name}, which is live at version {version}, is damaged here")]
     DamagedSource {
         /// The version of which a base was to be made.
         version: Version,
@@ -106,8 +105,8 @@ pub enum ReplicateError {
     },
     /// A version that should be in the store is neither there by itself, nor in a pack, nor in a base.
     #[error(
-        "version {version} is missing from {place}{later}; {instead}a replica keeps what it has",
-        later = later_text(*.later), instead = instead_text(*.instead)
+        "version {version} is missing from {place}{later}; a replica keeps what it has",
+        later = later_text(*.later)
     )]
     MissingVersion {
         /// The version.
@@ -122,8 +121,7 @@ pub enum ReplicateError {
     /// A version that should be in the store is missing, and only from a later base on the history is whole again.
     #[error(
         "version {version} is missing from {place}, and a replica can go on only from the base of version {base}; this one \
-         keeps what it has, which the store may not have any more. `pond init --from-backup` makes another one in a new \
-         directory, whose history begins at version {base}"
+         keeps what it has, which the store may not have any more"
     )]
     OnlyFromBase {
         /// The version.
@@ -134,9 +132,7 @@ pub enum ReplicateError {
         place: String,
     },
     /// The store holds another pond.
-    #[error(
-        "{place} holds the backup of another pond ({found}; this one is {ours}): give each pond a place of its own"
-    )]
+    #[error("{place} holds the backup of another pond ({found}; this one is {ours})")]
     ForeignPond {
         /// The store.
         place: String,
@@ -148,8 +144,7 @@ pub enum ReplicateError {
     /// Another pond with the same identity wrote the same version.
     #[error(
         "a second writer: {key} in {place} is not this pond's version {version} ({why}). Two copies of one pond \
-         pushed to the same place; nothing was changed there. Keep one of them; give this one a remote of its own, \
-         or remove its node"
+         pushed to the same place; nothing was changed there"
     )]
     SecondWriter {
         /// The store.
@@ -164,8 +159,7 @@ pub enum ReplicateError {
     /// A replica was promoted.
     #[error(
         "{place} has timeline {theirs}, which a promoted replica began{fork}: that one is the source now, and this pond, on \
-         timeline {ours}, takes no more writes and pushes nothing. {left}. To follow the new source, make a replica with \
-         `pond init --from-backup` in another directory",
+         timeline {ours}, takes no more writes and pushes nothing. {left}",
         fork = fork_text(*.fork),
         left = left_text(*.fork)
     )]
@@ -182,8 +176,7 @@ pub enum ReplicateError {
     /// Two replicas were promoted to the same timeline, each in a store that did not know of the other.
     #[error(
         "{place} has timeline {timeline} of another replica, which was promoted to the same number{fork} (its id is {theirs}, \
-         this pond's is {ours}): their histories have diverged, and nothing of this one is pushed there. Keep one of \
-         the two; give this one a remote of its own, or remove its node",
+         this pond's is {ours}): their histories have diverged, and nothing of this one is pushed there",
         fork = fork_text(*.fork)
     )]
     ClaimedTwice {
@@ -199,10 +192,7 @@ pub enum ReplicateError {
         ours: Uuid,
     },
     /// The store is empty, and was not.
-    #[error(
-        "{place} holds no backup, although versions up to {pushed} were pushed to it: is it the right disk or bucket, and is \
-         it mounted? If it was emptied on purpose, remove the remote's node and make it again"
-    )]
+    #[error("{place} holds no backup, although versions up to {pushed} were pushed to it")]
     Emptied {
         /// The store.
         place: String,
@@ -210,7 +200,7 @@ pub enum ReplicateError {
         pushed: Version,
     },
     /// The store holds no backup yet.
-    #[error("{place} holds no backup: check the path or bucket and prefix, or let the source push first")]
+    #[error("{place} holds no backup")]
     NoBackup {
         /// The store.
         place: String,
@@ -230,7 +220,7 @@ pub enum ReplicateError {
     /// The replica has versions that the new timeline has not.
     #[error(
         "diverged: timeline {timeline} began at version {fork} and this replica is at {ours}, so it holds versions that \
-         are not part of it; it keeps serving them. Make a new replica with `pond init --from-backup`"
+         are not part of it; it keeps serving them"
     )]
     Diverged {
         /// The new timeline.
@@ -241,11 +231,20 @@ pub enum ReplicateError {
         ours: Version,
     },
     /// The process wants to end.
-    #[error("stopped at version {at} because the process ends; the next run goes on from there")]
+    #[error("stopped at version {at} because the process ends")]
     Stopped {
         /// The last version that is done.
         at: String,
     },
+    /// A mode that a remote does not have.
+    #[error("a remote has no mode {0:?}")]
+    NoMode(String),
+    /// A source was told to pull.
+    #[error("a source does not pull")]
+    SourcePulls,
+    /// A log entry that an earlier pull fetched is not the one that the manifest names.
+    #[error("the log entry of version {0} that was fetched earlier is another one; it was removed")]
+    StaleEntry(Version),
     /// Something else, as a sentence.
     #[error("{0}")]
     Other(String),
@@ -289,8 +288,60 @@ impl ReplicateError {
         match self {
             // Whoever shows it says that it is about the configuration.
             ReplicateError::Configuration(reason) => reason,
-            other => FactoryError::new(other.to_string()),
+            other => FactoryError::because(other),
         }
+    }
+}
+
+impl Advise for StoreError {
+    fn advice(&self) -> Option<String> {
+        Some(self.advice.to_owned())
+    }
+}
+
+impl Advise for ReplicateError {
+    fn advice(&self) -> Option<String> {
+        let advice = match self {
+            ReplicateError::Configuration(reason) => return reason.advice(),
+            ReplicateError::Store(error) => return error.advice(),
+            ReplicateError::OpLog(error) => return error.advice(),
+            ReplicateError::Steward(error) => return error.advice(),
+            ReplicateError::TooNew { .. } => "upgrade pond here",
+            ReplicateError::DamagedSource { .. } => "`pond fsck` says what it concerns",
+            ReplicateError::MissingVersion { instead: Some(version), .. } => {
+                return Some(format!(
+                    "the newest version that can be restored is {version}: `pond init --from-backup FILE --version {version}`"
+                ));
+            }
+            ReplicateError::OnlyFromBase { base, .. } => {
+                return Some(format!(
+                    "`pond init --from-backup` makes another one in a new directory, whose history begins at version {base}"
+                ));
+            }
+            ReplicateError::ForeignPond { .. } => "give each pond a place of its own",
+            ReplicateError::SecondWriter { .. } | ReplicateError::ClaimedTwice { .. } => {
+                "keep one of the two; give this one a remote of its own, or remove its node"
+            }
+            ReplicateError::Superseded { .. } => {
+                "to follow the new source, make a replica with `pond init --from-backup` in another directory"
+            }
+            ReplicateError::Emptied { .. } => {
+                "is it the right disk or bucket, and is it mounted? If it was emptied on purpose, remove the remote's node and \
+                 make it again"
+            }
+            ReplicateError::NoBackup { .. } => {
+                "check the path or bucket and prefix, or let the source push first"
+            }
+            ReplicateError::Diverged { .. } => "make a new replica with `pond init --from-backup`",
+            ReplicateError::Stopped { .. } => "the next run goes on from there",
+            ReplicateError::NoMode(_) => {
+                "say `pond control set factory_mode:remote push` on a source, `… pull` on a replica"
+            }
+            ReplicateError::SourcePulls => "`pond promote` makes a source of a replica",
+            ReplicateError::StaleEntry(_) => "pull again",
+            _ => return None,
+        };
+        Some(advice.to_owned())
     }
 }
 
@@ -316,12 +367,4 @@ fn fork_text(fork: Option<Version>) -> String {
 
 fn later_text(later: Option<Version>) -> String {
     later.map_or_else(String::new, |later| format!(", although version {later} is there"))
-}
-
-fn instead_text(instead: Option<Version>) -> String {
-    instead.map_or_else(String::new, |version| {
-        format!(
-            "the newest version that can be restored is {version} (`pond init --from-backup FILE --version {version}`), and "
-        )
-    })
 }

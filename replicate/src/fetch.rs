@@ -399,10 +399,7 @@ impl<'a> Fetcher<'a> {
             Some(bytes) if verify::is(file, &bytes) => Ok(Some(bytes)),
             Some(_) => {
                 self.incoming.discard_staged(&file.name)?;
-                Err(ReplicateError::Other(format!(
-                    "the log entry of version {} that was fetched earlier is another one; it was removed, pull again",
-                    manifest.version
-                )))
+                Err(ReplicateError::StaleEntry(Version(manifest.version)))
             }
             None => Ok(None),
         }

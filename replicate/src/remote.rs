@@ -11,6 +11,7 @@ use pond_oplog::{PondId, Version};
 use pond_steward::{
     Factory, FactoryContext, FactoryError, FactoryPond, PostCommit, Replica, TIMELINE_ID_KEY, VersionSource,
 };
+use pond_tinyfs::Advise;
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
@@ -191,10 +192,8 @@ impl PostCommit for Remote {
         context.refuse_arguments()?;
         let result = match context.mode {
             "push" => self.push(context),
-            "pull" => Err(ReplicateError::Other(
-                "a source does not pull; `pond promote` makes a source of a replica".into(),
-            )),
-            other => Err(no_mode(other)),
+            "pull" => Err(ReplicateError::SourcePulls),
+            other => Err(ReplicateError::NoMode(other.to_owned())),
         };
         result.map_err(ReplicateError::into_factory_error)
     }
@@ -205,7 +204,7 @@ impl VersionSource for Remote {
         context.refuse_arguments()?;
         let result = match context.mode {
             "pull" => self.bring_in(context, replica),
-            other => Err(no_mode(other)),
+            other => Err(ReplicateError::NoMode(other.to_owned())),
         };
         result.map_err(ReplicateError::into_factory_error)
     }
@@ -214,12 +213,6 @@ impl VersionSource for Remote {
         let config = RemoteConfig::parse(configuration).map_err(ReplicateError::into_factory_error)?;
         Ok(Some(config.sync_interval))
     }
-}
-
-fn no_mode(mode: &str) -> ReplicateError {
-    ReplicateError::Other(format!(
-        "a remote has no mode {mode:?}; say `pond control set factory_mode:remote push` on a source, `… pull` on a replica"
-    ))
 }
 
 /// A runtime for transfers. A store on a local disk blocks its threads, so there are more of them than cores.
@@ -283,7 +276,7 @@ async fn unless_stopping<T>(pond: &FactoryPond, work: impl Future<Output = T>) -
 /// Where a promoted replica makes history now, this pond makes no more.
 fn superseded(pond: &FactoryPond, error: ReplicateError) -> ReplicateError {
     if let ReplicateError::Superseded { .. } = &error
-        && let Err(unsaved) = pond.refuse_writes(&error.to_string())
+        && let Err(unsaved) = pond.refuse_writes(&error.in_full())
     {
         tracing::error!(error = %unsaved, "that the pond takes no more writes could not be written down");
     }

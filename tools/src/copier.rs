@@ -12,7 +12,7 @@ use std::io;
 use pond_tinyfs::FileType;
 use serde::Serialize;
 
-use crate::error::{Failure, Result};
+use crate::error::{self, Advised, Failure, Result};
 use crate::interrupt;
 use crate::output::Notices;
 use crate::path::{TreePath, escape};
@@ -23,7 +23,7 @@ use crate::target::{FileTree, Identity, Sink, Source, Stat};
 const CHUNK: usize = 1 << 20;
 
 /// Why a file does not take the place of a device node, a fifo or a socket.
-const REPLACES_SPECIAL: &str = "it is a device node, a fifo or a socket, which a copy would replace; remove it first, or choose another name";
+const REPLACES_SPECIAL: &str = "it is a device node, a fifo or a socket, which a copy would replace";
 
 /// What temporary names begin with; one is left behind only if the process is killed.
 const TEMPORARY_PREFIX: &str = ".pond-copy-";
@@ -176,10 +176,9 @@ impl<'a> Copier<'a> {
             Err(Stop::Error(error)) => error,
         };
         let what = format!("cannot copy {} to {}", self.from.show(from), self.to.show(to));
-        let hopeless = [libc::ENOSPC, libc::EDQUOT, libc::EROFS];
         let failure = Failure::because(what, &error);
-        match (&failure, error.raw_os_error()) {
-            (Failure::Failed(report), code) if !code.is_some_and(|code| hopeless.contains(&code)) => {
+        match &failure {
+            Failure::Failed(report) if !error::ends_writing(&error) => {
                 self.copied.failed += 1;
                 self.progress.pause(|| self.notices.failure(report));
                 Ok(())
@@ -209,9 +208,12 @@ impl<'a> Copier<'a> {
                 Err(io::Error::from_raw_os_error(libc::ENOTDIR).into())
             }
             // What is named may be what all programs of the machine use, as /dev/null is.
-            Some(existing) if existing.is_special() && !stat.is_special() => {
-                Err(io::Error::other(REPLACES_SPECIAL).into())
-            }
+            Some(existing) if existing.is_special() && !stat.is_special() => Err(Advised::io(
+                io::ErrorKind::Other,
+                REPLACES_SPECIAL,
+                "remove it first, or choose another name",
+            )
+            .into()),
             existing if stat.is_directory() => self.copy_directory(from, to, &stat, existing.is_some()),
             existing => self.copy_leaf(from, to, &stat, existing.as_ref()),
         }

@@ -9,6 +9,13 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
+
+use pond_mount::{MountError, RequestError};
+use pond_oplog::OpLogError;
+use pond_replicate::ReplicateError;
+use pond_steward::{FactoryError, StewardError};
+use pond_tinyfs::{Advise, Errno, StorageError};
 
 /// What a command comes back with when it did not do what it was asked.
 #[derive(Debug)]
@@ -45,13 +52,12 @@ impl Failure {
         Failure::Failed(Report { what: what.into(), why: why.into(), next: None })
     }
 
-    /// `what` failed because of this error and its causes. What pond's own errors say after their last
-    /// semicolon is what to do next.
+    /// `what` failed because of this error and its causes; the first of them that knows what to do next says it.
     pub fn because(what: impl Into<String>, cause: &(dyn Error + 'static)) -> Self {
-        let text = chain(cause);
-        match text.rsplit_once("; ") {
-            Some((why, next)) => Failure::new(what, why).next(next),
-            None => Failure::new(what, text),
+        let failure = Failure::new(what, chain(cause));
+        match advice(cause) {
+            Some(advice) => failure.next(advice),
+            None => failure,
         }
     }
 
@@ -105,6 +111,68 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// What the first of an error and its causes that knows says should be done next. Where pond gets a kind of error that knows,
+/// it is named here.
+fn advice(error: &(dyn Error + 'static)) -> Option<String> {
+    fn of<E: Advise + 'static>(error: &(dyn Error + 'static)) -> Option<String> {
+        error.downcast_ref::<E>().and_then(Advise::advice)
+    }
+    std::iter::successors(Some(error), |error| cause_of(*error)).find_map(|error| {
+        of::<MountError>(error)
+            .or_else(|| of::<RequestError>(error))
+            .or_else(|| of::<ReplicateError>(error))
+            .or_else(|| of::<StewardError>(error))
+            .or_else(|| of::<FactoryError>(error))
+            .or_else(|| of::<OpLogError>(error))
+            .or_else(|| of::<pond_tinyfs::Error>(error))
+            .or_else(|| of::<StorageError>(error))
+            .or_else(|| of::<Advised>(error))
+    })
+}
+
+/// What caused an error. An I/O error that was made of another one gives that one's cause as its own, and that one is needed.
+fn cause_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
+
+/// Why something is refused, and what to do next; may be what an I/O error is made of.
+#[derive(Debug)]
+pub struct Advised {
+    /// Why.
+    pub why: String,
+    /// What to do next.
+    pub advice: String,
+}
+
+impl Advised {
+    /// An I/O error that knows what to do next.
+    pub fn io(kind: io::ErrorKind, why: impl Into<String>, advice: impl Into<String>) -> io::Error {
+        io::Error::new(kind, Advised { why: why.into(), advice: advice.into() })
+    }
+}
+
+impl fmt::Display for Advised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl Error for Advised {}
+
+impl Advise for Advised {
+    fn advice(&self) -> Option<String> {
+        Some(self.advice.clone())
+    }
+}
+
+/// Whether an error says that nothing can be written there any more: the disk is full, or read-only.
+pub fn ends_writing(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|number| Errno(number).is_full() || Errno(number) == Errno::ROFS)
+}
+
 /// The system's words without the " (os error N)" that Rust adds to them.
 pub fn without_numbers(text: &str) -> String {
     let mut parts = text.split(" (os error ");
@@ -136,7 +204,6 @@ impl<T, E: Error + 'static> During<T> for std::result::Result<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
 
     #[derive(Debug)]
     struct Outer(io::Error, &'static str);
@@ -178,13 +245,23 @@ mod tests {
     }
 
     #[test]
-    fn advice_at_the_end_of_an_error_gets_its_own_line() {
-        let error = io::Error::other("/p is not a pond: no data; make one with `pond init`");
-        let Failure::Failed(report) = Failure::because("cannot open the pond", &error) else {
-            unreachable!()
+    fn the_advice_of_an_error_or_of_one_of_its_causes_gets_its_own_line() {
+        let told = |error: &(dyn Error + 'static)| {
+            let Failure::Failed(report) = Failure::because("cannot open the pond", error) else {
+                unreachable!()
+            };
+            (report.why, report.next)
         };
-        assert_eq!(report.why, "/p is not a pond: no data");
-        assert_eq!(report.next.as_deref(), Some("make one with `pond init`"));
+        let missing = || StewardError::NoPond("/p".into());
+        let next = Some("`pond init` makes one".to_owned());
+        assert_eq!(told(&missing()), ("there is no pond at /p".to_owned(), next.clone()));
+        assert_eq!(
+            told(&MountError::Steward(missing())),
+            ("there is no pond at /p".to_owned(), next.clone())
+        );
+        let run = FactoryError::because(missing());
+        assert_eq!(told(&Outer(io::Error::other(run), "cannot run")).1, next);
+        assert_eq!(told(&io::Error::other("no; not at all")), ("no; not at all".to_owned(), None));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::copier::{Copier, Side};
-use crate::error::{Failure, Result};
+use crate::error::{self, Advised, Failure, Result};
 use crate::interrupt;
 use crate::output::Notices;
 use crate::path::TreePath;
@@ -140,9 +140,8 @@ impl<'a> Restorer<'a> {
             Err(Stop::Error(error)) => error,
         };
         let failure = self.failure(from, &error);
-        let hopeless = [libc::ENOSPC, libc::EDQUOT, libc::EROFS];
-        match (&failure, error.raw_os_error()) {
-            (Failure::Failed(report), code) if !code.is_some_and(|code| hopeless.contains(&code)) => {
+        match &failure {
+            Failure::Failed(report) if !error::ends_writing(&error) => {
                 self.failed += 1;
                 self.notices.failure(report);
                 Ok(())
@@ -162,10 +161,9 @@ impl<'a> Restorer<'a> {
             Some(now) if now.is_directory() != stat.is_directory() => {
                 if !self.how.delete {
                     let (was, is) = (stat.kind.name(), now.kind.name());
-                    let why = format!(
-                        "it was a {was} and is a {is} now; remove that first, restore with --delete, or --to another name"
-                    );
-                    return Err(io::Error::other(why).into());
+                    let why = format!("it was a {was} and is a {is} now");
+                    let next = "remove that first, restore with --delete, or --to another name";
+                    return Err(Advised::io(io::ErrorKind::Other, why, next).into());
                 }
                 self.remove(to, &now)?;
                 None
@@ -253,8 +251,9 @@ impl<'a> Restorer<'a> {
                     self.set_attributes(from, to, stat)?;
                 }
                 (Some(Action::Write | Action::Create), _) if stat.kind == FileType::Dynamic => {
-                    let why = "it was a factory's node, which only `pond mknod` makes; `pond cat` shows its configuration";
-                    return Err(io::Error::other(why).into());
+                    let why = "it was a factory's node, which only `pond mknod` makes";
+                    let next = "`pond cat` shows its configuration";
+                    return Err(Advised::io(io::ErrorKind::Other, why, next).into());
                 }
                 (Some(Action::Write | Action::Create), _) => self.copier.copy(self.from, from, to)?,
                 (Some(_), _) => self.set_attributes(from, to, stat)?,

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use pond_tinyfs::{Advise, Errno};
+
 use crate::disk::errno;
 use crate::{JournalError, TagName, Version};
 
@@ -21,8 +23,7 @@ pub enum OpLogError {
     },
     /// A reader could not make sure that its version's files stay.
     #[error(
-        "cannot make {path}, which keeps files from being cleaned away while they are read: {source}; open the pond once for writing, \
-         as `pond maintain` does, and make room if the disk is full",
+        "cannot make {path}, which keeps files from being cleaned away while they are read: {source}",
         path = path.display()
     )]
     NoPin {
@@ -32,7 +33,7 @@ pub enum OpLogError {
         source: Box<OpLogError>,
     },
     /// The directory holds no pond.
-    #[error("{path} is not a pond: {why}; name a pond's directory with --pond or $POND", path = path.display())]
+    #[error("{path} is not a pond: {why}", path = path.display())]
     NotAPond {
         /// The directory.
         path: PathBuf,
@@ -47,9 +48,8 @@ pub enum OpLogError {
     },
     /// The pond was written by a newer program.
     #[error(
-        "{path} was written by a newer pond: to {purpose} it takes format {needed} and this program knows {known}; upgrade pond{meanwhile}",
-        path = path.display(),
-        meanwhile = if *purpose == "write" { "; until then it can be read" } else { "" }
+        "{path} was written by a newer pond: to {purpose} it takes format {needed} and this program knows {known}",
+        path = path.display()
     )]
     TooNew {
         /// The pond's table.
@@ -71,7 +71,7 @@ pub enum OpLogError {
     },
     /// A data file has a column that a rewrite would drop.
     #[error(
-        "data file {path} is not written anew: this program does not know its column {column} and would drop it; upgrade pond",
+        "data file {path} is not written anew: this program does not know its column {column} and would drop it",
         path = path.display()
     )]
     UnknownColumn {
@@ -82,7 +82,7 @@ pub enum OpLogError {
     },
     /// A log entry cannot be understood.
     #[error(
-        "log entry of version {version} is corrupt ({path}): {why}; restore the file from a backup, or read an earlier version",
+        "log entry of version {version} is corrupt ({path}): {why}",
         path = path.display()
     )]
     CorruptEntry {
@@ -95,7 +95,7 @@ pub enum OpLogError {
     },
     /// A log entry is not there.
     #[error(
-        "log entry of version {version} is missing ({path}); restore the file from a backup",
+        "log entry of version {version} is missing ({path})",
         path = path.display()
     )]
     MissingEntry {
@@ -106,7 +106,7 @@ pub enum OpLogError {
     },
     /// A checkpoint cannot be read and the entries that it stands for are gone.
     #[error(
-        "checkpoint of version {version} is corrupt ({path}): {why}; restore the file from a backup",
+        "checkpoint of version {version} is corrupt ({path}): {why}",
         path = path.display()
     )]
     CorruptCheckpoint {
@@ -119,7 +119,7 @@ pub enum OpLogError {
     },
     /// A data file is damaged.
     #[error(
-        "data file {path} is corrupt: {why}; restore the file from a backup",
+        "data file {path} is corrupt: {why}",
         path = path.display()
     )]
     CorruptFile {
@@ -130,7 +130,7 @@ pub enum OpLogError {
     },
     /// A data file that the log names is not there.
     #[error(
-        "data file {path}, which version {version} needs, is missing; restore the file from a backup",
+        "data file {path}, which version {version} needs, is missing",
         path = path.display()
     )]
     MissingFile {
@@ -182,7 +182,7 @@ pub enum OpLogError {
         after: Version,
     },
     /// No version has this name.
-    #[error("no version has the tag {tag} in {path}; `pond tag --list` shows which there are", path = path.display())]
+    #[error("no version has the tag {tag} in {path}", path = path.display())]
     NoSuchTag {
         /// The tag that was asked for.
         tag: TagName,
@@ -190,9 +190,7 @@ pub enum OpLogError {
         path: PathBuf,
     },
     /// A version that has the name already.
-    #[error(
-        "the tag {tag} names version {version} already; to move it, delete it first: `pond tag --delete {tag}`"
-    )]
+    #[error("the tag {tag} names version {version} already")]
     TagTaken {
         /// The tag that was to be made.
         tag: TagName,
@@ -200,7 +198,7 @@ pub enum OpLogError {
         version: Version,
     },
     /// Two versions could not be compared.
-    #[error("cannot compare version {from} with version {to}: {source}; `pond fsck` checks everything")]
+    #[error("cannot compare version {from} with version {to}: {source}")]
     Compare {
         /// The one.
         from: Version,
@@ -260,7 +258,7 @@ pub enum OpLogError {
         why: String,
     },
     /// The rows do not make a tree.
-    #[error("the rows of version {version} do not make a tree: {why}; run `pond fsck`")]
+    #[error("the rows of version {version} do not make a tree: {why}")]
     Fold {
         /// The version.
         version: Version,
@@ -288,7 +286,7 @@ pub enum OpLogError {
         why: &'static str,
     },
     /// A version was to be applied and one of its files is not there.
-    #[error("version {version} cannot be applied: its data file {name} {why}; fetch it again")]
+    #[error("version {version} cannot be applied: its data file {name} {why}")]
     NotStaged {
         /// The version.
         version: Version,
@@ -299,7 +297,7 @@ pub enum OpLogError {
     },
     /// The version that was to be applied is here already, with another log entry.
     #[error(
-        "version {version} here ({path}) is another one than that to be applied: the histories have diverged and nothing was changed; start this replica anew, or follow the timeline that it belongs to",
+        "version {version} here ({path}) is another one than that to be applied: the histories have diverged and nothing was changed",
         path = path.display()
     )]
     Diverged {
@@ -339,7 +337,7 @@ impl OpLogError {
 
     /// Whether the disk (or the quota) is full: the same call may succeed once there is room.
     pub fn is_full(&self) -> bool {
-        errno::is_full(self.errno())
+        Errno(self.errno()).is_full()
     }
 
     /// Whether there are too many open files: the same call may succeed once some are closed.
@@ -350,5 +348,36 @@ impl OpLogError {
     /// Names the action and the file of an I/O error.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpLogError {
         move |source| OpLogError::Io { action, path: path.to_path_buf(), source }
+    }
+}
+
+impl Advise for OpLogError {
+    fn advice(&self) -> Option<String> {
+        let advice = match self {
+            OpLogError::NoPin { .. } => {
+                "open the pond once for writing, as `pond maintain` does, and make room if the disk is full"
+            }
+            OpLogError::NotAPond { .. } => "name a pond's directory with --pond or $POND",
+            OpLogError::TooNew { purpose: "write", .. } => "upgrade pond; until then it can be read",
+            OpLogError::TooNew { .. } | OpLogError::UnknownColumn { .. } => "upgrade pond",
+            OpLogError::CorruptEntry { .. } => "restore the file from a backup, or read an earlier version",
+            OpLogError::MissingEntry { .. }
+            | OpLogError::CorruptCheckpoint { .. }
+            | OpLogError::CorruptFile { .. }
+            | OpLogError::MissingFile { .. } => "restore the file from a backup",
+            OpLogError::NoSuchTag { .. } => "`pond tag --list` shows which there are",
+            OpLogError::TagTaken { tag, .. } => {
+                return Some(format!("to move it, delete it first: `pond tag --delete {tag}`"));
+            }
+            OpLogError::Compare { .. } => "`pond fsck` checks everything",
+            OpLogError::Fold { .. } => "run `pond fsck`",
+            OpLogError::NotStaged { .. } => "fetch it again",
+            OpLogError::Diverged { .. } => {
+                "start this replica anew, or follow the timeline that it belongs to"
+            }
+            OpLogError::Journal(error) => return error.advice(),
+            _ => return None,
+        };
+        Some(advice.to_owned())
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use pond_oplog::{CommitInfo, Incoming, OpLog, Opened, Position, TxnSeq, Version};
-use pond_tinyfs::{PersistenceLayer, StorageError, TinyFs, Tree};
+use pond_tinyfs::{Advise, PersistenceLayer, StorageError, TinyFs, Tree};
 
 use crate::commit::committer::{CommitObserver, Committer, Parts};
 use crate::commit::fsync::Fsync;
@@ -191,7 +191,7 @@ impl CommitObserver for Observer {
     }
 
     fn failed(&self, txn_seq: TxnSeq, error: &StorageError) {
-        self.control.record(ControlRow::transaction(Event::Failed, txn_seq, None, Some(error.to_string())));
+        self.control.record(ControlRow::transaction(Event::Failed, txn_seq, None, Some(error.in_full())));
         self.housekeeper.flush_soon();
     }
 }

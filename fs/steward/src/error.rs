@@ -2,12 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use pond_oplog::{OpLogError, TxnSeq};
-use pond_tinyfs::StorageError;
+use pond_tinyfs::{Advise, StorageError};
 
-use crate::LockHolder;
+use crate::{FactoryError, LockHolder};
 
 /// Why the Steward could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +23,7 @@ pub enum StewardError {
     },
     /// Another process writes to the pond.
     #[error(
-        "{pond} is in use by {holder}; unmount it there with `pond umount`, or wait until it is done",
+        "{pond} is in use by {holder}",
         pond = pond.display()
     )]
     LockHeld {
@@ -34,10 +33,10 @@ pub enum StewardError {
         holder: LockHolder,
     },
     /// There is nothing.
-    #[error("there is no pond at {path}; `pond init` makes one", path = .0.display())]
+    #[error("there is no pond at {path}", path = .0.display())]
     NoPond(PathBuf),
     /// There is something else.
-    #[error("{path} is not a pond: {why}; name a pond's directory with --pond or $POND", path = path.display())]
+    #[error("{path} is not a pond: {why}", path = path.display())]
     NotAPond {
         /// The directory.
         path: PathBuf,
@@ -70,15 +69,14 @@ pub enum StewardError {
         why: &'static str,
     },
     /// An earlier `init` or `fork` was cut off.
-    #[error("making the pond {path} was cut off, and it holds nothing yet: run `pond init`, or `pond fork`, again", path = path.display())]
+    #[error("making the pond {path} was cut off, and it holds nothing yet", path = path.display())]
     InitUnfinished {
         /// The pond.
         path: PathBuf,
     },
     /// An earlier init from a backup was cut off.
     #[error(
-        "making the replica {path} from its backup was cut off: run `pond init --from-backup` again, which goes on \
-         where it stopped",
+        "making the replica {path} from its backup was cut off",
         path = path.display()
     )]
     ReplicaUnfinished {
@@ -86,7 +84,7 @@ pub enum StewardError {
         path: PathBuf,
     },
     /// Init from a backup found a replica that is whole.
-    #[error("{path} is a replica already: `pond sync` brings it up to date", path = path.display())]
+    #[error("{path} is a replica already", path = path.display())]
     AlreadyAReplica {
         /// The pond.
         path: PathBuf,
@@ -119,6 +117,7 @@ pub enum StewardError {
         /// The timeline that it was promoted to.
         timeline: u64,
         /// Why there is no version on it.
+        #[source]
         reason: Box<StewardError>,
     },
     /// A remote does not run before a promoted pond has a version on its own timeline.
@@ -145,8 +144,7 @@ pub enum StewardError {
     },
     /// The settings are gone, and with them whether the pond is a source or a replica.
     #[error(
-        "{path} has data but no control table, so its role is unknown; writing to a replica would fork its history. \
-         Say what it is with `pond control set factory_mode:remote push` (a source) or `… pull` (a replica)",
+        "{path} has data but no control table, so its role is unknown; writing to a replica would fork its history",
         path = path.display()
     )]
     ControlMissing {
@@ -155,8 +153,7 @@ pub enum StewardError {
     },
     /// A row of the control table does not make sense.
     #[error(
-        "the control table {path} is corrupt: {why}; move it away and say again what the pond is with \
-         `pond control set factory_mode:remote push` (a source) or `… pull` (a replica)",
+        "the control table {path} is corrupt: {why}",
         path = path.display()
     )]
     ControlCorrupt {
@@ -194,6 +191,7 @@ pub enum StewardError {
         /// Rows that no version holds.
         rows: usize,
         /// Why not.
+        #[source]
         reason: StorageError,
         /// Whether the journal holds them all.
         in_journal: bool,
@@ -202,7 +200,7 @@ pub enum StewardError {
     #[error("the pond is closed")]
     Closed,
     /// There is no such setting.
-    #[error("there is no setting {0}; `pond control` lists them all")]
+    #[error("there is no setting {0}")]
     UnknownSetting(String),
     /// A setting cannot be had.
     #[error("{key} cannot be {value:?}: {why}")]
@@ -213,9 +211,11 @@ pub enum StewardError {
         value: String,
         /// Why it cannot be.
         why: &'static str,
+        /// What to do instead.
+        advice: Option<&'static str>,
     },
     /// No such factory.
-    #[error("there is no factory {name:?}; there are {known}")]
+    #[error("there is no factory {name:?}")]
     UnknownFactory {
         /// The name that was asked for.
         name: String,
@@ -228,6 +228,7 @@ pub enum StewardError {
         /// The factory.
         factory: String,
         /// What it said.
+        #[source]
         reason: FactoryError,
     },
     /// What a configuration leads to does not serve.
@@ -236,6 +237,7 @@ pub enum StewardError {
         /// The factory.
         factory: String,
         /// What it said.
+        #[source]
         reason: FactoryError,
     },
     /// A factory failed.
@@ -246,18 +248,17 @@ pub enum StewardError {
         /// The factory.
         factory: String,
         /// What it said.
+        #[source]
         reason: FactoryError,
     },
     /// On a replica a factory runs only where it was told to.
-    #[error(
-        "{factory} does not run on a replica; allow it with `pond control set factory_mode:{factory} MODE`"
-    )]
+    #[error("{factory} does not run on a replica")]
     NotOnAReplica {
         /// The factory.
         factory: String,
     },
     /// The node is not a factory's.
-    #[error("{path} is not a factory's node; `pond mknod` makes one")]
+    #[error("{path} is not a factory's node")]
     NotDynamic {
         /// The path.
         path: String,
@@ -314,14 +315,42 @@ impl StewardError {
     }
 }
 
-/// What a factory says when it cannot do what it was asked: a sentence for the user.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0}")]
-pub struct FactoryError(pub Arc<str>);
-
-impl FactoryError {
-    /// From a sentence that names the thing and says what to do next.
-    pub fn new(message: impl Into<Arc<str>>) -> Self {
-        FactoryError(message.into())
+impl Advise for StewardError {
+    fn advice(&self) -> Option<String> {
+        let advice = match self {
+            StewardError::LockHeld { .. } => "unmount it there with `pond umount`, or wait until it is done",
+            StewardError::NoPond(_) => "`pond init` makes one",
+            StewardError::NotAPond { .. } => "name a pond's directory with --pond or $POND",
+            StewardError::InitUnfinished { .. } => "run `pond init`, or `pond fork`, again",
+            StewardError::ReplicaUnfinished { .. } => {
+                "run `pond init --from-backup` again, which goes on where it stopped"
+            }
+            StewardError::AlreadyAReplica { .. } => "`pond sync` brings it up to date",
+            StewardError::ControlMissing { .. } => {
+                "say what it is with `pond control set factory_mode:remote push` (a source) or `… pull` (a replica)"
+            }
+            StewardError::ControlCorrupt { .. } => {
+                "move it away and say again what the pond is with `pond control set factory_mode:remote push` (a source) or \
+                 `… pull` (a replica)"
+            }
+            StewardError::UnknownSetting(_) => "`pond control` lists them all",
+            StewardError::BadSetting { advice, .. } => return advice.map(str::to_owned),
+            StewardError::UnknownFactory { known, .. } => return Some(format!("there are {known}")),
+            StewardError::NotOnAReplica { factory } => {
+                return Some(format!("allow it with `pond control set factory_mode:{factory} MODE`"));
+            }
+            StewardError::NotDynamic { .. } => "`pond mknod` makes one",
+            StewardError::NotCommitted { reason, .. } | StewardError::ClosedUncommitted { reason, .. } => {
+                return reason.advice();
+            }
+            StewardError::PromotedUnfinished { reason, .. } => return reason.advice(),
+            StewardError::BadConfiguration { reason, .. }
+            | StewardError::ProbeFailed { reason, .. }
+            | StewardError::FactoryFailed { reason, .. } => return reason.advice(),
+            StewardError::Tree { source, .. } => return source.advice(),
+            StewardError::OpLog(error) => return error.advice(),
+            _ => return None,
+        };
+        Some(advice.to_owned())
     }
 }

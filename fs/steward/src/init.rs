@@ -226,6 +226,7 @@ pub(crate) fn restore_control(pond: &Path, role: Role) -> Result<(), StewardErro
             key: ROLE_KEY.to_owned(),
             value: role.setting().to_owned(),
             why: "the control table is there and has it already",
+            advice: None,
         }),
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pond_oplog::{At, CacheUse, HistoryFigures, Layout, Position, View, Views};
-use pond_tinyfs::TinyFs;
+use pond_tinyfs::{Advise, TinyFs};
 
 use crate::control::table::Control;
 use crate::factories::nodes::FactoryNodes;
@@ -44,7 +44,7 @@ impl Reader {
         let (control, unreadable) = match Control::open(pond, false) {
             Ok(control) => (control, None),
             // Settings matter to those who write.
-            Err(error) => (Control::unknown(pond), Some(error.to_string())),
+            Err(error) => (Control::unknown(pond), Some(error.in_full())),
         };
         let budgets = options.budgets(&control);
         let versions = Arc::new(Views::new(pond, &options.log_options(&control)));
@@ -109,7 +109,7 @@ impl Reader {
     pub fn status(&self) -> Status {
         let mut notes = self.notes.clone();
         let factories = self.nodes.status().unwrap_or_else(|error| {
-            notes.push(error.to_string());
+            notes.push(error.in_full());
             Vec::new()
         });
         let HistoryFigures { files, bytes, floor } = self.view.history_figures();

@@ -8,7 +8,7 @@ use pond_oplog::{
     At, CacheUse, CommitInfo, Forked, HistoryFigures, Layout, OpLog, Origin, Position, TagName, Version,
     changes, history,
 };
-use pond_tinyfs::{Error, RESERVED_NAME, Row, StorageError, TinyFs};
+use pond_tinyfs::{Advise, Error, RESERVED_NAME, Row, StorageError, TinyFs};
 use serde::Serialize;
 
 use crate::commit::fsync::Done;
@@ -173,8 +173,7 @@ impl Steward {
         };
         self.kind.fsync(Box::new(done), true);
         answered.recv().unwrap_or_else(|_| {
-            let message = "the journal thread has ended".into();
-            Err(Error::Storage(StorageError { message, errno: libc::EIO }))
+            Err(Error::Storage(StorageError::new("the journal thread has ended", libc::EIO)))
         })
     }
 
@@ -458,7 +457,7 @@ impl Steward {
             notes.extend(self.common.cleaner.doubt(None));
         }
         let factories = post_commit.nodes.status().unwrap_or_else(|error| {
-            notes.push(error.to_string());
+            notes.push(error.in_full());
             Vec::new()
         });
         Status {
@@ -470,7 +469,7 @@ impl Steward {
             position: self.position(),
             nodes: self.fs().node_count(),
             uncommitted: Uncommitted { rows, bytes: self.fs().dirty_bytes() },
-            commit_error: failure.map(|failure| failure.to_string()),
+            commit_error: failure.map(|failure| failure.in_full()),
             journal: JournalStatus {
                 segments: journal.segments,
                 frames: journal.frames,

@@ -32,6 +32,7 @@ pub use transaction::changes::Changes;
 pub use transaction::conflict::{Clash, Conflict, NotPublished};
 pub use tree::cut::Cut;
 pub use tree::{ContentInMemory, Tree, root_row};
+pub use types::advice::Advise;
 pub use types::attr::{Attributes, Caller, FileType, SetAttributes, TimeOrNow, Timestamp, Xattrs};
 pub use types::error::{Errno, Error};
 pub use types::id::{Lsn, NodeId};

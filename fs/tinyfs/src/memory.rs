@@ -75,10 +75,8 @@ impl MemoryPersistence {
 
 impl PersistenceLayer for MemoryPersistence {
     fn read(&self, location: Location, skip: u32, length: u32) -> Result<Bytes, StorageError> {
-        self.read_cached(location, skip, length).ok_or_else(|| StorageError {
-            message: format!("no extent {location:?}").into(),
-            errno: libc::EIO,
-        })
+        self.read_cached(location, skip, length)
+            .ok_or_else(|| StorageError::new(format!("no extent {location:?}"), libc::EIO))
     }
 
     fn read_cached(&self, location: Location, skip: u32, length: u32) -> Option<Bytes> {
@@ -110,10 +108,10 @@ impl PersistenceLayer for MemoryPersistence {
 
     fn write_spill(&self, spill: u32, offset: u64, data: &[u8]) -> Result<(), StorageError> {
         let mut spills = self.spills.lock();
-        let file = spills.files.get_mut(&spill).ok_or_else(|| StorageError {
-            message: format!("no spill file {spill}").into(),
-            errno: libc::EIO,
-        })?;
+        let file = spills
+            .files
+            .get_mut(&spill)
+            .ok_or_else(|| StorageError::new(format!("no spill file {spill}"), libc::EIO))?;
         let (start, end) = (offset as usize, offset as usize + data.len());
         file.resize(file.len().max(end), 0);
         file[start..end].copy_from_slice(data);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::Location;
+use crate::{Advise, Location};
 
 /// Why stored bytes could not be had. The text names the data file and the row.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -12,8 +12,23 @@ use crate::Location;
 pub struct StorageError {
     /// What failed, on what, and why.
     pub message: Arc<str>,
+    /// What to do next, where that is known.
+    pub advice: Option<Arc<str>>,
     /// The errno that a reader gets: `EIO`, or `ENOSPC` for a full disk.
     pub errno: i32,
+}
+
+impl StorageError {
+    /// With no advice.
+    pub fn new(message: impl Into<Arc<str>>, errno: i32) -> Self {
+        StorageError { message: message.into(), advice: None, errno }
+    }
+}
+
+impl Advise for StorageError {
+    fn advice(&self) -> Option<String> {
+        self.advice.as_deref().map(str::to_owned)
+    }
 }
 
 /// Figures for `statfs` and for refusing writes in time.

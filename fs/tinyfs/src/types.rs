@@ -1,5 +1,6 @@
 //! The words that all others use.
 
+pub(crate) mod advice;
 pub(crate) mod attr;
 pub(crate) mod error;
 pub(crate) mod id;

@@ -80,12 +80,11 @@ impl Client {
 
     fn send(&mut self, request: &Request) -> Result<(), MountError> {
         let mut line = serde_json::to_vec(request)
-            .map_err(|error| self.protocol(format!("cannot be asked: {error}")))?;
+            .map_err(|error| self.protocol(format!("cannot be asked: {error}"), None))?;
         line.push(b'\n');
-        self.stream
-            .get_mut()
-            .write_all(&line)
-            .map_err(|error| self.protocol(format!("has gone ({error}); see `pond status` for its log")))
+        self.stream.get_mut().write_all(&line).map_err(|error| {
+            self.protocol(format!("has gone ({error})"), Some("see `pond status` for its log"))
+        })
     }
 
     /// The pond's status, which a daemon gives at once: an error if it has not after some seconds, or is stopped.
@@ -125,7 +124,7 @@ impl Client {
     pub(crate) fn answer(&mut self) -> Result<Value, MountError> {
         let mut line = String::new();
         let problem = match self.stream.read_line(&mut line) {
-            Ok(0) => "ended without an answer; see its log".to_owned(),
+            Ok(0) => return Err(self.protocol("ended without an answer".to_owned(), Some("see its log"))),
             Ok(_) => match serde_json::from_str(&line) {
                 Ok(Response::Ok(value)) => return Ok(value),
                 Ok(Response::Error(error)) => return Err(error.into()),
@@ -133,7 +132,7 @@ impl Client {
             },
             Err(error) => format!("does not answer: {error}"),
         };
-        Err(self.protocol(problem))
+        Err(self.protocol(problem, None))
     }
 
     /// The daemon's process id.
@@ -158,8 +157,8 @@ impl Client {
         Ok(unsafe { credentials.assume_init() }.pid.cast_unsigned())
     }
 
-    fn protocol(&self, problem: String) -> MountError {
-        MountError::Protocol { pond: self.pond.clone(), problem }
+    fn protocol(&self, problem: String, advice: Option<&'static str>) -> MountError {
+        MountError::Protocol { pond: self.pond.clone(), problem, advice }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use pond_oplog::Version;
 use pond_steward::{FactoryStatus, MaintainOptions, TagChange};
+use pond_tinyfs::Advise;
 use serde::{Deserialize, Serialize};
 
 /// What a command asks of the daemon.
@@ -74,8 +75,24 @@ pub(crate) struct Farewell {
 pub struct RequestError {
     /// For the user.
     pub message: String,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
     /// The nearest error number.
     pub errno: i32,
+}
+
+impl RequestError {
+    /// With no advice.
+    pub(crate) fn new(message: impl Into<String>, errno: i32) -> Self {
+        RequestError { message: message.into(), advice: None, errno }
+    }
+}
+
+impl Advise for RequestError {
+    fn advice(&self) -> Option<String> {
+        self.advice.clone()
+    }
 }
 
 /// The daemon's answer.

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use pond_oplog::Layout;
+use pond_tinyfs::Errno;
 
 use crate::error::MountError;
 
@@ -35,7 +36,7 @@ pub(crate) fn redirect(pond: &Path, mountpoint: &Path, read_only: bool) -> Resul
     let failed = |error| MountError::io("write the log", &path, error);
     match log.write_all(&early_output().map_err(failed)?) {
         // What does not fit is not logged; a full disk must not keep anybody from mounting and removing files.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {}
+        Err(error) if error.raw_os_error().is_some_and(|number| Errno(number).is_full()) => {}
         written => written.map_err(failed)?,
     }
     for standard in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {

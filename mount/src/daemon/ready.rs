@@ -18,6 +18,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::error::MountError;
+use pond_tinyfs::Advise;
 
 /// Names the descriptor on which the starter waits.
 const READY_FD: &str = "POND_READY_FD";
@@ -60,7 +61,7 @@ pub enum Progress {
 enum Answer {
     Progress(Progress),
     Ready(Ready),
-    Error(String),
+    Error { message: String, advice: Option<String> },
 }
 
 /// The daemon's end of the pipe.
@@ -95,7 +96,9 @@ impl ReadyPipe {
     }
 
     pub(crate) fn error(self, error: &MountError) {
-        if let Err(unheard) = self.answer(&Answer::Error(error.to_string())) {
+        if let Err(unheard) =
+            self.answer(&Answer::Error { message: error.to_string(), advice: error.advice() })
+        {
             tracing::warn!(%error, %unheard, "the command that started this mount did not hear of its failure");
         }
     }
@@ -151,9 +154,9 @@ pub fn mount_daemon(arguments: &[OsString], mut tell: impl FnMut(&Progress)) -> 
         match serde_json::from_str(&line.map_err(failed("hear from"))?) {
             Ok(Answer::Progress(progress)) => tell(&progress),
             Ok(Answer::Ready(ready)) => return Ok(ready),
-            Ok(Answer::Error(message)) => {
+            Ok(Answer::Error { message, advice }) => {
                 daemon.wait().map_err(failed("wait for"))?;
-                return Err(MountError::Daemon(message));
+                return Err(MountError::Daemon { message, advice });
             }
             // Cut off in the middle of a word.
             Err(_) => break,

@@ -16,6 +16,7 @@ use std::thread;
 use parking_lot::Mutex;
 use pond_oplog::{Layout, Origin, Position};
 use pond_steward::{Steward, StewardError};
+use pond_tinyfs::Advise;
 use serde_json::{Value, json};
 
 use crate::control::client;
@@ -120,7 +121,7 @@ fn serve(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
             Ok(request) => request,
             Err(error) => {
                 let message = format!("the daemon does not understand the request: {error}");
-                send(&mut stream, &Response::Error(RequestError { message, errno: libc::EPROTO }))?;
+                send(&mut stream, &Response::Error(RequestError::new(message, libc::EPROTO)))?;
                 continue;
             }
         };
@@ -142,13 +143,13 @@ fn send(stream: &mut UnixStream, response: &Response) -> io::Result<()> {
 fn to_response<T: serde::Serialize>(result: Result<T, &StewardError>) -> Response {
     match result.map(serde_json::to_value) {
         Ok(Ok(value)) => Response::Ok(value),
-        Ok(Err(error)) => Response::Error(RequestError { message: error.to_string(), errno: libc::EIO }),
+        Ok(Err(error)) => Response::Error(RequestError::new(error.to_string(), libc::EIO)),
         Err(error) => Response::Error(refusal(error)),
     }
 }
 
 fn refusal(error: &StewardError) -> RequestError {
-    RequestError { message: error.to_string(), errno: error.errno() }
+    RequestError { message: error.to_string(), advice: error.advice(), errno: error.errno() }
 }
 
 impl Shared {
@@ -157,14 +158,14 @@ impl Shared {
         match request {
             Request::Status => match self.mounted.status() {
                 Ok(status) => Response::Ok(status),
-                Err(error) => Response::Error(RequestError { message: error.to_string(), errno: libc::EIO }),
+                Err(error) => Response::Error(RequestError::new(error.to_string(), libc::EIO)),
             },
             Request::Sync => to_response(steward.sync().as_ref()),
             Request::Commit | Request::Unmount => to_response(steward.commit_now().as_ref()),
-            Request::Mknod { .. } if self.mounted.is_read_only() => Response::Error(RequestError {
-                message: format!("{} is mounted read-only", self.mounted.mountpoint.display()),
-                errno: libc::EROFS,
-            }),
+            Request::Mknod { .. } if self.mounted.is_read_only() => Response::Error(RequestError::new(
+                format!("{} is mounted read-only", self.mounted.mountpoint.display()),
+                libc::EROFS,
+            )),
             Request::Mknod { factory, path, configuration } => {
                 to_response(steward.mknod(factory, path, configuration).as_ref())
             }
@@ -173,9 +174,7 @@ impl Shared {
             Request::ControlSet { key, value } => to_response(steward.control_set(key, value).as_ref()),
             Request::Tag { name, change, command } => match name.parse() {
                 Ok(tag) => to_response(steward.tag(tag, *change, &Origin::command(command)).as_ref()),
-                Err(error) => {
-                    Response::Error(RequestError { message: error.to_string(), errno: libc::EINVAL })
-                }
+                Err(error) => Response::Error(RequestError::new(error.to_string(), libc::EINVAL)),
             },
             Request::Maintain(options) => to_response(steward.maintain(options, &|_| {}).as_ref()),
             Request::Factories => {

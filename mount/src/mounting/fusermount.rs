@@ -62,11 +62,11 @@ pub(crate) fn unmount(mountpoint: &Path, lazy: bool) -> Result<bool, MountError>
 
 fn refusal(action: &'static str, mountpoint: &Path, message: &str, status: &str) -> MountError {
     let message = message.trim().trim_start_matches("fusermount3: ");
-    let mut message = if message.is_empty() { status.to_owned() } else { message.to_owned() };
-    if message.contains("/etc/mtab: No such file") {
-        message.push_str("; make it, as root, with `ln -s /proc/self/mounts /etc/mtab`");
-    }
-    MountError::Fusermount { action, mountpoint: mountpoint.to_owned(), message }
+    let message = if message.is_empty() { status.to_owned() } else { message.to_owned() };
+    let advice = message
+        .contains("/etc/mtab: No such file")
+        .then_some("make it, as root, with `ln -s /proc/self/mounts /etc/mtab`");
+    MountError::Fusermount { action, mountpoint: mountpoint.to_owned(), message, advice }
 }
 
 fn read_all(stream: Option<impl Read>) -> String {

@@ -71,6 +71,7 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
         Ok(text) => serde_json::from_slice(&text).map_err(|error| MountError::Protocol {
             pond: report.pond.clone(),
             problem: format!("wrote a status that this program does not understand: {error}"),
+            advice: None,
         })?,
         Err(error) if mount_point::is_dead(&error) => {
             mount_point::unmount(&mountpoint, true)?;
@@ -112,6 +113,7 @@ pub fn unmount(mountpoint: &Path) -> Result<UnmountReport, MountError> {
         let farewell: Farewell = serde_json::from_value(farewell).map_err(|error| MountError::Protocol {
             pond: report.pond.clone(),
             problem: format!("took its leave in a way that this program does not understand: {error}"),
+            advice: None,
         })?;
         report.version = Some(farewell.version.0);
         report.owed = farewell.owed;

@@ -9,6 +9,7 @@ mod reached;
 
 use pond_oplog::{At, PondId, Position, Version, entry_facts, version_files};
 use pond_steward::{Replica, ReplicaProgress, ReplicaState};
+use pond_tinyfs::Advise;
 use tokio::runtime::Runtime;
 
 pub(crate) use reached::Reached;
@@ -463,7 +464,7 @@ impl<'a> Pull<'a> {
             versions_total: self.versions.1.max(self.versions.0),
             bytes_done,
             bytes_total,
-            error: Some(error.to_string()),
+            error: Some(error.in_full()),
             ..ReplicaProgress::default()
         });
     }

@@ -126,9 +126,9 @@ fn check_environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<(), Re
         let unfit = |text: String| !text.bytes().all(|byte| byte.is_ascii_graphic());
         if variable(name).is_some_and(unfit) {
             let why = format!(
-                "the environment variable {name} has a line end, a space or a character in it that is not ASCII; set it without"
+                "the environment variable {name} has a line end, a space or a character in it that is not ASCII"
             );
-            return Err(ReplicateError::Configuration(FactoryError::new(why)));
+            return Err(ReplicateError::Configuration(FactoryError::new(why).advise("set it without")));
         }
     }
     Ok(())

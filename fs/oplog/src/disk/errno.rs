@@ -1,10 +1,5 @@
 //! Error numbers of the operating system that mean something passing.
 
-/// Whether the disk (or the quota) is full.
-pub(crate) fn is_full(errno: i32) -> bool {
-    matches!(errno, libc::ENOSPC | libc::EDQUOT)
-}
-
 /// Whether the process, or the system, has too many files open.
 pub(crate) fn is_out_of_files(errno: i32) -> bool {
     matches!(errno, libc::EMFILE | libc::ENFILE)

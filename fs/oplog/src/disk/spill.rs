@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pond_tinyfs::{Location, MAX_EXTENT, StorageError};
+use pond_tinyfs::{Errno, Location, MAX_EXTENT, StorageError};
 
 /// Bytes of a slot. What of it is not written takes no space.
 const SLOT: u64 = 256 << 10;
@@ -134,10 +134,10 @@ impl Spills {
         let message = format!("cannot {action} a file for what unlinked files hold in {directory}: {error}");
         tracing::error!("{message}");
         let errno = match error.raw_os_error() {
-            Some(errno @ (libc::ENOSPC | libc::EDQUOT)) => errno,
+            Some(errno) if Errno(errno).is_full() => errno,
             _ => libc::EIO,
         };
-        StorageError { message: message.into(), errno }
+        StorageError::new(message, errno)
     }
 }
 

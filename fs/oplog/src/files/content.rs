@@ -171,7 +171,7 @@ impl DataFiles {
                 }
                 error.on(&path, row)
             }
-            None => storage_error(format!("there is no data file number {file}"), libc::EIO),
+            None => storage_error(format!("there is no data file number {file}"), None, libc::EIO),
         };
         if let Some(bytes) = self.pieces(location, skip, length) {
             return Ok(bytes);

@@ -4,7 +4,10 @@ use std::io;
 use std::path::Path;
 
 use parquet::errors::ParquetError;
-use pond_tinyfs::StorageError;
+use pond_tinyfs::{Advise, StorageError};
+
+/// What to do about a data file that is damaged or gone.
+const RESTORE: &str = "restore the file from a backup";
 
 /// Why a row could not be read.
 pub(crate) enum ReadError {
@@ -36,22 +39,21 @@ impl ReadError {
         let path = path.display();
         match self {
             ReadError::Io(error) => {
-                let hint = match error.kind() {
-                    io::ErrorKind::NotFound => "; restore the file from a backup",
-                    _ => "",
-                };
-                let message = format!("cannot read row {row} of data file {path}: {error}{hint}");
-                storage_error(message, libc::EIO)
+                let advice = (error.kind() == io::ErrorKind::NotFound).then_some(RESTORE);
+                let message = format!("cannot read row {row} of data file {path}: {error}");
+                storage_error(message, advice, libc::EIO)
             }
             ReadError::Corrupt(why) => storage_error(
-                format!("data file {path} is corrupt at row {row}: {why}; restore the file from a backup"),
+                format!("data file {path} is corrupt at row {row}: {why}"),
+                Some(RESTORE),
                 libc::EIO,
             ),
         }
     }
 }
 
-pub(crate) fn storage_error(message: String, errno: i32) -> StorageError {
-    tracing::error!("{message}");
-    StorageError { message: message.into(), errno }
+pub(crate) fn storage_error(message: String, advice: Option<&str>, errno: i32) -> StorageError {
+    let error = StorageError { message: message.into(), advice: advice.map(Into::into), errno };
+    tracing::error!("{}", error.in_full());
+    error
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use pond_tinyfs::{Advise, Errno};
+
 use crate::PondId;
 use crate::disk::errno;
 
@@ -39,7 +41,7 @@ pub enum JournalError {
     },
     /// The journal belongs to another pond.
     #[error(
-        "the journal segment {path} belongs to pond {found} and this is {expected}; move it out of the pond",
+        "the journal segment {path} belongs to pond {found} and this is {expected}",
         path = path.display()
     )]
     OtherPond {
@@ -52,7 +54,7 @@ pub enum JournalError {
     },
     /// The journal was written in a format that this program does not know.
     #[error(
-        "the journal segment {path} has format {found} and this program knows {known}: use the program that wrote it",
+        "the journal segment {path} has format {found} and this program knows {known}",
         path = path.display()
     )]
     OtherFormat {
@@ -83,7 +85,7 @@ impl JournalError {
 
     /// Whether the disk (or the quota) is full.
     pub fn is_full(&self) -> bool {
-        errno::is_full(self.errno())
+        Errno(self.errno()).is_full()
     }
 
     /// Whether the process, or the system, has too many files open, which passes.
@@ -93,5 +95,16 @@ impl JournalError {
 
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
         move |source| JournalError::Io { action, path: path.to_path_buf(), source }
+    }
+}
+
+impl Advise for JournalError {
+    fn advice(&self) -> Option<String> {
+        let advice = match self {
+            JournalError::OtherPond { .. } => "move it out of the pond",
+            JournalError::OtherFormat { .. } => "use the program that wrote it",
+            _ => return None,
+        };
+        Some(advice.to_owned())
     }
 }

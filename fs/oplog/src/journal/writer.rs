@@ -29,10 +29,9 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use pond_tinyfs::{Lsn, Row};
+use pond_tinyfs::{Errno, Lsn, Row};
 
 use crate::disk::durable::{self, DurableFile, Existing};
-use crate::disk::errno;
 use crate::journal::error::JournalError;
 use crate::journal::frame::{Base, Header, Payload};
 use crate::journal::segment::{SPARE, Segment, base_of, segment_name, terminator, zeros_behind, zeros_of};
@@ -293,7 +292,9 @@ impl Journal {
         let mut zeros = zeros_behind(payload.frame_length(), end, *length);
         let mut written = write(file, zeros);
         if end > *length
-            && written.as_ref().is_err_and(|error| error.raw_os_error().is_some_and(errno::is_full))
+            && written
+                .as_ref()
+                .is_err_and(|error| error.raw_os_error().is_some_and(|number| Errno(number).is_full()))
         {
             // There may be room for the frame alone.
             zeros = 0;

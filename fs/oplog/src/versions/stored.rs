@@ -88,7 +88,7 @@ impl Pins {
 
 /// Nothing is written where versions are read, so nothing needs a spill file.
 fn not_written() -> StorageError {
-    StorageError { message: "a version is only read".into(), errno: libc::EROFS }
+    StorageError::new("a version is only read", libc::EROFS)
 }
 
 impl PersistenceLayer for PinnedContent {

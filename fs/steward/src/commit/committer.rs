@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use pond_oplog::{CommitInfo, Committed, OpLogError, Origin, Position, TxnSeq, Version};
-use pond_tinyfs::{ContentInMemory, Lsn, NodeId, Row, StorageError, TinyFs};
+use pond_tinyfs::{Advise, ContentInMemory, Lsn, NodeId, Row, StorageError, TinyFs};
 
 use crate::StewardError;
 use crate::commit::disk_room::DiskRoom;
@@ -254,7 +254,8 @@ impl Committer {
                 Ended::Well => return Ok(self.log.position()),
                 Ended::Closed => return Err(StewardError::Closed),
                 Ended::Badly(reason) => {
-                    let reason = reason.unwrap_or_else(|| for_waiters(&"no commit succeeded", libc::EIO));
+                    let reason =
+                        reason.unwrap_or_else(|| StorageError::new("no commit succeeded", libc::EIO));
                     let txn_seq = self.log.position().txn_seq.next();
                     return Err(StewardError::NotCommitted { txn_seq, reason });
                 }
@@ -328,7 +329,7 @@ impl Committer {
         };
         let result = match (batches.last(), must_not) {
             (None, _) => Ok(()),
-            (Some(_), Some(why)) => Err(for_waiters(&why, libc::EIO)),
+            (Some(_), Some(why)) => Err(StorageError::new(why, libc::EIO)),
             (Some(last), None) => self.commit(&batches, last.cut_lsn(), origin),
         };
         let wake = self.ledger.lock().end_attempt(&attempt, &result, self.interval, Instant::now());
@@ -375,7 +376,7 @@ impl Committer {
         if let OpLogError::SomeoneElse { .. } | OpLogError::Unconfirmed { .. } | OpLogError::ReadOnly { .. } =
             error
         {
-            self.refuse_writes(&error.to_string(), false);
+            self.refuse_writes(&error.in_full(), false);
         } else if error.is_full() {
             tracing::warn!(%error, "the disk is full; changes stay in memory until there is room");
         } else if error.is_out_of_files() {
@@ -438,7 +439,7 @@ impl Committer {
             }
             Err(error) => {
                 if let OpLogError::Unconfirmed { .. } = &error {
-                    self.refuse_writes(&error.to_string(), false);
+                    self.refuse_writes(&error.in_full(), false);
                 }
                 self.observer.failed(txn_seq, &for_waiters(&error, error.errno()));
                 Err(error)

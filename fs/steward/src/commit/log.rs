@@ -4,7 +4,7 @@
 use pond_oplog::{
     Committed, Drained, JournalError, MergeLimits, OpLog, OpLogError, Origin, Position, TxnSeq,
 };
-use pond_tinyfs::{Lsn, PersistenceLayer, Placed, Row, Space, StorageError};
+use pond_tinyfs::{Advise, Errno, Lsn, PersistenceLayer, Placed, Row, Space, StorageError};
 
 use crate::commit::merges::CROWDED;
 
@@ -97,10 +97,7 @@ impl CommitLog for OpLog {
 }
 
 /// An error as those see it who wait for a commit or an fsync: a full disk is told apart, everything else is EIO.
-pub(crate) fn for_waiters(message: &impl std::fmt::Display, errno: i32) -> StorageError {
-    let errno = match errno {
-        libc::ENOSPC | libc::EDQUOT => errno,
-        _ => libc::EIO,
-    };
-    StorageError { message: message.to_string().into(), errno }
+pub(crate) fn for_waiters(error: &impl Advise, errno: i32) -> StorageError {
+    let errno = if Errno(errno).is_full() { errno } else { libc::EIO };
+    StorageError { message: error.to_string().into(), advice: error.advice().map(Into::into), errno }
 }

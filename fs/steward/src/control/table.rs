@@ -223,7 +223,13 @@ impl Control {
 
     /// Sets a setting; it is durable when this returns.
     pub(crate) fn set(&self, key: &str, value: &str) -> Result<(), StewardError> {
-        let bad = |why| StewardError::BadSetting { key: key.to_owned(), value: value.to_owned(), why };
+        let bad_but = |why, advice| StewardError::BadSetting {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            why,
+            advice,
+        };
+        let bad = |why| bad_but(why, None);
         if key.is_empty() || key.chars().any(|c| c.is_control() || c.is_whitespace() || c == '=') {
             return Err(bad("a name is not empty and has no spaces and no `=`"));
         }
@@ -237,8 +243,9 @@ impl Control {
             match (value, self.role()) {
                 ("pull", _) | ("push", Role::Source) => {}
                 ("push", Role::Replica) => {
-                    return Err(bad(
-                        "writing to a replica would fork its history; `pond promote` makes one writable",
+                    return Err(bad_but(
+                        "writing to a replica would fork its history",
+                        Some("`pond promote` makes one writable"),
                     ));
                 }
                 _ => return Err(bad("it is `push` on a source and `pull` on a replica")),
@@ -248,8 +255,9 @@ impl Control {
             return Err(bad("`pond promote` sets it, once the timeline is claimed"));
         }
         if key == SUPERSEDED_KEY && !value.is_empty() {
-            return Err(bad(
-                "pond sets it where a promoted replica has taken over; empty, it lets this source write again",
+            return Err(bad_but(
+                "pond sets it where a promoted replica has taken over",
+                Some("empty, it lets this source write again"),
             ));
         }
         self.write_settings(&mut table, &[(key, value)])

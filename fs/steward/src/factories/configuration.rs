@@ -97,7 +97,8 @@ fn unreadable(error: serde_yaml_ng::Error) -> FactoryError {
         return FactoryError::new(text);
     }
     let line = error.location().map_or_else(String::new, |place| format!(" in line {}", place.line()));
-    FactoryError::new(format!("there is a number{line} with too many digits; a text is put in quotes"))
+    FactoryError::new(format!("there is a number{line} with too many digits"))
+        .advise("a text is put in quotes")
 }
 
 fn substitute(key: &str, value: &mut Value, lookup: &Lookup<'_>) -> Result<(), FactoryError> {
@@ -124,11 +125,15 @@ fn substitute(key: &str, value: &mut Value, lookup: &Lookup<'_>) -> Result<(), F
 fn refuse_control(text: &str, whose: impl Fn() -> String) -> Result<(), FactoryError> {
     let Some(at) = text.find(char::is_control) else { return Ok(()) };
     let whose = whose();
-    Err(FactoryError::new(match &text[at..] {
-        "\n" | "\r\n" | "\r" => format!("{whose} ends with a line end; set it without one"),
-        rest if rest.starts_with(['\n', '\r']) => format!("{whose} has more than one line"),
-        _ => format!("{whose} has a control character in it"),
-    }))
+    Err(match &text[at..] {
+        "\n" | "\r\n" | "\r" => {
+            FactoryError::new(format!("{whose} ends with a line end")).advise("set it without one")
+        }
+        rest if rest.starts_with(['\n', '\r']) => {
+            FactoryError::new(format!("{whose} has more than one line"))
+        }
+        _ => FactoryError::new(format!("{whose} has a control character in it")),
+    })
 }
 
 fn expand(key: &str, text: &str, lookup: &Lookup<'_>) -> Result<String, FactoryError> {

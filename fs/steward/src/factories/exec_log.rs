@@ -95,10 +95,9 @@ impl PostCommit for ExecLog {
             return Err(FactoryError::new(format!("path: {} is not absolute", path.display())));
         }
         let Some(versions) = &context.commits else { return Ok("nothing new".to_owned()) };
-        let commits =
-            context.pond.commits(versions.clone()).map_err(|error| FactoryError::new(error.to_string()))?;
+        let commits = context.pond.commits(versions.clone()).map_err(FactoryError::because)?;
         let written = append(&path, &context.pond.pond_id(), &commits)
-            .map_err(|error| FactoryError::new(format!("{}: {error}", path.display())))?;
+            .map_err(|error| FactoryError::new(format!("{}: {error}", path.display())).caused_by(error))?;
         let lines = crate::plural::count(written as u64, "line");
         Ok(format!("{lines} up to version {} in {}", versions.end(), path.display()))
     }

@@ -122,6 +122,7 @@ impl FactoryContext<'_> {
                 key: key.to_owned(),
                 value: value.to_owned(),
                 why: "a factory's own settings begin with its name and a colon",
+                advice: None,
             }),
         }
     }

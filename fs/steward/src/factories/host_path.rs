@@ -16,8 +16,14 @@ const MOST_LINKS: usize = 40;
 pub(crate) fn refuse_own(pond: &Path, path: &Path) -> Result<(), FactoryError> {
     match own_place(pond, path) {
         Ok(None) => Ok(()),
-        Ok(Some(why)) => Err(FactoryError::new(format!("path: {} is {why}", path.display()))),
-        Err(error) => Err(FactoryError::new(format!("path: cannot look at {}: {error}", path.display()))),
+        Ok(Some(why)) => {
+            Err(FactoryError::new(format!("path: {} is {why}", path.display()))
+                .advise("choose a place outside"))
+        }
+        Err(error) => {
+            let why = format!("path: cannot look at {}: {error}", path.display());
+            Err(FactoryError::new(why).caused_by(error))
+        }
     }
 }
 
@@ -34,9 +40,9 @@ pub(crate) fn own_place(pond: &Path, path: &Path) -> io::Result<Option<&'static 
     }
     // Without symbolic links, as mounts name it.
     let pond = pond.canonicalize()?;
-    Ok(mounted_devices(&pond)?.contains(&metadata.dev()).then_some(
-        "inside the pond's own mount: each version would make the next one; choose a place outside",
-    ))
+    Ok(mounted_devices(&pond)?
+        .contains(&metadata.dev())
+        .then_some("inside the pond's own mount, where each version would make the next one"))
 }
 
 /// The nearest directory above a path, or the path, that exists, without symbolic links; one that leads nowhere yet leads to

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pond_oplog::Version;
-use pond_tinyfs::NodeId;
+use pond_tinyfs::{Advise, NodeId};
 
 use crate::control::row::{ControlRow, Event};
 use crate::factories::host_path::refuse_own;
@@ -124,8 +124,8 @@ impl Runner {
                 Ok(message)
             }
             Err(reason) => {
-                self.nodes.progress.failed(node.id, &reason.to_string());
-                self.record(Event::PostCommitFailed, node, Some(goal), Some(reason.to_string()));
+                self.nodes.progress.failed(node.id, &reason.in_full());
+                self.record(Event::PostCommitFailed, node, Some(goal), Some(reason.in_full()));
                 self.housekeeper.flush_soon();
                 Err(StewardError::FactoryFailed {
                     path: node.path.clone(),
@@ -153,7 +153,7 @@ pub(crate) fn run_factory(
     context: &FactoryContext<'_>,
     work: impl FnOnce(&dyn Factory) -> Result<String, FactoryError>,
 ) -> Result<String, FactoryError> {
-    let factory = registry.get(context.factory).map_err(|error| FactoryError::new(error.to_string()))?;
+    let factory = registry.get(context.factory).map_err(FactoryError::because)?;
     caught(|| {
         // A mount, or a link, may be another since the node was made.
         for path in factory.writes_to(context.configuration)? {

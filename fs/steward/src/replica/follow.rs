@@ -15,6 +15,7 @@ use crate::factories::nodes::{FactoryNode, system_nodes};
 use crate::factories::runner::{Runner, run_factory};
 use crate::host::end_process::EndProcessOnPanic;
 use crate::{Factory, FactoryContext, FactoryError, Replica, StewardError, VersionSource};
+use pond_tinyfs::Advise;
 
 /// A failed run is repeated after this, where the factory has no interval of its own.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
@@ -148,7 +149,7 @@ impl Follower {
         if let Err(reason) = result
             && !self.replica.stopping()
         {
-            self.replica.failed(reason.to_string());
+            self.replica.failed(reason.in_full());
         }
         let mut schedule = self.schedule.lock();
         schedule.due = match result {
@@ -173,12 +174,14 @@ impl Follower {
         let node = match nodes.control.get(REMOTE_CONFIG_KEY) {
             Some(configuration) => FactoryNode::new(REMOTE_CONFIG_KEY, name, configuration.into()),
             None => {
-                let found = system_nodes(&nodes.fs).map_err(|error| FactoryError::new(error.to_string()))?;
+                let found = system_nodes(&nodes.fs).map_err(FactoryError::because)?;
                 found.into_iter().find(|node| node.factory == name).ok_or_else(|| {
                     FactoryError::new(format!(
                         "this replica does not know what to follow: there is no setting {REMOTE_CONFIG_KEY} and no node of \
-                         the factory {name}; store the YAML of its backup with `pond control set {REMOTE_CONFIG_KEY} \
-                         \"$(cat remote.yaml)\"`"
+                         the factory {name}"
+                    ))
+                    .advise(format!(
+                        "store the YAML of its backup with `pond control set {REMOTE_CONFIG_KEY} \"$(cat remote.yaml)\"`"
                     ))
                 })?
             }

@@ -26,6 +26,7 @@ impl Replica {
             key: REMOTE_CONFIG_KEY.to_owned(),
             value: String::from_utf8_lossy(remote_config).into_owned(),
             why: "a configuration is UTF-8 text",
+            advice: None,
         })?;
         refuse_unless_free(pond)?;
         init::refuse_unless_suitable(pond)?;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use pond_oplog::fsck::{Begins, Finding, Part, Repaired, Report, Restore, Watch};
 use pond_oplog::{DeltaTable, Layout, Pin, Version, durable, fsck};
+use pond_tinyfs::Advise;
 use serde::Serialize;
 
 use crate::control::keys::ROLE_KEY;
@@ -58,7 +59,7 @@ pub fn check(pond: &Path, watch: &dyn Watch) -> Result<FsckReport, StewardError>
 fn check_locked(pond: &Path, exclusive: bool, watch: &dyn Watch) -> Result<Report, StewardError> {
     let mut report = fsck::check(pond, exclusive, watch)?;
     match Control::open(pond, false) {
-        Err(error) => report.findings.push(Finding::damage(Part::Control, "control", error.to_string())),
+        Err(error) => report.findings.push(Finding::damage(Part::Control, "control", error.in_full())),
         // Whoever has it open makes versions while we look.
         Ok(control) if exclusive => {
             if control.role() == Role::Source {

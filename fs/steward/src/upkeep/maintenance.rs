@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pond_oplog::{MergeLimits, OpLog, OpLogError, PruneReport, Retained, Version};
+use pond_tinyfs::Errno;
 
 use crate::commit::committer::Committer;
 use crate::commit::merges::Merges;
@@ -234,5 +235,5 @@ impl Maintenance {
 }
 
 fn is_full(error: &StewardError) -> bool {
-    matches!(error.errno(), libc::ENOSPC | libc::EDQUOT)
+    Errno(error.errno()).is_full()
 }

@@ -15,6 +15,7 @@ fn retention(control: &Control, instead: Option<&str>) -> Result<Retention, Stew
         key: RETENTION_KEY.to_owned(),
         value: text.clone(),
         why,
+        advice: None,
     })
 }
 

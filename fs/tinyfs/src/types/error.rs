@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::advice::Advise;
 use crate::StorageError;
 
 /// A POSIX error number.
@@ -33,6 +34,13 @@ errnos! {
     BUSY = EBUSY, XDEV = EXDEV, NOMEM = ENOMEM, NODEV = ENODEV, AGAIN = EAGAIN,
 }
 
+impl Errno {
+    /// Whether it says that the disk, or the quota, is full: the same call may succeed once there is room.
+    pub fn is_full(self) -> bool {
+        matches!(self.0, libc::ENOSPC | libc::EDQUOT)
+    }
+}
+
 impl fmt::Debug for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}({})", self.name(), self.0)
@@ -62,6 +70,15 @@ impl Error {
         match self {
             Error::Errno(errno) => errno.0,
             Error::Storage(error) => error.errno,
+        }
+    }
+}
+
+impl Advise for Error {
+    fn advice(&self) -> Option<String> {
+        match self {
+            Error::Errno(_) => None,
+            Error::Storage(error) => error.advice(),
         }
     }
 }

@@ -290,5 +290,5 @@ impl Weather {
 }
 
 pub(super) fn failure(errno: i32) -> StorageError {
-    StorageError { message: "the simulated disk".into(), errno }
+    StorageError::new("the simulated disk", errno)
 }
