@@ -223,6 +223,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use pond_tinyfs::Advise;
 
     fn sorted(pond: &Path) -> Vec<u64> {
         let mut versions: Vec<u64> = held(pond).unwrap().into_iter().map(|version| version.0).collect();
@@ -300,7 +301,7 @@ mod tests {
         let pond = Pin::hold(Path::new("/proc/self"), Version(1));
         // It has no such directory and takes none, but it is not read-only.
         assert!(matches!(pond, Err(OpLogError::NoPin { .. })), "{pond:?}");
-        let said = pond.unwrap_err().to_string();
-        assert!(said.contains("pond maintain"), "{said}");
+        let advice = pond.unwrap_err().advice().unwrap();
+        assert!(advice.contains("pond maintain"), "{advice}");
     }
 }
