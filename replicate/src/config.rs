@@ -301,9 +301,10 @@ fn s3(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pond_tinyfs::Advise;
 
     fn error(yaml: &str) -> String {
-        RemoteConfig::check(yaml.as_bytes()).unwrap_err().to_string()
+        RemoteConfig::check(yaml.as_bytes()).unwrap_err().in_full()
     }
 
     #[test]

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pond_oplog::DurableStore;
+use pond_tinyfs::Advise;
 
 use super::*;
 use crate::config::RemoteConfig;
@@ -225,7 +226,7 @@ fn a_directory_that_is_not_there_is_not_made() {
 fn an_error_names_store_key_and_operation_and_says_what_to_check() {
     let faulty = Faulty::new();
     faulty.fail(0, 100, Fault::Unavailable);
-    let error = block_on(faulty.store(1).put("1/x", Bytes::new())).unwrap_err().to_string();
+    let error = block_on(faulty.store(1).put("1/x", Bytes::new())).unwrap_err().in_full();
     for part in ["put", "backups/1/x", "memory", "503", "check"] {
         assert!(error.contains(part), "{part}: {error}");
     }
