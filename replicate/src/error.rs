@@ -1,6 +1,6 @@
 //! Errors: each names the version or key, keeps its cause and says what to do next.
 
-use pond_oplog::{OpLogError, PondId, Version};
+use pond_oplog::{OpLogError, PondId, Timeline, Version};
 use pond_steward::{FactoryError, StewardError};
 use pond_tinyfs::Advise;
 use uuid::Uuid;
@@ -167,9 +167,9 @@ pub enum ReplicateError {
         /// The store.
         place: String,
         /// This pond's timeline.
-        ours: u64,
+        ours: Timeline,
         /// The higher one.
-        theirs: u64,
+        theirs: Timeline,
         /// The last version that both have.
         fork: Option<Version>,
     },
@@ -183,7 +183,7 @@ pub enum ReplicateError {
         /// The store.
         place: String,
         /// The timeline that both claimed.
-        timeline: u64,
+        timeline: Timeline,
         /// The last version that the other one has in common with the timeline before.
         fork: Option<Version>,
         /// The id in the store.
@@ -213,9 +213,9 @@ pub enum ReplicateError {
         /// The store.
         place: String,
         /// The timeline of HEAD.
-        theirs: u64,
+        theirs: Timeline,
         /// The replica's.
-        ours: u64,
+        ours: Timeline,
     },
     /// The replica has versions that the new timeline has not.
     #[error(
@@ -224,7 +224,7 @@ pub enum ReplicateError {
     )]
     Diverged {
         /// The new timeline.
-        timeline: u64,
+        timeline: Timeline,
         /// Its first version's parent.
         fork: Version,
         /// Where the replica is.

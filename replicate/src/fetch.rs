@@ -22,7 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
-use pond_oplog::{Incoming, PondId, Version};
+use pond_oplog::{Incoming, PondId, Timeline, Version};
 use tokio::sync::OnceCell;
 
 use crate::ReplicateError;
@@ -202,7 +202,7 @@ impl<'a> Fetcher<'a> {
         &self,
         version: Version,
         kind: Kind,
-        timeline: u64,
+        timeline: Timeline,
     ) -> Result<Option<Found>, ReplicateError> {
         let (key, name) = match kind {
             Kind::Delta => (manifest_key(timeline, version), staged_manifest(timeline, version)),
@@ -271,7 +271,7 @@ impl<'a> Fetcher<'a> {
         &self,
         workers: &Workers<'s, '_>,
         version: Version,
-        timeline: u64,
+        timeline: Timeline,
     ) -> Result<FetchedBase, ReplicateError>
     where
         'a: 's,
@@ -424,10 +424,10 @@ struct Found {
     staged: Option<String>,
 }
 
-fn staged_manifest(timeline: u64, version: Version) -> String {
+fn staged_manifest(timeline: Timeline, version: Version) -> String {
     format!("manifest-{timeline}-{version}")
 }
 
-fn staged_base(timeline: u64, version: Version) -> String {
+fn staged_base(timeline: Timeline, version: Version) -> String {
     format!("base-{timeline}-{version}")
 }

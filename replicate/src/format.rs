@@ -1,7 +1,7 @@
 //! What lies in a backup store: keys and JSON documents.
 //!
 //! ```text
-//! timelines/1.json                              a Timeline, put if absent
+//! timelines/1.json                              a TimelineDocument, put if absent
 //! 1/base-000000/manifest.json, bundle-DIGEST.tar.zst   a base: every live file of one version
 //! 1/version-000042/manifest.json                put if absent: version 42 exists once this does
 //! 1/version-000042/bundle-DIGEST.tar.zst        its log entry and data files
@@ -21,7 +21,7 @@
 pub(crate) mod pack;
 
 use bytes::Bytes;
-use pond_oplog::{PondId, Version};
+use pond_oplog::{PondId, Timeline, Version};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -69,7 +69,7 @@ pub struct Manifest {
     /// The pond.
     pub pond_id: PondId,
     /// The timeline whose folder it is in.
-    pub timeline: u64,
+    pub timeline: Timeline,
     /// The version.
     pub version: u64,
     /// Last transaction up to it.
@@ -240,7 +240,7 @@ pub struct Head {
     /// The pond.
     pub pond_id: PondId,
     /// The timeline.
-    pub timeline: u64,
+    pub timeline: Timeline,
     /// The tip.
     pub version: u64,
     /// BLAKE3 of the bytes of the tip's manifest.
@@ -249,12 +249,12 @@ pub struct Head {
     pub root: u64,
     /// The timeline in whose folder that base is.
     #[serde(default = "first_timeline")]
-    pub root_timeline: u64,
+    pub root_timeline: Timeline,
     /// Version of the newest base; the root's if there is no other.
     pub newest_base: u64,
     /// The timeline in whose folder that one is.
     #[serde(default = "first_timeline")]
-    pub newest_base_timeline: u64,
+    pub newest_base_timeline: Timeline,
     /// Bytes of the bundles of the versions after the newest base.
     #[serde(default)]
     pub since_base: u64,
@@ -265,23 +265,23 @@ pub struct Head {
     pub damaged: Vec<Damage>,
 }
 
-fn first_timeline() -> u64 {
-    1
+fn first_timeline() -> Timeline {
+    Timeline::FIRST
 }
 
 /// A timeline: what a source, or a promoted replica, writes its versions on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Timeline {
+pub struct TimelineDocument {
     /// [`FORMAT`].
     pub format: u32,
     /// The pond.
     pub pond_id: PondId,
     /// Its number.
-    pub timeline: u64,
+    pub timeline: Timeline,
     /// Random: tells apart two that claimed the same number.
     pub id: Uuid,
     /// The timeline that it forked from.
-    pub parent: Option<u64>,
+    pub parent: Option<Timeline>,
     /// The last version that both have.
     pub fork_version: Option<u64>,
     /// BLAKE3 of that version's manifest.
@@ -289,22 +289,22 @@ pub struct Timeline {
 }
 
 /// Key of a timeline.
-pub fn timeline_key(timeline: u64) -> String {
+pub fn timeline_key(timeline: Timeline) -> String {
     format!("{TIMELINES}/{timeline}.json")
 }
 
 /// Key of a version's manifest.
-pub fn manifest_key(timeline: u64, version: Version) -> String {
+pub fn manifest_key(timeline: Timeline, version: Version) -> String {
     format!("{timeline}/{}/manifest.json", version_folder(version))
 }
 
 /// Key of a base's manifest.
-pub fn base_manifest_key(timeline: u64, version: Version) -> String {
+pub fn base_manifest_key(timeline: Timeline, version: Version) -> String {
     format!("{timeline}/{}/manifest.json", base_folder(version))
 }
 
 /// Key of something that a manifest names relative to its timeline's folder.
-pub fn in_timeline(timeline: u64, relative: &str) -> String {
+pub fn in_timeline(timeline: Timeline, relative: &str) -> String {
     format!("{timeline}/{relative}")
 }
 
@@ -324,7 +324,7 @@ pub fn bundle_name(blake3: &str) -> String {
 }
 
 /// Folder of a timeline's packs.
-pub fn packs_folder(timeline: u64) -> String {
+pub fn packs_folder(timeline: Timeline) -> String {
     format!("{timeline}/packs")
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pond_oplog::{PondId, Version};
+use pond_oplog::{PondId, Timeline, Version};
 use pond_steward::{
     Factory, FactoryContext, FactoryError, FactoryPond, PostCommit, Replica, TIMELINE_ID_KEY, VersionSource,
 };
@@ -40,7 +40,7 @@ pub struct Remote {
 
 struct Kept {
     config: RemoteConfig,
-    timeline: u64,
+    timeline: Timeline,
     pusher: Pusher,
 }
 
@@ -121,7 +121,7 @@ impl Remote {
         &self,
         config: &RemoteConfig,
         context: &FactoryContext<'_>,
-        timeline: u64,
+        timeline: Timeline,
     ) -> Result<Source, ReplicateError> {
         let oplog = context.pond.oplog().clone();
         Ok(Source {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pond_oplog::Version;
+use pond_oplog::{Timeline, Version};
 use pond_replicate::config::RemoteConfig;
 use pond_replicate::format::{self, Head};
 use pond_replicate::store::Store;
@@ -160,12 +160,12 @@ fn a_source_that_was_superseded_takes_no_more_writes_also_after_a_restart() {
     steward.mknod("remote", "/etc/system.d/10-remote", place.yaml("a").as_bytes()).unwrap();
     let (tip, _) = sync(&steward);
     let at = head(&place.store("a")).unwrap();
-    let timeline = format::Timeline {
+    let timeline = format::TimelineDocument {
         format: format::FORMAT,
         pond_id: at.pond_id,
-        timeline: 2,
+        timeline: Timeline(2),
         id: uuid::Uuid::new_v4(),
-        parent: Some(1),
+        parent: Some(Timeline(1)),
         fork_version: Some(at.version),
         fork_manifest: Some(at.manifest.clone()),
     };
@@ -173,7 +173,7 @@ fn a_source_that_was_superseded_takes_no_more_writes_also_after_a_restart() {
     let store = Store::open(&config).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let document = format::encode(&timeline).unwrap();
-    runtime.block_on(store.put(&format::timeline_key(2), document)).unwrap();
+    runtime.block_on(store.put(&format::timeline_key(Timeline(2)), document)).unwrap();
     write(&steward, "late");
     let report = steward.sync();
     let told = match &report {

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use pond_oplog::{At, DurableStore, OpLogError, Version};
-use pond_replicate::format::{self, Timeline};
+use pond_oplog::{At, DurableStore, OpLogError, Timeline, Version};
+use pond_replicate::format::{self, TimelineDocument};
 use pond_replicate::{InitOptions, ReplicateError, promote_in_store};
 use pond_steward::{ReplicaState, replica_status};
 use restore_common::{Place, Watched, assert_identical, commit_up_to, files, history, open, read};
@@ -32,7 +32,7 @@ fn a_replica_below_the_fork_crosses_over_and_one_above_it_has_diverged() {
     let heir = place.replica("heir");
     let follower = open(&heir);
     let claimed = promote_in_store(&heir, &place.store().open()).unwrap();
-    assert_eq!((claimed.timeline, claimed.parent, claimed.fork), (2, 1, Version(40)));
+    assert_eq!((claimed.timeline, claimed.parent, claimed.fork), (Timeline(2), Timeline(1), Version(40)));
     assert_eq!(claimed.head, Version(60));
 
     // Before anything was pushed on the new timeline, what lies above the fork is given up already.
@@ -47,7 +47,7 @@ fn a_replica_below_the_fork_crosses_over_and_one_above_it_has_diverged() {
     let heir = open(&heir);
     commit_up_to(&heir, 50);
     heir.sync().unwrap();
-    assert_eq!(heir.position().timeline, 2);
+    assert_eq!(heir.position().timeline, Timeline(2));
 
     behind.sync().unwrap();
     assert_eq!(behind.position(), heir.position());
@@ -84,7 +84,7 @@ fn a_fork_within_a_pack_leaves_what_is_below_it_to_be_had() {
     let (heir, _) = init("heir", Some(40));
     let follower = open(&heir);
     let claimed = promote_in_store(&heir, &place.store().open()).unwrap();
-    assert_eq!((claimed.timeline, claimed.fork), (2, Version(40)));
+    assert_eq!((claimed.timeline, claimed.fork), (Timeline(2), Version(40)));
     follower.promote(claimed.timeline, &claimed.id.to_string()).unwrap();
     follower.close().unwrap();
     let heir = open(&heir);
@@ -162,7 +162,7 @@ fn a_pull_ends_where_a_timeline_forks_and_head_lies_behind() {
     }
     source.close().unwrap();
     let claimed = promote_in_store(&place.replica("replica"), &place.store().open()).unwrap();
-    assert_eq!((claimed.timeline, claimed.fork), (2, Version(5)));
+    assert_eq!((claimed.timeline, claimed.fork), (Timeline(2), Version(5)));
     fs::write(place.object(&["HEAD.json"]), old_head).unwrap();
 
     let follower = open(&place.replica("replica"));
@@ -191,9 +191,9 @@ fn a_second_promotion_takes_the_next_number_and_a_diverged_pond_is_not_promoted(
     let place = Place::new();
     push_and_copy(&place, &[(5, "one"), (6, "two")]);
     let store = place.store().open();
-    assert_eq!(promote_in_store(&place.replica("one"), &store).unwrap().timeline, 2);
+    assert_eq!(promote_in_store(&place.replica("one"), &store).unwrap().timeline, Timeline(2));
     let second = promote_in_store(&place.replica("two"), &store).unwrap();
-    assert_eq!((second.timeline, second.parent, second.fork), (3, 1, Version(6)));
+    assert_eq!((second.timeline, second.parent, second.fork), (Timeline(3), Timeline(1), Version(6)));
 
     // Another version 6 than that in the store.
     let entry = place.replica("two").join("data/_delta_log/00000000000000000006.json");
@@ -217,7 +217,7 @@ fn a_timeline_that_another_replica_claimed_elsewhere_is_not_taken_for_ones_own()
             let store = Arc::new(Watched::new(DurableStore::new(backups)));
             let replica = open(&place.replica(name));
             let claimed = promote_in_store(&place.replica(name), &store.open()).unwrap();
-            assert_eq!(claimed.timeline, 2);
+            assert_eq!(claimed.timeline, Timeline(2));
             replica.promote(claimed.timeline, &claimed.id.to_string()).unwrap();
             replica.close().unwrap();
             open(&place.replica(name))
@@ -244,7 +244,7 @@ fn a_timeline_that_another_replica_claimed_elsewhere_is_not_taken_for_ones_own()
     heirs[0].sync().unwrap();
     let id = |backups: &Path| {
         let bytes = fs::read(backups.join("backups/timelines/2.json")).unwrap();
-        format::decode::<Timeline>("2.json", &bytes).unwrap().id
+        format::decode::<TimelineDocument>("2.json", &bytes).unwrap().id
     };
     assert_eq!(id(&third), id(&place.backups));
     assert_ne!(id(&second), id(&place.backups));

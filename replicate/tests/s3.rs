@@ -11,6 +11,7 @@ use object_store::aws::AmazonS3Builder;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{PutPayload, RetryConfig};
+use pond_oplog::Timeline;
 use pond_replicate::Remote;
 use pond_replicate::config::RemoteConfig;
 use pond_replicate::format::{self, Head, Manifest};
@@ -135,8 +136,8 @@ fn a_pond_is_pushed_also_in_parts_and_in_packs_and_a_reader_finds_all_of_it() {
     block_on(async {
         let head = store.get(format::HEAD_KEY).await.unwrap().unwrap();
         let head: Head = format::decode(format::HEAD_KEY, &head).unwrap();
-        assert_eq!((head.version, head.timeline, head.root), (tip.0, 1, 0));
-        let key = format::manifest_key(1, tip);
+        assert_eq!((head.version, head.timeline, head.root), (tip.0, Timeline(1), 0));
+        let key = format::manifest_key(Timeline(1), tip);
         let bytes = store.get(&key).await.unwrap().unwrap();
         assert_eq!(format::digest(&bytes), head.manifest);
         let manifest: Manifest = format::decode(&key, &bytes).unwrap();

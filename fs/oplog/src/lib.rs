@@ -45,7 +45,7 @@ pub use log::format::may_write;
 #[cfg(debug_assertions)]
 pub use log::format::{Pretended, pretend_to_know};
 pub use log::history::{CommitInfo, changes, history, history_of, tagged};
-pub use log::position::{Identity, Origin, PondId, Position, TxnSeq, Version};
+pub use log::position::{Identity, Origin, PondId, Position, Timeline, TxnSeq, Version};
 pub use log::retained::{Kept, Retained};
 pub use log::table::{DeltaTable, Salvaged};
 pub use log::tags::{BadTagName, TagName};

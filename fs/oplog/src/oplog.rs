@@ -34,7 +34,7 @@ use crate::log::replaced::Replaced;
 use crate::log::{checkpoint, snapshot};
 use crate::oplog::turn::{Turn, Turns};
 use crate::parallel::threads;
-use crate::{Clock, DamageMet, Identity, Journal, Layout, OpLogError, Position, Version};
+use crate::{Clock, DamageMet, Identity, Journal, Layout, OpLogError, Position, Timeline, Version};
 
 /// One pond's Delta table, its journal and its content.
 pub struct OpLog {
@@ -203,12 +203,12 @@ impl OpLog {
 
     /// Commits from the next one on belong to this timeline. Timelines only grow: a lower one than the last commit's
     /// changes nothing.
-    pub fn set_timeline(&self, timeline: u64) {
-        self.timeline.store(timeline, Ordering::Release);
+    pub fn set_timeline(&self, timeline: Timeline) {
+        self.timeline.store(timeline.0, Ordering::Release);
     }
 
-    pub(crate) fn timeline(&self) -> u64 {
-        self.timeline.load(Ordering::Acquire)
+    pub(crate) fn timeline(&self) -> Timeline {
+        Timeline(self.timeline.load(Ordering::Acquire))
     }
 
     /// Waits until no commit is under way; an error if there can be no more.

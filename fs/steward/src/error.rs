@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pond_oplog::{OpLogError, TxnSeq};
+use pond_oplog::{OpLogError, Timeline, TxnSeq};
 use pond_tinyfs::{Advise, StorageError};
 
 use crate::{FactoryError, LockHolder};
@@ -101,9 +101,9 @@ pub enum StewardError {
         /// The pond.
         path: PathBuf,
         /// The timeline of its newest version.
-        current: u64,
+        current: Timeline,
         /// The one that was asked for.
-        timeline: u64,
+        timeline: Timeline,
     },
     /// A promotion of which only the settings were written.
     #[error(
@@ -115,7 +115,7 @@ pub enum StewardError {
         /// The pond.
         path: PathBuf,
         /// The timeline that it was promoted to.
-        timeline: u64,
+        timeline: Timeline,
         /// Why there is no version on it.
         #[source]
         reason: Box<StewardError>,
@@ -129,7 +129,7 @@ pub enum StewardError {
         /// The factory.
         factory: String,
         /// The timeline.
-        timeline: u64,
+        timeline: Timeline,
     },
     /// A pull was told to stop and did not.
     #[error(

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use common::remote::{Remote, init};
 use common::{by_hand, open, read, read_in, write};
-use pond_oplog::{At, Growth, Version, pretend_to_know};
+use pond_oplog::{At, Growth, Timeline, Version, pretend_to_know};
 use pond_steward::{MaintainOptions, OpenOptions, Reader, Role, Steward, StewardError};
 use pond_tinyfs::Advise;
 
@@ -93,7 +93,7 @@ fn a_program_that_could_not_write_is_not_promoted() {
     let remote = Remote::new(None);
     let replica = open(&pair.replica, OpenOptions { follow: false, ..remote.options() });
     assert_eq!(replica.sync().unwrap().position, pair.source.position());
-    let refused = replica.promote(2, "claimed").unwrap_err();
+    let refused = replica.promote(Timeline(2), "claimed").unwrap_err();
     assert_eq!(refused.advice().as_deref(), Some("upgrade pond; until then it can be read"));
     assert!(!matches!(refused, StewardError::PromotedUnfinished { .. }));
     assert_eq!(replica.status().mode, Some(Role::Replica));

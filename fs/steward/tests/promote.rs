@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::remote::{Pair, Remote, init};
 use common::{Place, open, read, write};
-use pond_oplog::Version;
+use pond_oplog::{Timeline, Version};
 use pond_steward::{FactoryError, OpenOptions, Role, State, Steward, StewardError, replica_status};
 
 fn by_asking(remote: &Arc<Remote>) -> OpenOptions {
@@ -24,12 +24,15 @@ fn a_promoted_replica_takes_writes_on_its_own_timeline() {
     replica.control_set("factory_mode:exec-log", "pull").unwrap();
     replica.sync().unwrap();
     let fork = replica.position();
-    assert!(matches!(replica.promote(1, "claimed"), Err(StewardError::BadTimeline { current: 1, .. })));
-    let promoted = replica.promote(2, "claimed").unwrap();
-    assert_eq!((promoted.version, promoted.timeline), (fork.version.next(), 2));
+    assert!(matches!(
+        replica.promote(Timeline(1), "claimed"),
+        Err(StewardError::BadTimeline { current: Timeline(1), .. })
+    ));
+    let promoted = replica.promote(Timeline(2), "claimed").unwrap();
+    assert_eq!((promoted.version, promoted.timeline), (fork.version.next(), Timeline(2)));
     assert_eq!(promoted.cut_lsn, fork.cut_lsn);
     assert_eq!(replica.position(), promoted);
-    assert!(matches!(replica.promote(3, "claimed"), Err(StewardError::NotAReplica { .. })));
+    assert!(matches!(replica.promote(Timeline(3), "claimed"), Err(StewardError::NotAReplica { .. })));
     // Nothing comes in any more.
     let pulls = remote.pulls.load(Ordering::Relaxed);
     pair.commit("a", b"of the old source");
@@ -53,13 +56,13 @@ fn a_promoted_replica_takes_writes_on_its_own_timeline() {
     assert_eq!(replica_status(&pair.replica).unwrap(), None);
     write(&source, "a", b"of the new source").unwrap();
     let committed = source.commit_now().unwrap();
-    assert_eq!((committed.version, committed.timeline), (promoted.version.next(), 2));
+    assert_eq!((committed.version, committed.timeline), (promoted.version.next(), Timeline(2)));
     source.close().unwrap();
     let source = open(&pair.replica, OpenOptions::default());
     assert_eq!(read(&source, "a").unwrap(), b"of the new source");
     assert_eq!(source.position(), committed);
     source.close().unwrap();
-    assert_eq!(pair.source.position().timeline, 1);
+    assert_eq!(pair.source.position().timeline, Timeline(1));
 }
 
 #[test]
@@ -68,13 +71,13 @@ fn a_promotion_that_ended_before_its_version_is_taken_up_by_the_next_open() {
     let remote = Remote::new(None);
     let replica = open(&pair.replica, by_asking(&remote));
     let fork = replica.position();
-    replica.promote(7, "claimed").unwrap();
+    replica.promote(Timeline(7), "claimed").unwrap();
     replica.close().unwrap();
     // As if the process had ended between the settings and the version.
     let entry = format!("data/_delta_log/{:020}.json", fork.version.0 + 1);
     std::fs::remove_file(pair.replica.join(entry)).unwrap();
     let source = open(&pair.replica, OpenOptions::default());
-    assert_eq!((source.position().version, source.position().timeline), (fork.version.next(), 7));
+    assert_eq!((source.position().version, source.position().timeline), (fork.version.next(), Timeline(7)));
     assert_eq!(source.history(Some(1)).unwrap()[0].origin.kind, "promote");
     write(&source, "a", b"x").unwrap();
     source.close().unwrap();
@@ -89,8 +92,8 @@ fn a_promotion_whose_version_cannot_be_committed_says_what_the_pond_is_now() {
     // Something in the way of the next version.
     let entry = pair.replica.join(format!("data/_delta_log/{:020}.json", fork.version.0 + 1));
     std::fs::write(&entry, "not an entry").unwrap();
-    let failed = replica.promote(5, "claimed").unwrap_err();
-    assert!(matches!(failed, StewardError::PromotedUnfinished { timeline: 5, .. }), "{failed}");
+    let failed = replica.promote(Timeline(5), "claimed").unwrap_err();
+    assert!(matches!(failed, StewardError::PromotedUnfinished { timeline: Timeline(5), .. }), "{failed}");
     assert!(failed.to_string().contains("is a source on timeline 5 now"), "{failed}");
     assert_eq!(replica.status().mode, Some(Role::Source));
     assert_eq!(write(&replica, "x", b"").unwrap_err().errno(), libc::EROFS);
@@ -98,7 +101,7 @@ fn a_promotion_whose_version_cannot_be_committed_says_what_the_pond_is_now() {
 
     std::fs::remove_file(&entry).unwrap();
     let source = open(&pair.replica, OpenOptions::default());
-    assert_eq!((source.position().version, source.position().timeline), (fork.version.next(), 5));
+    assert_eq!((source.position().version, source.position().timeline), (fork.version.next(), Timeline(5)));
     let setting = |key| source.control_get(Some(key)).pop().map(|(_, value)| value);
     assert_eq!(setting("timeline_id").as_deref(), Some("claimed"));
     source.close().unwrap();
@@ -108,10 +111,10 @@ fn a_promotion_whose_version_cannot_be_committed_says_what_the_pond_is_now() {
 fn only_a_replica_is_promoted() {
     let place = Place::with_pond();
     let source = place.open();
-    assert!(matches!(source.promote(2, "claimed"), Err(StewardError::NotAReplica { .. })));
+    assert!(matches!(source.promote(Timeline(2), "claimed"), Err(StewardError::NotAReplica { .. })));
     write(&source, "a", b"x").unwrap();
     source.close().unwrap();
-    assert!(matches!(source.promote(2, "claimed"), Err(StewardError::Closed)));
+    assert!(matches!(source.promote(Timeline(2), "claimed"), Err(StewardError::Closed)));
 }
 
 #[test]
@@ -129,12 +132,12 @@ fn what_a_promotion_made_is_pushed_when_the_pond_is_closed() {
     let to = pushed.clone();
     *remote.on_push.lock() = Some(Box::new(move |context| {
         assert_eq!((context.mode, context.pond.stopping()), ("push", false));
-        assert_eq!(context.pond.oplog().position().timeline, 2);
+        assert_eq!(context.pond.oplog().position().timeline, Timeline(2));
         to.store(context.commits.clone().map_or(0, |commits| commits.end().0), Ordering::Relaxed);
         Ok(())
     }));
     // At once, and at the latest by the time it is closed.
-    let promoted = replica.promote(2, "claimed").unwrap();
+    let promoted = replica.promote(Timeline(2), "claimed").unwrap();
     replica.close().unwrap();
     assert_eq!(pushed.load(Ordering::Relaxed), promoted.version.0);
     assert!(replica.owed().is_empty());
@@ -147,7 +150,7 @@ fn a_replica_follows_across_a_promotion() {
     let second = pair.place.dir.path().join("second");
     init(&second, &pair.replica, pair.source.position().version);
     let promoted = open(&pair.replica, by_asking(&remote));
-    promoted.promote(2, "claimed").unwrap();
+    promoted.promote(Timeline(2), "claimed").unwrap();
     promoted.close().unwrap();
     let promoted = open(&pair.replica, remote.options());
     write(&promoted, "a", b"on timeline 2").unwrap();
@@ -155,7 +158,7 @@ fn a_replica_follows_across_a_promotion() {
     let replica = open(&second, by_asking(&remote));
     assert_eq!(replica.sync().unwrap().position, tip);
     assert_eq!(read(&replica, "a").unwrap(), b"on timeline 2");
-    assert_eq!(replica.status().replica.unwrap().timeline, Some(2));
+    assert_eq!(replica.status().replica.unwrap().timeline, Some(Timeline(2)));
     replica.close().unwrap();
     promoted.close().unwrap();
 }

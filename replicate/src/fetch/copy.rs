@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt;
-use pond_oplog::{At, FileRef, IncomingVersion, Position, Version};
+use pond_oplog::{At, FileRef, IncomingVersion, Position, Timeline, Version};
 use pond_steward::Replica;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -73,7 +73,7 @@ enum Link {
 
 impl Copy<'_> {
     /// Fetches a base.
-    pub(crate) fn base(&self, version: Version, timeline: u64) -> Result<FetchedBase, ReplicateError> {
+    pub(crate) fn base(&self, version: Version, timeline: Timeline) -> Result<FetchedBase, ReplicateError> {
         std::thread::scope(|scope| {
             let workers = Workers::new(scope, THREADS);
             self.runtime.block_on(self.meter.unless_stopped(self.fetcher.base(&workers, version, timeline)))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pond_oplog::Version;
+use pond_oplog::{Timeline, Version};
 
 use crate::ReplicateError;
 use crate::format::{packs_folder, parse_pack_key};
@@ -21,7 +21,7 @@ pub(crate) struct Pack {
     /// Its key.
     pub(crate) key: String,
     /// The timeline in whose folder it is.
-    pub(crate) timeline: u64,
+    pub(crate) timeline: Timeline,
     /// The first version that it covers.
     pub(crate) first: Version,
     /// The last one.
@@ -150,7 +150,7 @@ mod tests {
         let (first, last) = (Version(first), Version(last));
         Arc::new(Pack {
             key: format!("{first}-{last}"),
-            timeline: 1,
+            timeline: Timeline::FIRST,
             first,
             last,
             blake3: "0".into(),
@@ -177,7 +177,7 @@ mod tests {
     fn lineage() -> Lineage {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
             let store = Store::new(Arc::new(object_store::memory::InMemory::new()), "memory", "");
-            Lineage::load(&store, pond_oplog::PondId::random(), 1).await.unwrap()
+            Lineage::load(&store, pond_oplog::PondId::random(), Timeline::FIRST).await.unwrap()
         })
     }
 

@@ -1,6 +1,6 @@
 //! What is checked of manifests and log entries before anything is applied.
 
-use pond_oplog::{PondId, Version, entry_facts};
+use pond_oplog::{PondId, Timeline, Version, entry_facts};
 
 use crate::ReplicateError;
 use crate::format::{self, FileDigest, Kind, Manifest};
@@ -13,7 +13,7 @@ pub(crate) fn manifest(
     bytes: &[u8],
     kind: Kind,
     version: Version,
-    timeline: u64,
+    timeline: Timeline,
     pond_id: PondId,
 ) -> Result<Manifest, ReplicateError> {
     let manifest: Manifest = format::decode(key, bytes).map_err(|error| match error {

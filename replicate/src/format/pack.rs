@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 
-use pond_oplog::{PondId, Version};
+use pond_oplog::{PondId, Timeline, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::ReplicateError;
@@ -31,7 +31,7 @@ pub(crate) struct PackIndex {
     /// The pond.
     pub(crate) pond_id: PondId,
     /// The timeline.
-    pub(crate) timeline: u64,
+    pub(crate) timeline: Timeline,
     /// The first version that it has.
     pub(crate) first: u64,
     /// The last one; it has all between.
@@ -75,7 +75,12 @@ pub(crate) struct Pack {
 
 impl PackWriter {
     /// A pack of these versions. What does not fit in memory goes into a file without a name in `scratch`.
-    pub(crate) fn new(pond_id: PondId, timeline: u64, versions: (Version, Version), scratch: &Path) -> Self {
+    pub(crate) fn new(
+        pond_id: PondId,
+        timeline: Timeline,
+        versions: (Version, Version),
+        scratch: &Path,
+    ) -> Self {
         let (first, last) = (versions.0.0, versions.1.0);
         let index = PackIndex { format: FORMAT, pond_id, timeline, first, last, objects: Vec::new() };
         PackWriter { spool: Spool::new(scratch), index }
@@ -174,7 +179,8 @@ mod tests {
     fn pack() -> (Pack, Vec<u8>) {
         let scratch = tempfile::tempdir().unwrap();
         let pond_id = PondId::random();
-        let mut writer = PackWriter::new(pond_id, 1, (Version(64), Version(65)), scratch.path());
+        let mut writer =
+            PackWriter::new(pond_id, Timeline::FIRST, (Version(64), Version(65)), scratch.path());
         writer.add("version-000064/manifest.json".into(), b"one").unwrap();
         writer.add("version-000065/manifest.json".into(), b"").unwrap();
         writer.add("version-000065/bundle".into(), b"three").unwrap();

@@ -1,4 +1,5 @@
 use super::*;
+use pond_oplog::Timeline;
 
 fn file(name: &str) -> FileDigest {
     FileDigest {
@@ -23,7 +24,7 @@ fn manifest() -> Manifest {
         format: FORMAT,
         kind: Kind::Delta,
         pond_id: PondId::random(),
-        timeline: 1,
+        timeline: Timeline::FIRST,
         version: 42,
         txn_seq: 43,
         timestamp: 1,
@@ -90,8 +91,8 @@ fn a_manifest_that_cannot_be_is_refused() {
 
 #[test]
 fn numbers_have_six_digits_or_more_and_are_parsed_as_numbers() {
-    assert_eq!(manifest_key(1, Version(42)), "1/version-000042/manifest.json");
-    assert_eq!(manifest_key(2, Version(12_345_678)), "2/version-12345678/manifest.json");
+    assert_eq!(manifest_key(Timeline(1), Version(42)), "1/version-000042/manifest.json");
+    assert_eq!(manifest_key(Timeline(2), Version(12_345_678)), "2/version-12345678/manifest.json");
     assert_eq!(parse_folder("version-000042"), Some((Kind::Delta, Version(42))));
     assert_eq!(parse_folder("base-1000000"), Some((Kind::Base, Version(1_000_000))));
     for name in

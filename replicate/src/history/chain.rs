@@ -1,10 +1,10 @@
 //! Where the chain of a timeline stands in a store, by what lies there: HEAD is a hint.
 
-use pond_oplog::{PondId, Version};
+use pond_oplog::{PondId, Timeline, Version};
 
 use crate::ReplicateError;
 use crate::format::{
-    self, Damage, FORMAT, HEAD_KEY, Head, Kind, Manifest, Timeline, base_manifest_key, manifest_key,
+    self, Damage, FORMAT, HEAD_KEY, Head, Kind, Manifest, TimelineDocument, base_manifest_key, manifest_key,
     parse_folder,
 };
 use crate::history::find;
@@ -26,9 +26,9 @@ pub(crate) struct Chain {
     /// When it was committed.
     pub(crate) timestamp: i64,
     /// The base with which the chain begins, and the timeline in whose folder it is.
-    pub(crate) root: (Version, u64),
+    pub(crate) root: (Version, Timeline),
     /// The newest base, likewise.
-    pub(crate) newest_base: (Version, u64),
+    pub(crate) newest_base: (Version, Timeline),
     /// Bytes of bundles since that one.
     pub(crate) since_base: u64,
     /// The first version that lies, or will lie, in this timeline's folder.
@@ -39,7 +39,7 @@ pub(crate) struct Chain {
 
 impl Chain {
     /// What HEAD says of it.
-    pub(crate) fn head(&self, pond_id: PondId, timeline: u64) -> Head {
+    pub(crate) fn head(&self, pond_id: PondId, timeline: Timeline) -> Head {
         Head {
             format: FORMAT,
             pond_id,
@@ -140,7 +140,7 @@ impl Chains<'_> {
     /// The chain that HEAD tells of, if the manifests that it names are there and the tip follows the version before it.
     pub(crate) async fn at_head(
         &self,
-        timeline: &Timeline,
+        timeline: &TimelineDocument,
         head: &Head,
     ) -> Result<Option<Chain>, ReplicateError> {
         let (version, base) = (Version(head.version), Version(head.newest_base));
@@ -194,7 +194,7 @@ impl Chains<'_> {
     /// The chain of a timeline, by listing: slower than HEAD, and does without it.
     pub(crate) async fn locate(
         &self,
-        timeline: &Timeline,
+        timeline: &TimelineDocument,
         gaps: Gaps,
     ) -> Result<Option<Chain>, ReplicateError> {
         let number = timeline.timeline;
@@ -274,7 +274,7 @@ impl Chains<'_> {
     /// The chain of a timeline up to the version at which another one left it.
     async fn ancestor(
         &self,
-        timeline: u64,
+        timeline: Timeline,
         fork: Version,
         manifest: &str,
         gaps: Gaps,
@@ -311,7 +311,7 @@ impl Chains<'_> {
     /// been lost. Goes at most `most` versions further.
     pub(crate) async fn forward(
         &self,
-        timeline: u64,
+        timeline: Timeline,
         mut chain: Chain,
         most: u64,
     ) -> Result<Chain, ReplicateError> {
@@ -333,6 +333,6 @@ impl Chains<'_> {
 }
 
 /// The first version in a timeline's own folder.
-fn first_version(timeline: &Timeline, root: Version) -> Version {
+fn first_version(timeline: &TimelineDocument, root: Version) -> Version {
     timeline.fork_version.map_or(root, Version).next()
 }

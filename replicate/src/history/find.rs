@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use pond_oplog::{PondId, Version};
+use pond_oplog::{PondId, Timeline, Version};
 
 use crate::ReplicateError;
 use crate::fetch::plan::{Pack, Packs};
@@ -90,7 +90,7 @@ async fn manifest_that(
 }
 
 /// Whether a base is in the store: its manifest decides.
-pub(crate) async fn is_base(store: &Store, base: (Version, u64)) -> Result<bool, ReplicateError> {
+pub(crate) async fn is_base(store: &Store, base: (Version, Timeline)) -> Result<bool, ReplicateError> {
     Ok(store.length(&base_manifest_key(base.1, base.0)).await?.is_some())
 }
 

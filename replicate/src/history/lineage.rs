@@ -1,6 +1,6 @@
 //! Which timeline's folder holds which versions of a chain, and where another chain left it.
 
-use pond_oplog::{PondId, Position, Version};
+use pond_oplog::{PondId, Position, Timeline, Version};
 
 use crate::ReplicateError;
 use crate::format::timeline_key;
@@ -19,7 +19,7 @@ pub(crate) struct Lineage {
 /// The versions after the fork up to that of the branch before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Branch {
-    timeline: u64,
+    timeline: Timeline,
     /// The last version that it shares with the branch it came from. None for the first.
     fork: Option<Version>,
 }
@@ -28,19 +28,23 @@ struct Branch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Successor {
     /// Its number.
-    pub(crate) timeline: u64,
+    pub(crate) timeline: Timeline,
     /// The last version that both have.
     pub(crate) fork: Version,
 }
 
 impl Lineage {
     /// The lineage of a timeline. The first has no ancestors, and nothing is read for it.
-    pub(crate) async fn load(store: &Store, pond_id: PondId, newest: u64) -> Result<Self, ReplicateError> {
+    pub(crate) async fn load(
+        store: &Store,
+        pond_id: PondId,
+        newest: Timeline,
+    ) -> Result<Self, ReplicateError> {
         let mut branches: Vec<Branch> = Vec::new();
         let mut next = Some(newest);
         while let Some(number) = next {
             let document = match number {
-                1 => None,
+                Timeline::FIRST => None,
                 _ => Some(timeline::load(store, pond_id, number).await?.ok_or_else(|| {
                     ReplicateError::Corrupt {
                         key: timeline_key(number),
@@ -61,25 +65,25 @@ impl Lineage {
     }
 
     /// The newest timeline of it.
-    pub(crate) fn timeline(&self) -> u64 {
+    pub(crate) fn timeline(&self) -> Timeline {
         self.branches[0].timeline
     }
 
     /// The timeline in whose folder a version is.
-    pub(crate) fn timeline_of(&self, version: Version) -> u64 {
+    pub(crate) fn timeline_of(&self, version: Version) -> Timeline {
         let holds = |branch: &&Branch| branch.fork.is_none_or(|fork| version > fork);
         self.branches.iter().find(holds).map_or(self.timeline(), |branch| branch.timeline)
     }
 
     /// Timelines of which versions of this range are, newest first.
-    pub(crate) fn timelines(&self, first: Version, last: Version) -> Vec<u64> {
+    pub(crate) fn timelines(&self, first: Version, last: Version) -> Vec<Timeline> {
         let (low, high) = (self.timeline_of(first), self.timeline_of(last));
         let timelines = self.branches.iter().map(|branch| branch.timeline);
         timelines.filter(|timeline| (low..=high).contains(timeline)).collect()
     }
 
     /// Where the timelines above `timeline` left it: the last version that is part of all of them.
-    fn left_after(&self, timeline: u64) -> Option<Version> {
+    fn left_after(&self, timeline: Timeline) -> Option<Version> {
         let above = self.branches.iter().filter(|branch| branch.timeline > timeline);
         above.filter_map(|branch| branch.fork).min()
     }
@@ -109,10 +113,10 @@ impl Lineage {
         pond_id: PondId,
     ) -> Result<Option<Successor>, ReplicateError> {
         // Listed, since numbers need not follow each other: one may have been claimed elsewhere, in another store.
-        let highest = timeline::numbers(store).await?.last().copied().unwrap_or_default();
-        if highest <= self.timeline() {
+        let numbers = timeline::numbers(store).await?;
+        let Some(&highest) = numbers.last().filter(|highest| **highest > self.timeline()) else {
             return Ok(None);
-        }
+        };
         let fork = Lineage::load(store, pond_id, highest).await?.left_after(self.timeline());
         Ok(fork.map(|fork| Successor { timeline: highest, fork }))
     }
@@ -125,7 +129,10 @@ mod tests {
     use pond_tinyfs::Lsn;
 
     fn lineage(branches: &[(u64, Option<u64>)]) -> Lineage {
-        let branch = |&(timeline, fork): &(u64, Option<u64>)| Branch { timeline, fork: fork.map(Version) };
+        let branch = |&(timeline, fork): &(u64, Option<u64>)| Branch {
+            timeline: Timeline(timeline),
+            fork: fork.map(Version),
+        };
         Lineage { branches: branches.iter().map(branch).collect() }
     }
 
@@ -136,17 +143,17 @@ mod tests {
             timestamp: 0,
             txn_seq: TxnSeq(version + 1),
             cut_lsn: Lsn(version),
-            timeline,
+            timeline: Timeline(timeline),
         }
     }
 
     #[test]
     fn a_version_is_in_the_folder_of_the_newest_timeline_that_began_before_it() {
         let lineage = lineage(&[(4, Some(70)), (2, Some(40)), (1, None)]);
-        let of = |version| lineage.timeline_of(Version(version));
+        let of = |version| lineage.timeline_of(Version(version)).0;
         assert_eq!([of(0), of(40), of(41), of(70), of(71)], [1, 1, 2, 2, 4]);
-        assert_eq!(lineage.timelines(Version(41), Version(90)), [4, 2]);
-        assert_eq!(lineage.timelines(Version(0), Version(3)), [1]);
+        assert_eq!(lineage.timelines(Version(41), Version(90)), [Timeline(4), Timeline(2)]);
+        assert_eq!(lineage.timelines(Version(0), Version(3)), [Timeline(1)]);
     }
 
     #[test]
@@ -157,11 +164,17 @@ mod tests {
         lineage.admit("x", &position(60, 2)).unwrap();
         let refused = lineage.admit("x", &position(60, 1)).unwrap_err();
         assert!(
-            matches!(refused, ReplicateError::Diverged { timeline: 2, fork: Version(40), ours: Version(60) }),
+            matches!(
+                refused,
+                ReplicateError::Diverged { timeline: Timeline(2), fork: Version(40), ours: Version(60) }
+            ),
             "{refused}"
         );
         let refused = lineage.admit("x", &position(30, 3)).unwrap_err();
-        assert!(matches!(refused, ReplicateError::LowerTimeline { theirs: 2, ours: 3, .. }), "{refused}");
+        assert!(
+            matches!(refused, ReplicateError::LowerTimeline { theirs: Timeline(2), ours: Timeline(3), .. }),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! Timelines: who makes history, and since when.
 
-use pond_oplog::{PondId, Version};
+use pond_oplog::{PondId, Timeline, Version};
 use uuid::Uuid;
 
 use crate::ReplicateError;
-use crate::format::{self, FORMAT, TIMELINES, Timeline, timeline_key};
+use crate::format::{self, FORMAT, TIMELINES, TimelineDocument, timeline_key};
 use crate::store::{PutIfAbsent, Store};
 
 /// The version up to which a timeline is its parent's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fork {
     /// The parent's number.
-    pub(crate) parent: u64,
+    pub(crate) parent: Timeline,
     /// The last version that both have.
     pub(crate) version: Version,
     /// BLAKE3 of its manifest.
@@ -22,8 +22,8 @@ pub(crate) struct Fork {
 pub(crate) async fn load(
     store: &Store,
     pond_id: PondId,
-    timeline: u64,
-) -> Result<Option<Timeline>, ReplicateError> {
+    timeline: Timeline,
+) -> Result<Option<TimelineDocument>, ReplicateError> {
     let key = timeline_key(timeline);
     match store.get(&key).await? {
         Some(bytes) => check(store, pond_id, timeline, &bytes).map(Some),
@@ -32,23 +32,32 @@ pub(crate) async fn load(
 }
 
 /// The pond of which a timeline in the store is; none if nobody has begun that one.
-pub(crate) async fn owner(store: &Store, timeline: u64) -> Result<Option<PondId>, ReplicateError> {
+pub(crate) async fn owner(store: &Store, timeline: Timeline) -> Result<Option<PondId>, ReplicateError> {
     let key = timeline_key(timeline);
     let Some(bytes) = store.get(&key).await? else { return Ok(None) };
-    format::decode::<Timeline>(&key, &bytes).map(|timeline| Some(timeline.pond_id))
+    format::decode::<TimelineDocument>(&key, &bytes).map(|timeline| Some(timeline.pond_id))
 }
 
 /// The first timeline of a pond, for readers of a store in which its document is missing: it forked from nothing.
-pub(crate) fn first(pond_id: PondId) -> Timeline {
+pub(crate) fn first(pond_id: PondId) -> TimelineDocument {
     let (parent, fork_version, fork_manifest) = (None, None, None);
-    Timeline { format: FORMAT, pond_id, timeline: 1, id: Uuid::nil(), parent, fork_version, fork_manifest }
+    TimelineDocument {
+        format: FORMAT,
+        pond_id,
+        timeline: Timeline::FIRST,
+        id: Uuid::nil(),
+        parent,
+        fork_version,
+        fork_manifest,
+    }
 }
 
 /// Numbers of the timelines in the store, ascending.
-pub(crate) async fn numbers(store: &Store) -> Result<Vec<u64>, ReplicateError> {
+pub(crate) async fn numbers(store: &Store) -> Result<Vec<Timeline>, ReplicateError> {
     let listed = store.list(TIMELINES).await?;
     let number = |key: &str| key.rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
-    let mut numbers: Vec<u64> = listed.iter().filter_map(|object| number(&object.key)).collect();
+    let mut numbers: Vec<Timeline> =
+        listed.iter().filter_map(|object| number(&object.key)).map(Timeline).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }
@@ -57,16 +66,16 @@ pub(crate) async fn numbers(store: &Store) -> Result<Vec<u64>, ReplicateError> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
     /// It is ours.
-    Ours(Timeline),
+    Ours(TimelineDocument),
     /// Somebody was first.
-    Taken(Timeline),
+    Taken(TimelineDocument),
 }
 
 /// Begins a timeline under a random id: `fork` says where, none for one that begins with the pond.
 pub(crate) async fn claim(
     store: &Store,
     pond_id: PondId,
-    timeline: u64,
+    timeline: Timeline,
     id: Uuid,
     fork: Option<Fork>,
 ) -> Result<Claim, ReplicateError> {
@@ -74,7 +83,8 @@ pub(crate) async fn claim(
         Some(fork) => (Some(fork.parent), Some(fork.version.0), Some(fork.manifest)),
         None => (None, None, None),
     };
-    let ours = Timeline { format: FORMAT, pond_id, timeline, id, parent, fork_version, fork_manifest };
+    let ours =
+        TimelineDocument { format: FORMAT, pond_id, timeline, id, parent, fork_version, fork_manifest };
     match store.put_if_absent(&timeline_key(timeline), format::encode(&ours)?).await? {
         PutIfAbsent::Created => Ok(Claim::Ours(ours)),
         PutIfAbsent::Exists(bytes) => {
@@ -85,9 +95,14 @@ pub(crate) async fn claim(
     }
 }
 
-fn check(store: &Store, pond_id: PondId, timeline: u64, bytes: &[u8]) -> Result<Timeline, ReplicateError> {
+fn check(
+    store: &Store,
+    pond_id: PondId,
+    timeline: Timeline,
+    bytes: &[u8],
+) -> Result<TimelineDocument, ReplicateError> {
     let key = timeline_key(timeline);
-    let found: Timeline = format::decode(&key, bytes)?;
+    let found: TimelineDocument = format::decode(&key, bytes)?;
     if found.pond_id != pond_id {
         return Err(ReplicateError::ForeignPond {
             place: store.place().to_owned(),

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use pond_oplog::Version;
+use pond_oplog::{Timeline, Version};
 
 use crate::ReplicateError;
 use crate::fetch::plan::Packs;
@@ -110,8 +110,8 @@ pub(crate) async fn newest(store: &Store, hint: Tip) -> Result<Tip, ReplicateErr
     }
     let head = hint.head;
     let chains = Chains { store, pond_id: head.pond_id };
-    let highest = timeline::numbers(store).await?.last().copied().unwrap_or_default();
-    if highest > head.timeline {
+    let numbers = timeline::numbers(store).await?;
+    if let Some(&highest) = numbers.last().filter(|highest| **highest > head.timeline) {
         // A promotion that HEAD does not know: what HEAD names beyond the fork was given up.
         let chain = on_timeline(chains, highest).await?;
         let head = chain.map_or(head, |chain| chain.head(chains.pond_id, highest));
@@ -154,10 +154,12 @@ async fn listed(store: &Store, why: String) -> Result<Tip, ReplicateError> {
     Ok(Tip { head: chain.head(pond_id, highest), instead_of: InsteadOf::Unreadable(why) })
 }
 
-async fn on_timeline(chains: Chains<'_>, number: u64) -> Result<Option<Chain>, ReplicateError> {
+async fn on_timeline(chains: Chains<'_>, number: Timeline) -> Result<Option<Chain>, ReplicateError> {
     match timeline::load(chains.store, chains.pond_id, number).await? {
         Some(timeline) => chains.locate(&timeline, Gaps::Pass).await,
-        None if number == 1 => chains.locate(&timeline::first(chains.pond_id), Gaps::Pass).await,
+        None if number == Timeline::FIRST => {
+            chains.locate(&timeline::first(chains.pond_id), Gaps::Pass).await
+        }
         None => Ok(None),
     }
 }
@@ -166,7 +168,7 @@ async fn on_timeline(chains: Chains<'_>, number: u64) -> Result<Option<Chain>, R
 pub(crate) async fn newest_base(
     store: &Store,
     head: &Head,
-) -> Result<Option<(Version, u64)>, ReplicateError> {
+) -> Result<Option<(Version, Timeline)>, ReplicateError> {
     let chain = on_timeline(Chains { store, pond_id: head.pond_id }, head.timeline).await?;
     Ok(chain.map(|chain| chain.newest_base))
 }

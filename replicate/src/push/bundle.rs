@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use pond_oplog::{FileRef, Layout, Position, Version};
+use pond_oplog::{FileRef, Layout, Position, Timeline, Version};
 use tempfile::SpooledTempFile;
 use tempfile::spooled_tempfile_in;
 
@@ -414,7 +414,7 @@ pub(crate) fn manifest(
 /// What a manifest says beside its contents.
 pub(crate) struct Stamp<'a> {
     pub(crate) pond_id: pond_oplog::PondId,
-    pub(crate) timeline: u64,
+    pub(crate) timeline: Timeline,
     pub(crate) parent: Option<&'a str>,
     pub(crate) schema: &'a str,
 }

@@ -1,11 +1,11 @@
 //! What a store has: its timelines, and where the chain of this pond's stands.
 
-use pond_oplog::Version;
+use pond_oplog::{Timeline, Version};
 use uuid::Uuid;
 
 use super::pusher::{Source, superseded};
 use crate::ReplicateError;
-use crate::format::{Head, Timeline, in_timeline};
+use crate::format::{Head, TimelineDocument, in_timeline};
 use crate::history::chain::{self, Chain, Chains, Gaps, Hint};
 use crate::history::find;
 use crate::history::lineage::Lineage;
@@ -53,7 +53,10 @@ async fn read_head(source: &Source) -> Result<Option<Head>, ReplicateError> {
 }
 
 /// Refuses a store in which one of the timelines is above this pond's.
-pub(super) async fn refuse_if_superseded(source: &Source, numbers: &[u64]) -> Result<(), ReplicateError> {
+pub(super) async fn refuse_if_superseded(
+    source: &Source,
+    numbers: &[Timeline],
+) -> Result<(), ReplicateError> {
     let Some(&highest) = numbers.last().filter(|&&highest| highest > source.timeline) else { return Ok(()) };
     let higher = timeline::load(&source.store, source.pond_id, highest).await?;
     let fork = higher.and_then(|higher| higher.fork_version).map(Version);
@@ -63,10 +66,10 @@ pub(super) async fn refuse_if_superseded(source: &Source, numbers: &[u64]) -> Re
 /// This pond's timeline in the store, begun there if need be.
 async fn own_timeline(
     source: &Source,
-    numbers: &[u64],
+    numbers: &[Timeline],
     head: Option<&Head>,
     pushed: Option<Version>,
-) -> Result<Timeline, ReplicateError> {
+) -> Result<TimelineDocument, ReplicateError> {
     if let Some(timeline) = timeline::load(&source.store, source.pond_id, source.timeline).await? {
         return own(source, timeline);
     }
@@ -88,7 +91,7 @@ async fn own_timeline(
 }
 
 /// Refuses a timeline of this pond's number that another promoted replica has claimed.
-fn own(source: &Source, found: Timeline) -> Result<Timeline, ReplicateError> {
+fn own(source: &Source, found: TimelineDocument) -> Result<TimelineDocument, ReplicateError> {
     match source.timeline_id {
         Some(ours) if ours != found.id => Err(ReplicateError::ClaimedTwice {
             place: source.store.place().to_owned(),
@@ -102,7 +105,7 @@ fn own(source: &Source, found: Timeline) -> Result<Timeline, ReplicateError> {
 }
 
 /// Where this pond left an older timeline of the store: the last version that both have.
-async fn fork_from(source: &Source, parent: u64) -> Result<Option<Fork>, ReplicateError> {
+async fn fork_from(source: &Source, parent: Timeline) -> Result<Option<Fork>, ReplicateError> {
     let Some(document) = timeline::load(&source.store, source.pond_id, parent).await? else {
         return Ok(None);
     };
@@ -117,7 +120,11 @@ async fn fork_from(source: &Source, parent: u64) -> Result<Option<Fork>, Replica
 }
 
 /// The last version that this pond committed on that timeline or one below, or has from it.
-fn last_before_timeline(source: &Source, first: Version, parent: u64) -> Result<Version, ReplicateError> {
+fn last_before_timeline(
+    source: &Source,
+    first: Version,
+    parent: Timeline,
+) -> Result<Version, ReplicateError> {
     let (mut low, mut high) = (first.0, (source.newest)().0 + 1);
     // Timelines only grow along a history.
     while low + 1 < high {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use pond_oplog::{PondId, Version};
+use pond_oplog::{PondId, Timeline, Version};
 use uuid::Uuid;
 
 use crate::history::chain::Chain;
@@ -21,7 +21,7 @@ pub(crate) struct Source {
     pub(crate) pond: PathBuf,
     pub(crate) pond_id: PondId,
     /// The timeline on which the pond commits.
-    pub(crate) timeline: u64,
+    pub(crate) timeline: Timeline,
     /// The id under which it claimed that one, if it was promoted.
     pub(crate) timeline_id: Option<Uuid>,
     /// zstd level of bundles.
@@ -119,7 +119,7 @@ impl Pusher {
 }
 
 /// What is said where another timeline has taken over.
-pub(super) fn superseded(source: &Source, theirs: u64, fork: Option<Version>) -> ReplicateError {
+pub(super) fn superseded(source: &Source, theirs: Timeline, fork: Option<Version>) -> ReplicateError {
     ReplicateError::Superseded { place: source.store.place().to_owned(), ours: source.timeline, theirs, fork }
 }
 

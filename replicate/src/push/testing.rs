@@ -17,14 +17,14 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use parking_lot::Mutex;
-use pond_oplog::{Layout, Version};
+use pond_oplog::{Layout, Timeline, Version};
 use pond_steward::{OpenOptions, Steward};
 use pond_tinyfs::{Caller, Make, NodeId, WriteFlags};
 
 use super::Source;
 use crate::NoProgress;
 use crate::format::pack::read_index;
-use crate::format::{self, Head, Kind, Manifest, Timeline};
+use crate::format::{self, Head, Kind, Manifest, TimelineDocument};
 use crate::store::{Retries, Store};
 
 /// A pond with versions, made by a real Steward.
@@ -107,7 +107,7 @@ pub(crate) async fn assert_complete(store: &Store, pond: &TestPond, tip: Version
     let oplog = pond.steward.oplog();
     let head: Head = read(store, format::HEAD_KEY).await.0;
     assert_eq!((head.version, head.pond_id), (tip.0, oplog.identity().pond_id));
-    let timeline: Timeline = read(store, &format::timeline_key(head.timeline)).await.0;
+    let timeline: TimelineDocument = read(store, &format::timeline_key(head.timeline)).await.0;
     assert_eq!(timeline.timeline, head.timeline);
     let root = Version(head.root);
     let (base, mut parent) = manifest(store, &format::base_manifest_key(head.root_timeline, root)).await;
@@ -173,7 +173,7 @@ async fn manifest(store: &Store, key: &str) -> (Manifest, String) {
 type Objects = Vec<(String, Bytes)>;
 
 /// Versions of each pack, and its objects.
-async fn read_packs(store: &Store, timeline: u64) -> Vec<(Range<u64>, Objects)> {
+async fn read_packs(store: &Store, timeline: Timeline) -> Vec<(Range<u64>, Objects)> {
     let mut packs = Vec::new();
     for object in store.list(&format::packs_folder(timeline)).await.unwrap() {
         let (first, last, digest) = format::parse_pack_key(&object.key).unwrap();

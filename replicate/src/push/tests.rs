@@ -1,4 +1,4 @@
-use pond_oplog::Version;
+use pond_oplog::{Timeline, Version};
 use uuid::Uuid;
 
 use super::testing::{FAULTS, Fault, Faulty, KILLS, TestPond, assert_complete};
@@ -331,7 +331,7 @@ fn an_old_manifest_that_is_damaged_does_not_stop_the_push_of_new_versions() {
     let store = Faulty::new().store(0);
     block_on(async {
         push(pond.source(&store), None).await.unwrap();
-        store.put(&format::manifest_key(1, Version(7)), "{".into()).await.unwrap();
+        store.put(&format::manifest_key(Timeline(1), Version(7)), "{".into()).await.unwrap();
         pond.commit_up_to(66);
         assert_eq!(push(pond.source(&store), None).await.unwrap(), Version(66));
         assert!(packs(&keys(&store).await).is_empty());
@@ -426,14 +426,16 @@ fn a_base_does_not_take_head_from_a_higher_timeline_whatever_its_number() {
         let mut pusher = Pusher::open(pond.source(&store), None).await.unwrap();
         pusher.push().await.unwrap();
         let head = store.get(format::HEAD_KEY).await.unwrap();
-        let fork = Fork { parent: 1, version: Version(2), manifest: "0".repeat(64) };
-        timeline::claim(&store, pusher.source.pond_id, 5, Uuid::new_v4(), Some(fork)).await.unwrap();
+        let fork = Fork { parent: Timeline(1), version: Version(2), manifest: "0".repeat(64) };
+        timeline::claim(&store, pusher.source.pond_id, Timeline(5), Uuid::new_v4(), Some(fork))
+            .await
+            .unwrap();
         let error = pusher.write_base().await.unwrap_err();
-        assert!(matches!(error, ReplicateError::Superseded { theirs: 5, .. }), "{error}");
+        assert!(matches!(error, ReplicateError::Superseded { theirs: Timeline(5), .. }), "{error}");
         assert_eq!(store.get(format::HEAD_KEY).await.unwrap(), head);
         pond.commit_up_to(6);
         let mut pusher = Pusher::open(pond.source(&store), None).await.map(drop).unwrap_err();
-        assert!(matches!(&mut pusher, ReplicateError::Superseded { theirs: 5, .. }), "{pusher}");
+        assert!(matches!(&mut pusher, ReplicateError::Superseded { theirs: Timeline(5), .. }), "{pusher}");
     });
 }
 
@@ -446,14 +448,14 @@ fn a_fork_that_is_not_this_ponds_history_is_refused_also_before_anything_follows
     let store = Faulty::new().store(0);
     block_on(async {
         push(old.source(&store), None).await.unwrap();
-        let key = format::manifest_key(1, Version(24));
+        let key = format::manifest_key(Timeline(1), Version(24));
         let manifest = format::digest(&store.get(&key).await.unwrap().unwrap());
-        let fork = Fork { parent: 1, version: Version(24), manifest };
+        let fork = Fork { parent: Timeline(1), version: Version(24), manifest };
         let pond_id = old.source(&store).pond_id;
-        timeline::claim(&store, pond_id, 2, Uuid::new_v4(), Some(fork)).await.unwrap();
+        timeline::claim(&store, pond_id, Timeline(2), Uuid::new_v4(), Some(fork)).await.unwrap();
         // A replica of another store, whose version 24 is another, was promoted to the same number.
         for other in [&left, &right] {
-            other.steward.oplog().set_timeline(2);
+            other.steward.oplog().set_timeline(Timeline(2));
             other.commit_up_to(30);
             let error = push(other.source(&store), None).await.unwrap_err();
             assert!(matches!(error, ReplicateError::SecondWriter { .. }), "{error}");
@@ -499,7 +501,7 @@ fn head_is_only_a_hint() {
 }
 
 async fn base_digest(store: &Store) -> String {
-    let base = store.get(&format::base_manifest_key(1, Version(0))).await.unwrap().unwrap();
+    let base = store.get(&format::base_manifest_key(Timeline(1), Version(0))).await.unwrap().unwrap();
     format::digest(&base)
 }
 
@@ -524,18 +526,19 @@ fn a_higher_timeline_ends_pushing() {
         let mut pusher = Pusher::open(pond.source(&store), None).await.unwrap();
         pusher.push().await.unwrap();
         let head = store.get(format::HEAD_KEY).await.unwrap();
-        let fork = Fork { parent: 1, version: Version(2), manifest: "0".repeat(64) };
+        let fork = Fork { parent: Timeline(1), version: Version(2), manifest: "0".repeat(64) };
         let pond_id = pond.source(&store).pond_id;
-        let claim = timeline::claim(&store, pond_id, 2, Uuid::new_v4(), Some(fork.clone())).await.unwrap();
+        let claim =
+            timeline::claim(&store, pond_id, Timeline(2), Uuid::new_v4(), Some(fork.clone())).await.unwrap();
         assert!(matches!(claim, Claim::Ours(_)));
         assert!(matches!(
-            timeline::claim(&store, pond_id, 2, Uuid::new_v4(), Some(fork)).await.unwrap(),
+            timeline::claim(&store, pond_id, Timeline(2), Uuid::new_v4(), Some(fork)).await.unwrap(),
             Claim::Taken(_)
         ));
         pond.commit_up_to(5);
         for pushed in [pusher.push().await, push(pond.source(&store), None).await.map(drop)] {
             let error = pushed.unwrap_err();
-            assert!(matches!(error, ReplicateError::Superseded { theirs: 2, .. }), "{error}");
+            assert!(matches!(error, ReplicateError::Superseded { theirs: Timeline(2), .. }), "{error}");
         }
         assert_eq!(store.get(format::HEAD_KEY).await.unwrap(), head, "HEAD is the new timeline's");
     });
@@ -547,7 +550,7 @@ fn a_timeline_of_its_own_forks_from_what_the_store_has() {
     for (shipped, promoted_at, more) in [(5, 7, 3), (5, 5, 3), (66, 10, 60), (66, 63, 3), (66, 0, 3)] {
         let old = TestPond::with_versions(promoted_at);
         let new = old.copy();
-        new.steward.oplog().set_timeline(2);
+        new.steward.oplog().set_timeline(Timeline(2));
         new.commit_up_to(promoted_at + more);
         old.commit_up_to(shipped);
         let store = Faulty::new().store(0);
@@ -556,16 +559,16 @@ fn a_timeline_of_its_own_forks_from_what_the_store_has() {
             source.newest = std::sync::Arc::new(move || Version(shipped));
             push(source, None).await.unwrap();
             let source = new.source(&store);
-            assert_eq!(source.timeline, 2);
+            assert_eq!(source.timeline, Timeline(2));
             assert_eq!(push(source.clone(), None).await.unwrap(), new.tip());
-            let timeline = timeline::load(&store, source.pond_id, 2).await.unwrap().unwrap();
+            let timeline = timeline::load(&store, source.pond_id, Timeline(2)).await.unwrap().unwrap();
             let fork = Version(timeline.fork_version.unwrap());
-            assert_eq!((timeline.parent, fork), (Some(1), Version(shipped.min(promoted_at))));
+            assert_eq!((timeline.parent, fork), (Some(Timeline(1)), Version(shipped.min(promoted_at))));
             let mut head: Head = read(&store, format::HEAD_KEY).await;
-            assert_eq!((head.timeline, head.version), (2, new.tip().0));
-            assert_eq!((head.root, head.root_timeline), (0, 1));
+            assert_eq!((head.timeline, head.version), (Timeline(2), new.tip().0));
+            assert_eq!((head.root, head.root_timeline), (0, Timeline(1)));
             // The first version after the fork follows the fork's manifest.
-            let key = format::manifest_key(2, fork.next());
+            let key = format::manifest_key(Timeline(2), fork.next());
             let manifest: format::Manifest = read(&store, &key).await;
             manifest.check(&key, Kind::Delta, fork.next()).unwrap();
             assert_eq!(manifest.parent, timeline.fork_manifest);
@@ -579,7 +582,7 @@ fn a_timeline_of_its_own_forks_from_what_the_store_has() {
             // The old source sees it, ships nothing more and leaves HEAD alone.
             old.commit_up_to(shipped + 1);
             let error = push(old.source(&store), None).await.unwrap_err();
-            assert!(matches!(error, ReplicateError::Superseded { theirs: 2, .. }), "{error}");
+            assert!(matches!(error, ReplicateError::Superseded { theirs: Timeline(2), .. }), "{error}");
             assert_eq!(read::<Head>(&store, format::HEAD_KEY).await, head);
         });
     }
@@ -631,7 +634,7 @@ fn a_second_base_is_written_when_there_is_enough_to_save() {
         let mut pusher = Pusher::open(pond.source(&store), None).await.unwrap();
         pusher.push().await.unwrap();
         pusher.write_base().await.unwrap();
-        assert_eq!(pusher.chain.newest_base, (Version(20), 1));
+        assert_eq!(pusher.chain.newest_base, (Version(20), Timeline(1)));
         assert_eq!(pusher.chain.since_base, 0);
         assert_complete(&store, &pond, Version(20)).await;
         pond.commit_up_to(22);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pond_oplog::{Version, entry_facts, version_files};
+use pond_oplog::{Timeline, Version, entry_facts, version_files};
 use uuid::Uuid;
 
 use crate::ReplicateError;
@@ -17,11 +17,11 @@ use crate::store::Store;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedTimeline {
     /// Its number.
-    pub timeline: u64,
+    pub timeline: Timeline,
     /// Its random id.
     pub id: Uuid,
     /// The timeline that it forked from.
-    pub parent: u64,
+    pub parent: Timeline,
     /// The last version that both have: the newest of the replica.
     pub fork: Version,
     /// BLAKE3 of that version's manifest, on which the next one builds.
@@ -91,8 +91,8 @@ pub fn promote_in_store(pond: &Path, store: &Store) -> Result<ClaimedTimeline, R
             Some((_, digest)) => digest,
         };
         let parent = lineage.timeline_of(version);
-        let highest = timeline::numbers(store).await?.into_iter().max().unwrap_or_default();
-        let next = highest.max(head.timeline).max(position.timeline) + 1;
+        let highest = timeline::numbers(store).await?.into_iter().max().unwrap_or(Timeline::FIRST);
+        let next = highest.max(head.timeline).max(position.timeline).next();
         let fork = Fork { parent, version, manifest: manifest.clone() };
         match timeline::claim(store, pond_id, next, Uuid::new_v4(), Some(fork)).await? {
             Claim::Ours(ours) => Ok(ClaimedTimeline {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use pond_oplog::fsck::Restore;
-use pond_oplog::{Layout, PondId, Version};
+use pond_oplog::{Layout, PondId, Timeline, Version};
 use pond_steward::Replica;
 use tokio::runtime::Runtime;
 
@@ -113,7 +113,7 @@ impl<'a> Backup<'a> {
         Ok(())
     }
 
-    fn fetch_base(&mut self, version: Version, timeline: u64) -> Result<(), ReplicateError> {
+    fn fetch_base(&mut self, version: Version, timeline: Timeline) -> Result<(), ReplicateError> {
         if self.checkpoints.contains_key(&version) {
             return Ok(());
         }

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use pond_mount::MountError;
+use pond_oplog::Timeline;
 use pond_steward::ReplicaStatus;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -208,7 +209,7 @@ struct View {
 #[derive(Deserialize)]
 struct Replica {
     state: String,
-    timeline: Option<u64>,
+    timeline: Option<Timeline>,
     target_version: Option<u64>,
     applied_version: Option<u64>,
     bytes_done: u64,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Origin, PondId};
+use crate::{Origin, PondId, Timeline};
 
 /// One line of a log entry: exactly one member is there. Members this program does not know are
 /// skipped, as the protocol asks.
@@ -57,7 +57,7 @@ pub(crate) struct CommitInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pond_id: Option<PondId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) timeline: Option<u64>,
+    pub(crate) timeline: Option<Timeline>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) txn_seq: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

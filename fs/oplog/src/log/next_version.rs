@@ -6,7 +6,7 @@ use pond_tinyfs::Lsn;
 
 use crate::log::action::{Action, CommitInfo, Txn};
 use crate::log::delta;
-use crate::{Origin, PondId, Position, TxnSeq, Version};
+use crate::{Origin, PondId, Position, Timeline, TxnSeq, Version};
 
 /// The numbers of a version to be.
 pub(crate) struct NextVersion {
@@ -15,12 +15,12 @@ pub(crate) struct NextVersion {
     pub(crate) timestamp: i64,
     pub(crate) txn_seq: TxnSeq,
     pub(crate) cut_lsn: Lsn,
-    pub(crate) timeline: u64,
+    pub(crate) timeline: Timeline,
 }
 
 impl NextVersion {
     /// Those after `last`, of a commit up to `cut_lsn` on this timeline. `now` is in microseconds since 1970 UTC.
-    pub(crate) fn after(last: &Position, cut_lsn: Lsn, timeline: u64, now: i64) -> Self {
+    pub(crate) fn after(last: &Position, cut_lsn: Lsn, timeline: Timeline, now: i64) -> Self {
         NextVersion {
             version: last.version.next(),
             // The log counts milliseconds, and two commits within one must differ, as must any before a clock set back.

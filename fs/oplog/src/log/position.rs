@@ -24,6 +24,27 @@ impl fmt::Display for Version {
     }
 }
 
+/// Number of a line of history: the first is 1, and each promotion of a replica begins a higher one. Versions go on across them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timeline(pub u64);
+
+impl Timeline {
+    /// The one that a pond begins with.
+    pub const FIRST: Timeline = Timeline(1);
+
+    /// The timeline after this one.
+    pub fn next(self) -> Timeline {
+        Timeline(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Timeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Number of a pond transaction; the one that made the pond is 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -107,7 +128,7 @@ pub struct Position {
     #[serde(serialize_with = "lsn_as_number")]
     pub cut_lsn: Lsn,
     /// The timeline on which it was committed; the first is 1.
-    pub timeline: u64,
+    pub timeline: Timeline,
 }
 
 impl Position {

@@ -11,7 +11,7 @@ use pond_tinyfs::Lsn;
 use serde::{Deserialize, Serialize};
 
 use crate::log::action::{CommitInfo, Metadata};
-use crate::{Floor, Origin, PondId, Position, TxnSeq, Version};
+use crate::{Floor, Origin, PondId, Position, Timeline, TxnSeq, Version};
 
 /// The format of ponds that keep versions below the floor.
 pub(crate) const FORMAT: u32 = 2;
@@ -28,7 +28,7 @@ pub struct Kept {
     timestamp: i64,
     txn_seq: TxnSeq,
     cut_lsn: u64,
-    timeline: u64,
+    timeline: Timeline,
     origin: Origin,
 }
 

@@ -17,7 +17,7 @@ use crate::log::next_version::NextVersion;
 use crate::oplog::added::{Added, write_files};
 use crate::parallel::threads;
 use crate::rows::schema;
-use crate::{Layout, OpLog, OpLogError, Origin, PondId, TxnSeq, Version};
+use crate::{Layout, OpLog, OpLogError, Origin, PondId, Timeline, TxnSeq, Version};
 
 /// Makes the directories of a pond whose table has no version yet.
 pub(crate) fn lay_out(pond: &Path) -> Result<(Layout, Log), OpLogError> {
@@ -70,7 +70,8 @@ impl OpLog {
         let rows = [root];
         let effort = Effort { threads: threads(), pause: &|| {} };
         let written = write_files(&layout, &[&rows], txn_seq, now, effort)?;
-        let next = NextVersion { version: Version(0), timestamp: now, txn_seq, cut_lsn, timeline: 1 };
+        let next =
+            NextVersion { version: Version(0), timestamp: now, txn_seq, cut_lsn, timeline: Timeline::FIRST };
         let added = Added { written: &written, drained: &[], drained_rows: 0 };
         let bytes = added
             .entry(&next, pond_id, origin, start)

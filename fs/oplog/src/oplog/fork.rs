@@ -25,7 +25,7 @@ use crate::oplog::create::lay_out;
 use crate::parallel::threads;
 use crate::rows::encode;
 use crate::upkeep::rewrite::{Collected, Kind, Output};
-use crate::{At, Layout, OpLog, OpLogError, Origin, Pin, PondId, Position, TxnSeq, Version};
+use crate::{At, Layout, OpLog, OpLogError, Origin, Pin, PondId, Position, Timeline, TxnSeq, Version};
 
 /// So many bytes of rows are in memory at a time.
 const MEMORY: u64 = 64 << 20;
@@ -221,7 +221,7 @@ impl Fork<'_> {
         }
         durable::sync_directory(&data).map_err(OpLogError::io("fsync", &data))?;
         let (version, cut_lsn) = (Version(0), self.from.cut());
-        let next = NextVersion { version, timestamp: now, txn_seq, cut_lsn, timeline: 1 };
+        let next = NextVersion { version, timestamp: now, txn_seq, cut_lsn, timeline: Timeline::FIRST };
         let start = vec![Action::from(Protocol::pond()), Action::from(self.from.metadata(pond_id, now))];
         let added = Added { written: &[], drained: &self.adds, drained_rows: 0 };
         let bytes = added

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
-use pond_oplog::{Committed, Drained, JournalError, OpLogError, Origin, Position, TxnSeq, Version};
+use pond_oplog::{Committed, Drained, JournalError, OpLogError, Origin, Position, Timeline, TxnSeq, Version};
 use pond_tinyfs::{
     Fold, Lsn, MemoryPersistence, PersistenceLayer, Placed, Record, Row, Space, StorageError, Timestamp,
     TinyFs, Tree, root_row,
@@ -223,7 +223,7 @@ fn position(version: u64) -> Position {
         timestamp: version as i64,
         txn_seq: TxnSeq(version + 1),
         cut_lsn: Lsn(0),
-        timeline: 1,
+        timeline: Timeline::FIRST,
     }
 }
 

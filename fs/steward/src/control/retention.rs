@@ -144,7 +144,7 @@ impl Retention {
 
 #[cfg(test)]
 mod tests {
-    use pond_oplog::{Origin, Position, TxnSeq};
+    use pond_oplog::{Origin, Position, Timeline, TxnSeq};
     use pond_tinyfs::Lsn;
 
     use super::*;
@@ -159,7 +159,7 @@ mod tests {
             timestamp,
             txn_seq: TxnSeq(number),
             cut_lsn: Lsn(number),
-            timeline: 1,
+            timeline: Timeline::FIRST,
         };
         Kept::new(&position, Origin::mount())
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pond_oplog::{Clock, DeltaTable, Layout, OpLogError, Version};
+use pond_oplog::{Clock, DeltaTable, Layout, OpLogError, Timeline, Version};
 use pond_tinyfs::NodeId;
 
 use crate::control::keys::{ROLE_KEY, SUPERSEDED_KEY, TIMELINE_ID_KEY, TIMELINE_KEY};
@@ -177,8 +177,8 @@ impl Control {
     }
 
     /// The timeline that the pond was promoted to, on which it commits as a source; `None` if it never was.
-    pub(crate) fn timeline(&self) -> Option<u64> {
-        self.get(TIMELINE_KEY).and_then(|timeline| timeline.parse().ok())
+    pub(crate) fn timeline(&self) -> Option<Timeline> {
+        self.get(TIMELINE_KEY).and_then(|timeline| timeline.parse().ok()).map(Timeline)
     }
 
     /// The mode in which a factory runs here; `None` if it does not.

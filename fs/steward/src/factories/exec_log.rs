@@ -165,7 +165,7 @@ fn tail(file: &mut File, pond_id: &str) -> io::Result<Tail> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pond_oplog::{Origin, Position, TxnSeq};
+    use pond_oplog::{Origin, Position, Timeline, TxnSeq};
     use pond_tinyfs::Lsn;
 
     fn commits(versions: std::ops::RangeInclusive<u64>) -> Vec<CommitInfo> {
@@ -177,7 +177,7 @@ mod tests {
                     timestamp: 1_000_000 * version as i64,
                     txn_seq: TxnSeq(version + 1),
                     cut_lsn: Lsn(version * 10),
-                    timeline: 1,
+                    timeline: Timeline::FIRST,
                 },
                 origin: Origin::mount(),
                 rows: 1,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pond_oplog::Version;
+use pond_oplog::{Timeline, Version};
 use pond_tinyfs::{Errno, Error, FileType, NodeId, TinyFs};
 
 use crate::control::settings::{ALL_FACTORIES, ENABLED_FACTORIES_KEY};
@@ -74,7 +74,7 @@ impl FactoryNodes {
     }
 
     /// The timeline that the pond was promoted to, as long as it has no version there.
-    pub(crate) fn pending_timeline(&self) -> Option<u64> {
+    pub(crate) fn pending_timeline(&self) -> Option<Timeline> {
         self.control.timeline().filter(|timeline| self.progress.tip().timeline < *timeline)
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use parking_lot::{Condvar, Mutex};
-use pond_oplog::{CommitInfo, Origin, Position, TxnSeq, Version, history};
+use pond_oplog::{CommitInfo, Origin, Position, Timeline, TxnSeq, Version, history};
 use pond_tinyfs::NodeId;
 
 use crate::commit::committer::FACTORY_ORIGIN;
@@ -54,7 +54,7 @@ pub(crate) struct Tip {
     /// The newest version that holds more than what factories wrote.
     pub(crate) others: Version,
     /// The timeline of the newest version.
-    pub(crate) timeline: u64,
+    pub(crate) timeline: Timeline,
 }
 
 impl Tip {

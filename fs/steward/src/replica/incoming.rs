@@ -148,7 +148,7 @@ impl Replica {
                         event = "replica_state",
                         from = %before.state,
                         to = %after.state,
-                        timeline = after.timeline,
+                        timeline = after.timeline.map(|timeline| timeline.0),
                         target_version = number(after.target_version),
                         applied_version = number(after.applied_version),
                         error = after.error,

@@ -5,7 +5,7 @@
 //! opened, what its journal holds included, and one that is below that timeline commits one version there. So a
 //! process that ends in between, or a full disk, leaves nothing half-done.
 
-use pond_oplog::{Layout, Position};
+use pond_oplog::{Layout, Position, Timeline};
 
 use crate::common::Common;
 use crate::control::keys::{ROLE_KEY, SUPERSEDED_KEY, TIMELINE_ID_KEY, TIMELINE_KEY};
@@ -24,7 +24,7 @@ impl Steward {
     /// [`StewardError::NotAReplica`], [`StewardError::BadTimeline`]. [`StewardError::PromotedUnfinished`] where the version
     /// could not be committed: it is a source then, and the next open commits it. The log's, where only a newer program may
     /// write to the pond.
-    pub fn promote(&self, timeline: u64, id: &str) -> Result<Position, StewardError> {
+    pub fn promote(&self, timeline: Timeline, id: &str) -> Result<Position, StewardError> {
         let mut running = self.running.lock();
         let Some(running) = running.as_mut() else { return Err(self.not_writable()) };
         let Common { pond, control, oplog, post_commit, .. } = &*self.common;
@@ -56,7 +56,7 @@ impl Steward {
             (SUPERSEDED_KEY, ""),
         ])?;
         following.set_promoted();
-        tracing::info!(event = "promoted", timeline, from = %position.version, "the replica is a source now");
+        tracing::info!(event = "promoted", %timeline, from = %position.version, "the replica is a source now");
         let promoted = self.begin_timeline(timeline).map_err(|reason| {
             let (path, reason) = (pond.clone(), Box::new(reason));
             StewardError::PromotedUnfinished { path, timeline, reason }
@@ -67,7 +67,7 @@ impl Steward {
     }
 
     /// Commits the first version on the timeline that was set, as the next open would.
-    fn begin_timeline(&self, timeline: u64) -> Result<Position, StewardError> {
+    fn begin_timeline(&self, timeline: Timeline) -> Result<Position, StewardError> {
         let control = Control::open(self.pond(), true)?;
         let options = OpenOptions { cache_budget: Some(1 << 20), ..OpenOptions::default() };
         let source = Steward::open_source(self.pond(), options, control)?;
@@ -140,14 +140,14 @@ mod tests {
         steward.common.control.set_all(&[(TIMELINE_KEY, "2")]).unwrap();
         steward.mknod("remote", "/elsewhere", b"").unwrap();
         let report = steward.sync().unwrap();
-        assert_eq!((report.position.version.0, report.position.timeline), (2, 1));
+        assert_eq!((report.position.version.0, report.position.timeline), (2, Timeline(1)));
         assert_eq!((&report.factories[0].mode, report.factories[0].behind), (&None, 1));
         let refused = steward.run("/etc/system.d/1", &[]).unwrap_err();
-        assert!(matches!(refused, StewardError::TimelinePending { timeline: 2, .. }), "{refused}");
+        assert!(matches!(refused, StewardError::TimelinePending { timeline: Timeline(2), .. }), "{refused}");
         steward.close().unwrap();
 
         let steward = Steward::open(pond.path(), options).unwrap();
-        assert_eq!((steward.position().version.0, steward.position().timeline), (3, 2));
+        assert_eq!((steward.position().version.0, steward.position().timeline), (3, Timeline(2)));
         let report = steward.sync().unwrap();
         assert_eq!((report.factories[0].mode.as_deref(), report.factories[0].behind), (Some("push"), 0));
         steward.close().unwrap();
@@ -190,6 +190,6 @@ mod tests {
         let history = steward.history(None).unwrap();
         let above: Vec<_> = history.iter().filter(|commit| commit.position.version > fork.version).collect();
         assert!(above.len() >= 2);
-        assert!(above.iter().all(|commit| commit.position.timeline == 2), "{above:?}");
+        assert!(above.iter().all(|commit| commit.position.timeline == Timeline(2)), "{above:?}");
     }
 }

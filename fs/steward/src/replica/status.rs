@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use pond_oplog::{Version, durable};
+use pond_oplog::{Timeline, Version, durable};
 use serde::{Deserialize, Serialize};
 
 use crate::StewardError;
@@ -51,7 +51,7 @@ pub struct ReplicaProgress {
     /// What it is about.
     pub state: ReplicaState,
     /// The timeline that is followed, once that is known.
-    pub timeline: Option<u64>,
+    pub timeline: Option<Timeline>,
     /// The version that is to be reached, once that is known.
     pub target_version: Option<Version>,
     /// Versions applied in this run.
@@ -77,7 +77,7 @@ pub struct ReplicaStatus {
     /// Since when, microseconds since 1970 UTC.
     pub since: i64,
     /// The timeline that it follows.
-    pub timeline: Option<u64>,
+    pub timeline: Option<Timeline>,
     /// The version that it is to reach: the store's newest, as last seen.
     pub target_version: Option<Version>,
     /// The newest version that it holds.
@@ -235,7 +235,7 @@ mod tests {
         let mut status = ReplicaStatus::default();
         status.take(ReplicaProgress {
             state: ReplicaState::CatchingUp,
-            timeline: Some(2),
+            timeline: Some(Timeline(2)),
             target_version: Some(Version(9)),
             ..ReplicaProgress::default()
         });
@@ -254,7 +254,7 @@ mod tests {
         // A run that fails before it has seen the store does not forget what an earlier one saw.
         let since = status.since;
         status.take(ReplicaProgress { state: ReplicaState::CatchingUp, ..ReplicaProgress::default() });
-        assert_eq!((status.timeline, status.target_version), (Some(2), Some(Version(9))));
+        assert_eq!((status.timeline, status.target_version), (Some(Timeline(2)), Some(Version(9))));
         assert_eq!(status.since, since);
         // As power loss may leave it.
         for left in ["", "{"] {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pond_oplog::Origin;
+use pond_oplog::{Origin, Timeline};
 
 use crate::commit::committer::Committer;
 use crate::replica::status::ReplicaStatus;
@@ -11,7 +11,7 @@ use crate::replica::status::ReplicaStatus;
 const ORIGIN: &str = "promote";
 
 /// Sees to it that a source has a version on this timeline; why it has none yet, where that fails.
-pub(crate) fn take_up_timeline(pond: &Path, committer: &Committer, timeline: u64) -> Option<String> {
+pub(crate) fn take_up_timeline(pond: &Path, committer: &Committer, timeline: Timeline) -> Option<String> {
     let origin = Origin { kind: ORIGIN.into(), command: None };
     let is_below = committer.log().position().timeline < timeline;
     let failure = is_below.then(|| committer.commit_empty(&origin).err()).flatten();

@@ -1,4 +1,5 @@
 use super::*;
+use pond_oplog::Timeline;
 
 fn build(lengths: &[u64], stop: bool) -> Result<Bundle, ReplicateError> {
     build_said(lengths, None, stop)
@@ -13,7 +14,7 @@ fn build_said(lengths: &[u64], blake3: Option<&str>, stop: bool) -> Result<Bundl
         timestamp: 0,
         txn_seq: pond_oplog::TxnSeq(1),
         cut_lsn: pond_tinyfs::Lsn(1),
-        timeline: 1,
+        timeline: Timeline::FIRST,
     };
     let data = Layout::new(dir.path()).data();
     std::fs::create_dir_all(&data).unwrap();

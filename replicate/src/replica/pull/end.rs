@@ -1,6 +1,6 @@
 //! Where a pull begins and ends in a store that has less than its HEAD names.
 
-use pond_oplog::{At, Position, Version};
+use pond_oplog::{At, Position, Timeline, Version};
 
 use super::Pull;
 use crate::ReplicateError;
@@ -80,7 +80,7 @@ impl Pull<'_> {
         head: &Head,
         target: Version,
         newest_base: bool,
-    ) -> Result<(Version, u64), ReplicateError> {
+    ) -> Result<(Version, Timeline), ReplicateError> {
         let root = (Version(head.root), head.root_timeline);
         let newest = (Version(head.newest_base), head.newest_base_timeline);
         if !newest_base || newest.0 > target {

@@ -9,8 +9,8 @@ use super::*;
 use crate::exchange::export::{LiveFiles, VersionFiles};
 use crate::rows::samples::{self, extent, fast_directory, file, resealed};
 use crate::{
-    At, OpLog, Options, Origin, changes, checkpoint_bytes, checkpoint_name, entry_facts, entry_name, history,
-    live_files, version_files,
+    At, OpLog, Options, Origin, Timeline, changes, checkpoint_bytes, checkpoint_name, entry_facts,
+    entry_name, history, live_files, version_files,
 };
 
 mod follow;
@@ -493,11 +493,11 @@ fn a_sources_sweep_removes_what_was_staged() {
     let timeline = |oplog: &OpLog, lsn| {
         oplog.commit(&[&file("own", 9, lsn)], Lsn(lsn), &Origin::mount()).unwrap().position.timeline
     };
-    opened.oplog.set_timeline(4);
-    assert_eq!(opened.oplog.position().timeline, 1, "the version that is there stays what it is");
-    assert_eq!(timeline(&opened.oplog, 100), 4);
+    opened.oplog.set_timeline(Timeline(4));
+    assert_eq!(opened.oplog.position().timeline, Timeline(1), "the version that is there stays what it is");
+    assert_eq!(timeline(&opened.oplog, 100), Timeline(4));
     let again = OpLog::open(&ponds.replica, &Options::default()).unwrap();
-    assert_eq!(timeline(&again.oplog, 101), 4);
+    assert_eq!(timeline(&again.oplog, 101), Timeline(4));
 }
 
 #[test]

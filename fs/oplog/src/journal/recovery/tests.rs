@@ -1,6 +1,6 @@
 use super::*;
 use crate::rows::samples::{self, all_kinds, extent, file};
-use crate::{Journal, Position, TxnSeq, Version};
+use crate::{Journal, Position, Timeline, TxnSeq, Version};
 
 const BASE: Base = Base { version: 7, digest: [9; 32] };
 
@@ -47,7 +47,7 @@ fn position(cut: u64) -> Position {
         timestamp: 0,
         txn_seq: TxnSeq(8),
         cut_lsn: Lsn(cut),
-        timeline: 1,
+        timeline: Timeline::FIRST,
     }
 }
 
