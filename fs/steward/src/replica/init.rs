@@ -94,6 +94,8 @@ fn refuse_unless_free(pond: &Path) -> Result<(), StewardError> {
 
 #[cfg(test)]
 mod tests {
+    use pond_tinyfs::Advise;
+
     use super::*;
     use crate::Steward;
     use std::os::unix::fs::PermissionsExt;
@@ -112,7 +114,7 @@ mod tests {
 
         let refused = Steward::open(&pond, Default::default()).map(drop).unwrap_err();
         assert!(matches!(refused, StewardError::ReplicaUnfinished { .. }));
-        assert!(refused.to_string().contains("pond init --from-backup"));
+        assert!(refused.in_full().contains("pond init --from-backup"));
         assert!(matches!(Steward::init(&pond), Err(StewardError::ReplicaUnfinished { .. })));
 
         drop(Replica::init(&pond, b"path: /b\n").unwrap());
