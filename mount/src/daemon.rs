@@ -14,6 +14,8 @@ pub(crate) mod ready;
 mod server;
 mod shown;
 mod starter;
+pub(crate) mod transaction;
+mod waiting_threads;
 
 use std::io;
 use std::path::Path;
@@ -22,8 +24,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use pond_oplog::At;
-use pond_steward::{Priority, Registry, StewardError};
-use tokio::runtime::{Builder, Runtime};
+use pond_steward::{Registry, StewardError};
+use tokio::runtime::Runtime;
 
 use crate::adapter::session::{self, Session};
 use crate::coherence::stale;
@@ -49,9 +51,6 @@ const WAITING_THREADS: usize = 256;
 
 /// How long the kernel may hold an old version that nobody asks for.
 const VERSION_KEPT: Duration = Duration::from_secs(60);
-
-/// How long such a thread stays when nothing waits.
-const KEEP_WAITING: Duration = Duration::from_secs(24 * 3600);
 
 /// Mounts a pond and serves it until it is unmounted or a SIGTERM, SIGINT or SIGHUP asks for the end; then
 /// everything is committed. `tell` hears what happens before the mount is ready, unless a starter does, and `on_ready` is
@@ -148,18 +147,8 @@ fn show(
     let fixed = is_fixed(options) || options.scratch;
     let read_only = shown.fs().is_read_only() || options.read_only;
     let log = if in_background { Some(log_file::redirect(pond, mountpoint, fixed)?) } else { None };
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(WAITING_THREADS)
-        // Where the system grants no more threads, as in a container at its limit, those that there are do all the work:
-        // so they stay, and one is there from the beginning.
-        .thread_keep_alive(KEEP_WAITING)
-        .thread_name("pond-waiting")
-        .on_thread_start(|| Priority::Ordinary.take())
-        .enable_all()
-        .build()
+    let runtime = waiting_threads::start(WAITING_THREADS)
         .map_err(|error| MountError::io("start threads for", pond, error))?;
-    drop(runtime.spawn_blocking(|| ()));
     let mounted = Arc::new(Mounted {
         shown: shown.clone(),
         mountpoint: mountpoint.to_owned(),

@@ -131,6 +131,39 @@ pub enum MountError {
         /// Why.
         why: String,
     },
+    /// A descriptor leads past a transaction.
+    #[error("descriptor {descriptor} is open on {path}, in the mount itself, past the transaction")]
+    OpenOnMount {
+        /// Its number.
+        descriptor: i32,
+        /// What it is open on.
+        path: PathBuf,
+    },
+    /// The current directory leads past a transaction.
+    #[error(
+        "the current directory, {directory}, lies in the pond's mount, but not below {mountpoint}, where the transaction will be"
+    )]
+    ElsewhereOnMount {
+        /// The current directory.
+        directory: PathBuf,
+        /// The mountpoint.
+        mountpoint: PathBuf,
+    },
+    /// There can be no namespace.
+    #[error("the system grants no mount and process namespace: {0}")]
+    NoNamespace(io::Error),
+    /// The first process of a transaction's namespace has ended.
+    #[error("the transaction's processes were killed; nothing has happened to the pond")]
+    NamespaceKilled,
+    /// Whoever has the pond open has gone.
+    #[error("the pond {0} was closed while the command ran, and nothing has happened to it")]
+    ClosedMeanwhile(PathBuf),
+    /// Whoever has the pond open has gone while it took over what a transaction did.
+    #[error("it is not known whether what the command did was taken over: {source}")]
+    Undecided {
+        /// What was heard last.
+        source: Box<MountError>,
+    },
     /// The daemon reported an error instead of being ready.
     #[error("{message}")]
     Daemon {
@@ -204,6 +237,16 @@ impl Advise for MountError {
                 "run the command as that user or as root (its mount may be open to others all the same)"
             }
             MountError::NoFuse { source } => for_fuse(source),
+            MountError::OpenOnMount { .. } => {
+                "redirect to a place outside of the pond, or within the command: `pond txn -- sh -c '… >file'`"
+            }
+            MountError::ElsewhereOnMount { .. } => "change to the same directory there",
+            MountError::NoNamespace(_) => {
+                "run it as root, or allow user namespaces (sysctl user.max_user_namespaces and \
+                 kernel.apparmor_restrict_unprivileged_userns; in a container, its security profile)"
+            }
+            MountError::ClosedMeanwhile(_) => "run the command again",
+            MountError::Undecided { .. } => "`pond log -n 3` tells",
             MountError::NotADirectory(_) => "mount on a directory, or on a name that does not exist yet",
             MountError::NoParent(_) => "make it first (only the mountpoint's last component is made)",
             MountError::AlreadyMounted { mountpoint, .. } => {

@@ -13,11 +13,13 @@ mod error;
 mod inodes;
 mod mounting;
 mod service;
+pub mod transaction;
 
 pub use control::client;
-pub use control::protocol::{Request, RequestError};
+pub use control::protocol::{Published, PublishedConflict, Request, RequestError};
 pub use daemon::mount_foreground;
 pub use daemon::ready::{Progress, Ready, mount_daemon};
+pub use daemon::transaction::serve_transaction;
 pub use error::MountError;
 pub use mounting::busy_process::BusyProcess;
 pub use mounting::mount_info::{Mount, mount_of_current_directory, mounts, mounts_of};

@@ -10,6 +10,7 @@ mod mounting;
 mod paths;
 mod settings;
 mod state;
+mod txn;
 mod values;
 mod whole;
 
@@ -26,6 +27,7 @@ pub use mounting::{AtArgs, MountArgs, UmountArgs};
 pub use paths::{CatArgs, CopyArgs, ListArgs, MkdirArgs, MvArgs, RmArgs};
 pub use settings::{ControlAction, ControlArgs, ControlMode};
 pub use state::{StatusArgs, SyncArgs};
+pub use txn::TxnArgs;
 pub use whole::{CompletionsArgs, ForkArgs, FsckArgs, InitArgs, MaintainArgs};
 
 use crate::cli::values::directory;
@@ -106,8 +108,8 @@ pub enum Command {
 
     /// Show the history, newest version first
     ///
-    /// TXN is the number of the pond's transaction; ORIGIN who asked for the commit: a mount, a command, or
-    /// recovery after a crash; FILES and BYTES what the version added to the table.
+    /// TXN is the number of the pond's transaction; ORIGIN who asked for the commit: a mount, a command, a command in a transaction (txn)
+    /// with its message, or recovery after a crash; FILES and BYTES what the version added to the table.
     ///
     /// With PATH only the versions in which that file changed, also under the names that it had before, and its end. Where programs
     /// write a new file and rename it over the old one, the new one goes on where the old one ended (`replaced`). With --deleted
@@ -200,6 +202,7 @@ Examples:
     Mkdir(MkdirArgs),
     Rm(RmArgs),
     Mv(MvArgs),
+    Txn(TxnArgs),
     Bisect(BisectArgs),
     Mknod(MknodArgs),
     Run(RunArgs),

@@ -26,6 +26,7 @@ mod status;
 mod sync;
 mod tag;
 mod troubles;
+mod txn;
 mod wait_version;
 mod walk;
 
@@ -66,6 +67,7 @@ pub fn run(command: Command, context: &mut Context) -> Result {
         Command::Fork(args) => fork::fork(&args, context),
         Command::Maintain(args) => maintain::maintain(args, context),
         Command::Bisect(args) => bisect::bisect(&args, context),
+        Command::Txn(args) => txn::txn(&args, context),
         Command::Completions(args) => completions::completions(&args, context),
     }
 }

@@ -22,6 +22,15 @@ use pond_tinyfs::{Advise, Errno, StorageError};
 pub enum Failure {
     /// Something failed: exit code 1.
     Failed(Report),
+    /// The same with an exit code that says what failed.
+    Told {
+        /// The exit code.
+        code: u8,
+        /// What failed.
+        report: Report,
+    },
+    /// A program that was run has failed, which is its own affair: its exit code.
+    Exit(u8),
     /// The command was called the wrong way: exit code 2.
     Usage(Report),
     /// Whoever read our output has gone (`pond log | head`): ends quietly, exit code 0.
@@ -68,7 +77,7 @@ impl Failure {
 
     /// Adds what to do next.
     pub fn next(mut self, advice: impl Into<String>) -> Self {
-        if let Failure::Failed(report) | Failure::Usage(report) = &mut self {
+        if let Failure::Failed(report) | Failure::Told { report, .. } | Failure::Usage(report) = &mut self {
             report.next = Some(advice.into());
         }
         self
@@ -78,6 +87,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Failure::Failed(_) | Failure::Reported => 1,
+            Failure::Told { code, .. } | Failure::Exit(code) => *code,
             Failure::Usage(_) => 2,
             Failure::OutputClosed => 0,
             Failure::Interrupted(signal) => 128_u8.saturating_add(*signal as u8),

@@ -65,9 +65,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             match &failure {
-                Failure::Failed(report) | Failure::Usage(report) => notices.failure(report),
+                Failure::Failed(report) | Failure::Told { report, .. } | Failure::Usage(report) => {
+                    notices.failure(report);
+                }
                 Failure::Interrupted(signal) => interrupt::die(*signal),
-                Failure::OutputClosed | Failure::Reported => {}
+                Failure::OutputClosed | Failure::Reported | Failure::Exit(_) => {}
             }
             ExitCode::from(failure.exit_code())
         }

@@ -14,9 +14,14 @@ const REDACTED: &str = "***";
 /// Parts of names whose values are secret.
 const SECRET_NAMES: [&str; 6] = ["password", "passwd", "secret", "token", "credential", "key"];
 
-/// Joins the arguments to one line, program first, with secrets blotted out.
+/// Joins the arguments to one line, with this program's name first and secrets blotted out.
 pub fn command_line(arguments: &[OsString]) -> String {
-    let mut words = vec!["pond".to_owned()];
+    format!("pond {}", words(arguments)).trim_end().to_owned()
+}
+
+/// Joins a program's name and its arguments to one line, with secrets blotted out.
+pub fn words(arguments: &[OsString]) -> String {
+    let mut words = Vec::new();
     let mut value_is_secret = false;
     for argument in arguments {
         let word = escape(argument.as_bytes());

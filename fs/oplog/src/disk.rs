@@ -5,6 +5,7 @@ pub(crate) mod errno;
 pub mod exclusive_names;
 pub(crate) mod layout;
 pub(crate) mod listing;
+pub(crate) mod map;
 pub(crate) mod pin;
 pub(crate) mod recorder;
 pub(crate) mod space;

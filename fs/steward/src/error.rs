@@ -21,6 +21,24 @@ pub enum StewardError {
         /// Why not.
         source: io::Error,
     },
+    /// There are no transactions on what makes no versions.
+    #[error("{pond} is a replica, which only follows its source", pond = pond.display())]
+    NoTransactions {
+        /// The pond.
+        pond: PathBuf,
+    },
+    /// What was done in a transaction could not be made in the tree. Nothing was changed.
+    #[error("what the command did cannot be taken over: {source}")]
+    NotPublished {
+        /// Why not.
+        source: pond_tinyfs::Error,
+    },
+    /// What was done in a transaction is in the tree, and not yet durable.
+    #[error("what the command did is in the pond, but not yet durable: {why}")]
+    PublishedOnly {
+        /// Why the commit failed.
+        why: String,
+    },
     /// Another process writes to the pond.
     #[error(
         "{pond} is in use by {holder}",
@@ -299,7 +317,7 @@ impl StewardError {
             StewardError::ReadOnly { .. } => libc::EROFS,
             StewardError::NotCommitted { reason, .. } => reason.errno,
             StewardError::PromotedUnfinished { reason, .. } => reason.errno(),
-            StewardError::Tree { source, .. } => source.errno(),
+            StewardError::Tree { source, .. } | StewardError::NotPublished { source } => source.errno(),
             StewardError::OpLog(error) => error.errno(),
             StewardError::UnknownSetting(_)
             | StewardError::BadSetting { .. }
@@ -320,6 +338,11 @@ impl Advise for StewardError {
         let advice = match self {
             StewardError::LockHeld { .. } => "unmount it there with `pond umount`, or wait until it is done",
             StewardError::NoPond(_) => "`pond init` makes one",
+            StewardError::NoTransactions { .. } => {
+                "run the transaction on the source, or try the command in `pond mount --scratch`, or in a `pond fork`"
+            }
+            StewardError::NotPublished { source } => return source.advice(),
+            StewardError::PublishedOnly { .. } => "`pond sync` tries again, and says when it is",
             StewardError::NotAPond { .. } => "name a pond's directory with --pond or $POND",
             StewardError::InitUnfinished { .. } => "run `pond init`, or `pond fork`, again",
             StewardError::ReplicaUnfinished { .. } => {

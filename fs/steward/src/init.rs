@@ -117,7 +117,7 @@ pub(crate) fn probe(pond: &Path) -> Result<Found, StewardError> {
 /// Makes an empty pond where there is nothing yet, or an empty directory.
 pub(crate) fn init(pond: &Path) -> Result<(), StewardError> {
     let owner = owner();
-    let origin = Origin { kind: "init".into(), command: None };
+    let origin = Origin::of("init");
     let root = root_row(Timestamp::now(), owner.uid, owner.gid);
     init_with(pond, || Ok(Some(OpLog::create(pond, root, &origin)?))).map(drop)
 }

@@ -27,6 +27,7 @@ mod status;
 mod steward;
 mod tag_change;
 mod threads;
+mod transaction;
 mod upkeep;
 
 pub use control::keys::{REMOTE_CONFIG_KEY, TIMELINE_ID_KEY};
@@ -57,5 +58,6 @@ pub use status::{
 };
 pub use steward::{RunReport, Steward, SyncReport};
 pub use tag_change::TagChange;
+pub use transaction::TransactionEnd;
 pub use upkeep::fsck;
 pub use upkeep::report::{MaintainEvent, MaintainOptions, MaintainReport, MaintainStep};

@@ -89,6 +89,11 @@ impl Scratch {
         self.reader.position()
     }
 
+    /// The version as which it began, as it was.
+    pub(crate) fn version(&self) -> &Arc<TinyFs> {
+        self.reader.fs()
+    }
+
     /// Facts and figures: of the version as which it began, of what it holds now, and of the pond as it is now.
     pub fn status(&self) -> Status {
         let bytes = self.fs().dirty_bytes();

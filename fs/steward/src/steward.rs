@@ -498,7 +498,7 @@ impl Steward {
         }
     }
 
-    fn refuse_unless_writable(&self) -> Result<(), StewardError> {
+    pub(crate) fn refuse_unless_writable(&self) -> Result<(), StewardError> {
         if self.running.lock().is_none() || self.fs().is_read_only() {
             return Err(self.not_writable());
         }

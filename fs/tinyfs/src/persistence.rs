@@ -52,6 +52,12 @@ pub trait PersistenceLayer: Send + Sync + 'static {
     /// The same where no I/O is needed; never blocks.
     fn read_cached(&self, location: Location, skip: u32, length: u32) -> Option<Bytes>;
 
+    /// The same of a spill file into which nobody writes any more, if possible without taking memory for it: also once the file
+    /// was given back. May block on I/O, now and when the bytes are looked at.
+    fn share(&self, location: Location, skip: u32, length: u32) -> Result<Bytes, StorageError> {
+        self.read(location, skip, length)
+    }
+
     /// Makes ready, as far as that is possible, what [`Self::read_cached`] will soon be asked for. May block on I/O.
     fn prefetch(&self, _location: Location) {}
 

@@ -4,3 +4,4 @@ pub(crate) mod apply;
 pub(crate) mod changes;
 pub(crate) mod check;
 pub(crate) mod conflict;
+pub(crate) mod fits;

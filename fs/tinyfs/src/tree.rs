@@ -27,8 +27,8 @@ pub struct Tree {
     pub(crate) last_lsn: Lsn,
     /// Nodes with changes that no cut has taken, in the order of their first change.
     dirty: Vec<NodeId>,
-    /// Rows of nodes that ended since the last cut.
-    ended: Vec<Row>,
+    /// Rows that the next cut takes as they are: of nodes that ended, and of content that is shared with its row from the beginning.
+    rows: Vec<Row>,
     /// Content bytes that no cut has taken.
     pub(crate) uncut_bytes: u64,
     /// Content bytes that a cut has taken and no commit has stored.
@@ -178,7 +178,7 @@ impl Tree {
                 timestamp: 0,
                 record: Record::Node(Box::new(node.record())),
             };
-            self.ended.push(row);
+            self.rows.push(row);
         }
         if let Body::File(content) = &mut node.body {
             let pending = content.pending.take();
@@ -216,12 +216,12 @@ impl Tree {
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty() || !self.ended.is_empty()
+        !self.dirty.is_empty() || !self.rows.is_empty()
     }
 
     /// Nodes that a cut would take now.
     pub(crate) fn dirty_nodes(&self) -> u64 {
-        (self.dirty.len() + self.ended.len()) as u64
+        (self.dirty.len() + self.rows.len()) as u64
     }
 
     /// Content that no data file and no spill file holds.

@@ -368,7 +368,10 @@ fn without_ids(shown: &BTreeMap<Vec<u8>, String>) -> BTreeMap<Vec<u8>, String> {
 
 /// Takes a cut, keeps it, and publishes it to a follower.
 fn version(store: &MemoryPersistence, tip: &TinyFs, follower: &TinyFs) {
-    let cut = tip.cut();
+    keep(tip.cut(), store, tip, follower);
+}
+
+fn keep(cut: Cut, store: &MemoryPersistence, tip: &TinyFs, follower: &TinyFs) {
     let placed = store.store(&cut.rows);
     tip.stored(&placed);
     let mut rows = cut.rows;
@@ -434,6 +437,9 @@ fn case(seed: u64) -> bool {
             let is_written =
                 mine.written.iter().any(|id| before.contains_key(id) && mine.nodes.contains_key(id));
             assert_eq!(was_empty, mine.nodes == before && !is_written);
+            keep(published.before, &store, &tip.fs, &follower);
+            keep(published.cut, &store, &tip.fs, &follower);
+            assert!(!tip.fs.is_dirty());
             tip.nodes = nodes.clone();
             let came = mine.order.iter().filter(|id| !before.contains_key(*id));
             tip.order.extend(came);

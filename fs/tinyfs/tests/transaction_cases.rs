@@ -20,10 +20,22 @@ fn begun() -> (Arc<MemoryPersistence>, TinyFs, TinyFs) {
     (store, tip, version)
 }
 
-fn published(tip: &TinyFs, version: &TinyFs, scratch: &TinyFs) -> Result<PublishedChanges, NotPublished> {
+fn published(
+    store: &MemoryPersistence,
+    tip: &TinyFs,
+    version: &TinyFs,
+    scratch: &TinyFs,
+) -> Result<PublishedChanges, NotPublished> {
     let mut changes = scratch.changes_since(version);
     scratch.read_changes(&mut changes).unwrap();
-    tip.publish_changes(version, changes)
+    let published = tip.publish_changes(version, changes)?;
+    for cut in [&published.before, &published.cut] {
+        tip.stored(&store.store(&cut.rows));
+    }
+    assert!(!tip.is_dirty());
+    assert_eq!(published.cut.cut_lsn, published.lsn);
+    assert!(published.cut.rows.iter().all(|row| row.lsn == published.lsn), "nothing but what was published");
+    Ok(published)
 }
 
 #[test]
@@ -48,9 +60,8 @@ fn every_kind_of_node_arrives_as_the_scratch_left_it_beside_what_others_did() {
     }
     // Another link to another node, another name in the same directory.
     tip.link(&root, id(b"/d/old"), d, b"there").unwrap();
-    let done = published(&tip, &version, &scratch).unwrap();
+    let done = published(&store, &tip, &version, &scratch).unwrap();
     assert!(done.stale.contains(&Stale::Attributes(f)) && done.stale.contains(&Stale::Listing(e)));
-    tip.stored(&store.store(&tip.cut().rows));
     for fs in [&tip, &TinyFs::new(store.load().unwrap(), store.clone())] {
         let at = |path: &[u8]| fs.resolve(path).unwrap();
         assert_eq!(&fs.readlink(at(b"/e/link").id).unwrap()[..], b"../d/f");
@@ -72,12 +83,12 @@ fn every_kind_of_node_arrives_as_the_scratch_left_it_beside_what_others_did() {
 #[test]
 fn two_links_to_one_file_made_on_both_sides_are_both_counted() {
     let (store, tip, version) = begun();
-    let scratch = version.scratch(store);
+    let scratch = version.scratch(store.clone());
     let root = Caller::root();
     let (f, e) = (version.resolve(b"/d/f").unwrap().id, version.resolve(b"/e").unwrap().id);
     scratch.link(&root, f, e, b"one").unwrap();
     tip.link(&root, f, e, b"other").unwrap();
-    published(&tip, &version, &scratch).unwrap();
+    published(&store, &tip, &version, &scratch).unwrap();
     assert_eq!(tip.getattr(f).unwrap().nlink, 3);
 }
 
@@ -95,16 +106,38 @@ fn conflicts_are_told_by_path() {
     scratch.rmdir(&root, NodeId::ROOT, b"e").unwrap();
     tip.make(&root, e, b"x", Make::File { mode: 0o644 }).unwrap();
     let last = tip.last_lsn();
-    let Err(NotPublished::Conflicts(conflicts)) = published(&tip, &version, &scratch) else { panic!() };
+    let Err(NotPublished::Conflicts(conflicts)) = published(&store, &tip, &version, &scratch) else {
+        panic!()
+    };
     let told: Vec<_> = conflicts.iter().map(|conflict| (&conflict.path[..], conflict.clash)).collect();
     assert_eq!(told, [(&b"/d/f"[..], Clash::Changed), (b"/d/new", Clash::Name), (b"/e", Clash::EndedHere)]);
     assert_eq!(tip.last_lsn(), last);
     // Directories that were moved into each other.
     let (store, tip, version) = begun();
-    let scratch = version.scratch(store);
+    let scratch = version.scratch(store.clone());
     let (d, e) = (version.resolve(b"/d").unwrap().id, version.resolve(b"/e").unwrap().id);
     scratch.rename(&root, NodeId::ROOT, b"d", e, b"d", RenameFlags::default()).unwrap();
     tip.rename(&root, NodeId::ROOT, b"e", d, b"e", RenameFlags::default()).unwrap();
-    let Err(NotPublished::Conflicts(conflicts)) = published(&tip, &version, &scratch) else { panic!() };
+    let Err(NotPublished::Conflicts(conflicts)) = published(&store, &tip, &version, &scratch) else {
+        panic!()
+    };
     assert_eq!(conflicts, [Conflict { path: b"/d".to_vec(), clash: Clash::Cycle }]);
+}
+
+#[test]
+fn names_in_directories_that_went_are_called_stale_before_the_directories() {
+    let (store, tip, version) = begun();
+    let scratch = version.scratch(store.clone());
+    let root = Caller::root();
+    let id = |path: &[u8]| version.resolve(path).unwrap().id;
+    let (d, f, old) = (id(b"/d"), id(b"/d/f"), id(b"/d/old"));
+    scratch.unlink(&root, d, b"f").unwrap();
+    scratch.unlink(&root, d, b"old").unwrap();
+    scratch.rmdir(&root, NodeId::ROOT, b"d").unwrap();
+    let stale = published(&store, &tip, &version, &scratch).unwrap().stale;
+    let place = |child: NodeId| {
+        let is_it = |stale: &Stale| matches!(stale, Stale::Name { child: at, .. } if *at == child);
+        stale.iter().position(is_it).unwrap()
+    };
+    assert!(place(f) < place(d) && place(old) < place(d), "{stale:?}");
 }

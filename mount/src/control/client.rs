@@ -47,6 +47,26 @@ pub fn connect(pond: &Path) -> Result<Option<Client>, MountError> {
 }
 
 impl Client {
+    /// A connection that is there already.
+    pub(crate) fn over(pond: &Path, stream: UnixStream) -> Client {
+        Client { pond: pond.to_owned(), stream: BufReader::new(stream) }
+    }
+
+    /// The connection itself, for what is no line.
+    pub fn into_stream(self) -> UnixStream {
+        self.stream.into_inner()
+    }
+
+    /// The same, lent.
+    pub(crate) fn stream(&self) -> &UnixStream {
+        self.stream.get_ref()
+    }
+
+    /// An error about what was said.
+    pub(crate) fn misunderstood(&self, problem: &str) -> MountError {
+        self.protocol(format!("answered what this program does not understand: {problem}"), None)
+    }
+
     /// Asks and waits for the answer: what the Steward's method of that name returns, as JSON.
     /// Once it is here, the mount shows what it says.
     pub fn call(&mut self, request: &Request) -> Result<Value, MountError> {

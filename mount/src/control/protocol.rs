@@ -1,5 +1,7 @@
 //! What goes over the control socket: one JSON object a line, a request and then its answer.
 
+use std::path::PathBuf;
+
 use pond_oplog::Version;
 use pond_steward::{FactoryStatus, MaintainOptions, TagChange};
 use pond_tinyfs::Advise;
@@ -52,12 +54,46 @@ pub enum Request {
         /// The command that asked for it, for the history.
         command: String,
     },
+    /// Commit everything, and serve a scratch of that version, which is mounted on this place in a namespace that only the asker
+    /// has: see [`crate::transaction`].
+    BeginTransaction {
+        /// Where.
+        mountpoint: PathBuf,
+    },
+    /// Make one version of what was done there: once it is mounted nowhere any more.
+    EndTransaction {
+        /// The command, for the history.
+        command: String,
+        /// What whoever asks says of it.
+        message: Option<String>,
+    },
     /// Merge, prune and clean.
     Maintain(MaintainOptions),
     /// The factories the daemon knows: names and descriptions.
     Factories,
     /// Commit everything and, once the mount is gone, answer a second time with how the last commit went.
     Unmount,
+}
+
+/// The answer to [`Request::EndTransaction`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Published {
+    /// What was done is this version.
+    Version(Version),
+    /// Nothing was done.
+    Nothing,
+    /// It clashes with what others did, and nothing was changed.
+    Conflicts(Vec<PublishedConflict>),
+}
+
+/// A place at which what a transaction did clashes with what others did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedConflict {
+    /// The path, as it was before either.
+    pub path: Vec<u8>,
+    /// What both did, in words.
+    pub why: String,
 }
 
 /// The second answer to [`Request::Unmount`].

@@ -24,6 +24,7 @@ use crate::control::protocol::Request;
 use crate::control::protocol::RequestError;
 use crate::control::protocol::{Farewell, Response};
 use crate::daemon::mounted::Mounted;
+use crate::daemon::transaction;
 use crate::error::MountError;
 
 /// Listens until it is stopped.
@@ -115,9 +116,12 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
 }
 
 fn serve(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
-    let reader = BufReader::new(stream.try_clone()?);
-    for line in reader.lines() {
-        let request: Request = match serde_json::from_str(&line?) {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 0 {
+        let request = serde_json::from_str(&line);
+        line.clear();
+        let request: Request = match request {
             Ok(request) => request,
             Err(error) => {
                 let message = format!("the daemon does not understand the request: {error}");
@@ -125,6 +129,14 @@ fn serve(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
                 continue;
             }
         };
+        if let Request::BeginTransaction { mountpoint } = &request {
+            if let Some(refused) = shared.refuse_where_read_only() {
+                send(&mut stream, &refused)?;
+                continue;
+            }
+            // The connection is the transaction's from now on.
+            return transaction::serve(&shared.steward, mountpoint, stream, &mut reader);
+        }
         let response = shared.answer(&request);
         if request == Request::Unmount && matches!(response, Response::Ok(_)) {
             shared.farewells.lock().push(stream.try_clone()?);
@@ -153,6 +165,14 @@ fn refusal(error: &StewardError) -> RequestError {
 }
 
 impl Shared {
+    /// The answer to a change, where this mount takes none. A replica says itself why it does not.
+    fn refuse_where_read_only(&self) -> Option<Response> {
+        (self.mounted.is_read_only() && !self.mounted.follows).then(|| {
+            let message = format!("{} is mounted read-only", self.mounted.mountpoint.display());
+            Response::Error(RequestError::new(message, libc::EROFS))
+        })
+    }
+
     fn answer(&self, request: &Request) -> Response {
         let steward = &self.steward;
         match request {
@@ -162,12 +182,12 @@ impl Shared {
             },
             Request::Sync => to_response(steward.sync().as_ref()),
             Request::Commit | Request::Unmount => to_response(steward.commit_now().as_ref()),
-            Request::Mknod { .. } if self.mounted.is_read_only() => Response::Error(RequestError::new(
-                format!("{} is mounted read-only", self.mounted.mountpoint.display()),
-                libc::EROFS,
-            )),
-            Request::Mknod { factory, path, configuration } => {
-                to_response(steward.mknod(factory, path, configuration).as_ref())
+            Request::Mknod { factory, path, configuration } => self
+                .refuse_where_read_only()
+                .unwrap_or_else(|| to_response(steward.mknod(factory, path, configuration).as_ref())),
+            Request::BeginTransaction { .. } | Request::EndTransaction { .. } => {
+                let message = "no transaction is under way on this connection";
+                Response::Error(RequestError::new(message, libc::EPROTO))
             }
             Request::Run { path, args } => to_response(steward.run(path, args).as_ref()),
             Request::ControlGet { key } => to_response(Ok(steward.control_get(key.as_deref()))),

@@ -7,6 +7,7 @@ use crate::cli::LogArgs;
 use crate::context::Context;
 use crate::error::Result;
 use crate::output::{Column, size};
+use crate::path::escape;
 use crate::time;
 
 /// Lists the versions, newest first.
@@ -43,10 +44,15 @@ pub fn facts(commit: &CommitInfo) -> Value {
     facts
 }
 
-/// Who asked for a commit, for people.
+/// Who asked for a commit, for people, on one line.
 pub fn origin(origin: &Origin) -> String {
-    match &origin.command {
-        Some(command) => command.clone(),
-        None => origin.kind.clone(),
+    let asked = match (&origin.command, origin.kind.as_str()) {
+        (Some(command), "transaction") => format!("txn: {command}"),
+        (Some(command), _) => command.clone(),
+        (None, kind) => kind.to_owned(),
+    };
+    match origin.message.as_deref().and_then(|message| message.lines().next()) {
+        Some(message) => format!("{} ({asked})", escape(message.as_bytes())),
+        None => asked,
     }
 }

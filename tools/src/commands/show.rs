@@ -32,7 +32,7 @@ pub fn show_version(at: At, context: &mut Context) -> Result {
     let mut facts = history::facts(&commit);
     facts["changes"] = if known.is_some() { json!(changes) } else { json!(null) };
     context.out.json(&facts)?;
-    context.out.facts(&[
+    let mut shown = vec![
         ("version", commit.position.version.to_string()),
         ("time", time::local_micros(commit.position.timestamp)),
         ("transaction", commit.position.txn_seq.to_string()),
@@ -42,7 +42,12 @@ pub fn show_version(at: At, context: &mut Context) -> Result {
             "added",
             format!("{}, {}, {}", count(commit.rows, "row"), count(commit.files, "file"), size(commit.bytes)),
         ),
-    ])?;
+    ];
+    // The origin has its first line.
+    if let Some(message) = commit.origin.message.as_deref().filter(|message| message.lines().count() > 1) {
+        shown.push(("message", message.to_owned()));
+    }
+    context.out.facts(&shown)?;
     context.out.line("")?;
     if known.is_none() {
         return context

@@ -1,12 +1,13 @@
 //! A pond as a command finds it, mounted or not, and the way into its tree that follows from that.
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pond_mount::MountError;
 use pond_mount::client::Client;
+use pond_mount::{Mount, MountError};
 use pond_oplog::{At, CommitInfo, Layout, Origin, Version, Views};
 use pond_steward::{Found, OpenOptions, Reader, Steward, StewardError};
 
@@ -268,8 +269,24 @@ impl Daemon {
         answer.map_err(|error| Failure::because(format!("cannot {what}"), &error))
     }
 
+    /// The connection to it.
+    pub fn into_stream(self) -> UnixStream {
+        self.client.into_stream()
+    }
+
     /// The tree below its mountpoint.
     fn access(&self, status: &serde_json::Value, notices: Notices) -> Result<Access> {
+        let mount = self.mount_as_told(status)?;
+        Ok(Access { tree: Box::new(HostTree::mounted(&mount.mountpoint)), steward: None, notices })
+    }
+
+    /// Its mount, as this process sees it.
+    pub fn mount(&mut self) -> Result<Mount> {
+        let status = self.status()?;
+        self.mount_as_told(&status)
+    }
+
+    fn mount_as_told(&self, status: &serde_json::Value) -> Result<Mount> {
         let said = status["mountpoint"].as_str().unwrap_or_default();
         let failed = || format!("cannot get at the pond through its mount on {said}");
         let pond = self.pond.canonicalize().during(failed)?;
@@ -277,9 +294,7 @@ impl Daemon {
         // The daemon's word, by way of the kernel's: the path may not be UTF-8.
         let mount = mounts.into_iter().find(|mount| mount.mountpoint.to_string_lossy() == said);
         match mount {
-            Some(mount) if mount.mountpoint.metadata().is_ok() => {
-                Ok(Access { tree: Box::new(HostTree::mounted(&mount.mountpoint)), steward: None, notices })
-            }
+            Some(mount) if mount.mountpoint.metadata().is_ok() => Ok(mount),
             _ => Err(Failure::new(failed(), "it is another user's, or in another mount namespace")
                 .next("run the command as that user, or read a version with PATH@V")),
         }

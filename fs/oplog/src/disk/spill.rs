@@ -16,6 +16,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use pond_tinyfs::{Errno, Location, MAX_EXTENT, StorageError};
 
+use crate::disk::map::Map;
+
 /// Bytes of a slot. What of it is not written takes no space.
 const SLOT: u64 = 256 << 10;
 
@@ -54,6 +56,8 @@ struct Shared {
 struct Slots {
     /// There is one as long as slots are taken.
     file: Option<Arc<File>>,
+    /// All of it, as it was when somebody last shared bytes of it.
+    map: Option<Arc<Map>>,
     /// Slots below the end that nobody has.
     free: BTreeSet<u32>,
     end: u32,
@@ -111,17 +115,25 @@ impl Spills {
         Ok(bytes.into())
     }
 
-    /// Gives one back. Freeing the blocks of a large one takes long, and the caller's thread answers requests.
-    pub(crate) fn close(&self, number: u32) {
-        let Some(spill) = self.open.lock().spills.remove(&number) else { return };
-        if spill.slots.lock().len() > LARGE {
-            // Where no thread is to be had, the spill is given back with what was to run on it.
-            if let Err(error) =
-                std::thread::Builder::new().name("pond-spill".into()).spawn(move || drop(spill))
-            {
-                tracing::debug!(%error, "no thread to give a spill back on");
-            }
+    /// The same without taking memory: the bytes are those of the file itself, mapped, whose slots nobody else gets for as long as
+    /// anybody has them. The spill is not written to any more.
+    pub(crate) fn share(&self, location: Location, skip: u32, length: u32) -> Result<Bytes, StorageError> {
+        let offset = u64::from(location.row) * MAX_EXTENT as u64 + u64::from(skip);
+        if length == 0 || offset % SLOT + u64::from(length) > SLOT {
+            return self.read(location, skip, length);
         }
+        let spill = self.get(location.file)?;
+        let shared = spill.find(offset).and_then(|(file, at)| {
+            let map = self.shared.mapped(&file, at + u64::from(length))?;
+            map.bytes(at, length as usize, spill.clone())
+        });
+        shared.map_err(|error| self.failed("map", error))
+    }
+
+    /// Gives one back.
+    pub(crate) fn close(&self, number: u32) {
+        let spill = self.open.lock().spills.remove(&number);
+        drop(spill);
     }
 
     fn get(&self, number: u32) -> Result<Arc<Spill>, StorageError> {
@@ -164,9 +176,29 @@ impl Spill {
 }
 
 impl Drop for Spill {
+    /// Freeing the blocks of a large one takes long, and whoever has it last may be answering requests.
     fn drop(&mut self) {
         let slots: BTreeSet<u32> = std::mem::take(self.slots.get_mut()).into_values().collect();
-        self.shared.give_back(&slots);
+        let given = Given { shared: self.shared.clone(), slots };
+        // Where no thread is to be had, they are given back with what was to run on it.
+        if given.slots.len() > LARGE
+            && let Err(error) =
+                std::thread::Builder::new().name("pond-spill".into()).spawn(move || drop(given))
+        {
+            tracing::debug!(%error, "no thread to give a spill back on");
+        }
+    }
+}
+
+/// Slots that nobody needs any more.
+struct Given {
+    shared: Arc<Shared>,
+    slots: BTreeSet<u32>,
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        self.shared.give_back(&self.slots);
     }
 }
 
@@ -188,6 +220,18 @@ impl Shared {
     /// The file; there is one while the caller has a slot.
     fn file(&self) -> io::Result<Arc<File>> {
         self.slots.lock().file.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The file as memory, up to this byte at least.
+    fn mapped(&self, file: &File, end: u64) -> io::Result<Arc<Map>> {
+        let mut slots = self.slots.lock();
+        if let Some(map) = slots.map.as_ref().filter(|map| map.len() >= end) {
+            return Ok(map.clone());
+        }
+        // In large steps, as each is a mapping of its own.
+        let map = Arc::new(Map::new(file, u64::from(slots.end) * SLOT)?);
+        slots.map = Some(map.clone());
+        Ok(map)
     }
 
     /// Frees the blocks of these slots, then lets others have them. Once nobody has any, the file goes.
@@ -283,6 +327,26 @@ mod tests {
         spills.close(number);
         assert!(spills.read(location, 6, 4).is_err());
         assert_eq!(blocks(&spills), None, "the file goes with the last");
+    }
+
+    #[test]
+    fn shared_bytes_stay_what_they_are_when_their_spill_is_given_back_and_others_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let spills = Spills::new(directory.path());
+        let (one, other) = (spills.create(), spills.create());
+        let share = |number: u32, offset: u64, length: u32| {
+            let (location, skip) = at(number, offset);
+            spills.share(location, skip, length).unwrap()
+        };
+        spills.write(one, 0, &[1; 3 * SLOT as usize]).unwrap();
+        let shared = [share(one, 5, 100), share(one, 2 * SLOT, MAX_EXTENT as u32)];
+        spills.close(one);
+        spills.write(other, 0, &[2; 4 * SLOT as usize]).unwrap();
+        assert!(shared.iter().all(|bytes| bytes.iter().all(|&byte| byte == 1)));
+        assert_eq!(share(other, 3 * SLOT, 9)[..], [2; 9]);
+        assert!(spills.share(Location { file: one, row: 0 }, 0, 1).is_err());
+        drop(shared);
+        assert_eq!(spills.shared.slots.lock().free.len(), 3, "now others may have them");
     }
 
     #[test]

@@ -152,31 +152,44 @@ fn lsn_as_number<S: serde::Serializer>(lsn: &Lsn, serializer: S) -> Result<S::Ok
 /// Who asked for a commit. Secrets must have been redacted by the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// `mount`, `command`, `recovery`, `init`, …
+    /// `mount`, `command`, `transaction`, `recovery`, `init`, …
     pub kind: String,
     /// The command line, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    /// What whoever asked said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 impl Origin {
+    /// Of this kind, without a command.
+    pub fn of(kind: &str) -> Self {
+        Origin { kind: kind.into(), command: None, message: None }
+    }
+
     /// A mount's periodic or final commit.
     pub fn mount() -> Self {
-        Origin { kind: "mount".into(), command: None }
+        Origin::of("mount")
     }
 
     /// A command's commit; `command` is what `pond log` shows.
     pub fn command(command: impl Into<String>) -> Self {
-        Origin { kind: "command".into(), command: Some(command.into()) }
+        Origin { command: Some(command.into()), ..Origin::of("command") }
+    }
+
+    /// All that a command did in a transaction; `command` and the message are what `pond log` shows.
+    pub fn transaction(command: impl Into<String>, message: Option<String>) -> Self {
+        Origin { command: Some(command.into()), message, ..Origin::of("transaction") }
     }
 
     /// A commit that writes data files anew, or lets go of old versions.
     pub fn maintenance() -> Self {
-        Origin { kind: "maintenance".into(), command: None }
+        Origin::of("maintenance")
     }
 
     /// The commit of what recovery found in the journal.
     pub fn recovery() -> Self {
-        Origin { kind: "recovery".into(), command: None }
+        Origin::of("recovery")
     }
 }

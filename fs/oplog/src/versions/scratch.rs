@@ -81,6 +81,13 @@ impl PersistenceLayer for ScratchContent {
         if Spills::holds(location) { None } else { self.version.read_cached(location, skip, length) }
     }
 
+    fn share(&self, location: Location, skip: u32, length: u32) -> Result<Bytes, StorageError> {
+        match Spills::holds(location) {
+            true => self.written.share(location, skip, length),
+            false => self.version.read(location, skip, length),
+        }
+    }
+
     fn prefetch(&self, location: Location) {
         if !Spills::holds(location) {
             self.version.prefetch(location);

@@ -10,11 +10,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use pond_oplog::{CommitInfo, Committed, OpLogError, Origin, Position, TxnSeq, Version};
-use pond_tinyfs::{Advise, ContentInMemory, Lsn, NodeId, Row, StorageError, TinyFs};
+use pond_tinyfs::{
+    Advise, Changes, ContentInMemory, Lsn, NodeId, NotPublished, PublishedChanges, Row, Stale, StorageError,
+    TinyFs,
+};
 
 use crate::StewardError;
 use crate::commit::disk_room::DiskRoom;
-use crate::commit::ledger::{Batch, Ended, Ledger, Wake, Wanted, files_of, rows_of};
+use crate::commit::ledger::stored::{files_of, rows_of, versions_of};
+use crate::commit::ledger::{Batch, Ended, Ledger, Wake, Wanted};
 use crate::commit::log::{CommitLog, for_waiters};
 use crate::commit::merges::Merges;
 use crate::host::end_process::EndProcessOnPanic;
@@ -36,6 +40,14 @@ pub(crate) trait CommitObserver: Send + Sync {
     fn landed(&self, commit: &CommitInfo, by_factories: bool);
     /// It failed.
     fn failed(&self, txn_seq: TxnSeq, error: &StorageError);
+}
+
+/// Changes of a scratch that were made in the tree.
+pub(crate) struct Published {
+    /// The operation that all of it is.
+    pub(crate) lsn: Lsn,
+    /// What a kernel must be told that cached the tree.
+    pub(crate) stale: Vec<Stale>,
 }
 
 /// What a committer works with.
@@ -274,6 +286,26 @@ impl Committer {
         result
     }
 
+    /// Makes the changes of a scratch of `version`: as one operation, which becomes a version of its own at the next commit.
+    pub(crate) fn publish(
+        &self,
+        version: &TinyFs,
+        changes: Changes,
+        origin: Origin,
+    ) -> Result<Published, NotPublished> {
+        let mut ledger = self.ledger.lock();
+        let _no_half_change = EndProcessOnPanic("what a transaction did");
+        let PublishedChanges { lsn, stale, before, cut } = self.fs.publish_changes(version, changes)?;
+        ledger.enter_cut(before);
+        ledger.enter_cut_alone(cut, origin);
+        Ok(Published { lsn, stale })
+    }
+
+    /// The version that published changes became, once they are committed; its operation tells which.
+    pub(crate) fn version_of(&self, published: Lsn) -> Option<Position> {
+        self.ledger.lock().take_made_alone(published)
+    }
+
     /// No more writes, for the reason given; the first reason stays.
     pub(crate) fn refuse_writes(&self, why: &str, may_commit: bool) {
         self.fs.set_read_only(true);
@@ -327,17 +359,19 @@ impl Committer {
             let batches = ledger.uncommitted(attempt.last_batch);
             (attempt, batches, ledger.must_not_commit().cloned())
         };
-        let result = match (batches.last(), must_not) {
-            (None, _) => Ok(()),
-            (Some(_), Some(why)) => Err(StorageError::new(why, libc::EIO)),
-            (Some(last), None) => self.commit(&batches, last.cut_lsn(), origin),
+        let result = match must_not {
+            Some(why) if !batches.is_empty() => Err(StorageError::new(why, libc::EIO)),
+            _ => versions_of(&batches).try_for_each(|batches| self.commit(batches, origin)),
         };
         let wake = self.ledger.lock().end_attempt(&attempt, &result, self.interval, Instant::now());
         self.wake(wake);
         result
     }
 
-    fn commit(&self, batches: &[Batch], cut_lsn: Lsn, origin: &Origin) -> Result<(), StorageError> {
+    /// Makes one version of these batches.
+    fn commit(&self, batches: &[Batch], origin: &Origin) -> Result<(), StorageError> {
+        let Some(last) = batches.last() else { return Ok(()) };
+        let cut_lsn = last.cut_lsn();
         let _turn = self.turn.lock();
         let txn_seq = self.log.position().txn_seq.next();
         self.observer.started(txn_seq);
@@ -346,8 +380,8 @@ impl Committer {
             tracing::error!(%error, "could not end the journal's segment");
         }
         let by_factories = batches.iter().all(Batch::by_factories);
-        let by_factory = Origin { kind: FACTORY_ORIGIN.into(), command: None };
-        let origin = if by_factories { &by_factory } else { origin };
+        let by_factory = Origin::of(FACTORY_ORIGIN);
+        let origin = last.alone().unwrap_or(if by_factories { &by_factory } else { origin });
         let rows = rows_of(batches);
         let drained = files_of(batches);
         let count = rows.iter().map(|rows| rows.len() as u64).sum::<u64>();
@@ -393,7 +427,11 @@ impl Committer {
     fn landed(&self, batches: &[Batch], committed: Committed, rows: u64, origin: Origin, by_factories: bool) {
         self.observer.durable(committed.position.txn_seq, committed.position.version);
         self.fs.stored(&committed.placed);
-        self.ledger.lock().committed(batches);
+        {
+            let mut ledger = self.ledger.lock();
+            ledger.committed(batches);
+            ledger.note_version(batches, &committed.position);
+        }
         // Failing leaves a segment that recovery skips; the next release tries again.
         if let Err(error) = self.log.release(&committed.position) {
             tracing::warn!(%error, "could not remove journal segments that are no longer needed");

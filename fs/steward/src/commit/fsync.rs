@@ -13,7 +13,8 @@ use pond_tinyfs::{Error, StorageError};
 
 use crate::StewardError;
 use crate::commit::committer::Committer;
-use crate::commit::ledger::{Batch, Wake, rows_of};
+use crate::commit::ledger::stored::rows_of;
+use crate::commit::ledger::{Batch, Wake};
 use crate::commit::log::for_waiters;
 use crate::host::end_process::EndProcessOnPanic;
 use crate::pacing::backpressure::LastFsync;

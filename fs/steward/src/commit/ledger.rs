@@ -5,11 +5,11 @@
 //! of the tree and entering it here happen under that mutex, so that no batch can overtake another: whatever is committed or
 //! journaled is a prefix of the operations.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pond_oplog::Drained;
+use pond_oplog::{Drained, Origin, Position};
 use pond_tinyfs::{Cut, ExtentContent, Lsn, NodeId, PersistenceLayer, Record, Row, StorageError};
 
 use crate::pacing::scheduler::{patience, pause_after};
@@ -29,6 +29,8 @@ pub(crate) struct Batch {
     journaled: bool,
     /// Whether factories made all of it.
     by_factories: bool,
+    /// Where it is to be a version of its own: who asked for that.
+    alone: Option<Arc<Origin>>,
     /// Where the content is.
     content: Content,
 }
@@ -86,6 +88,11 @@ impl Batch {
     /// Whether factories made all of it.
     pub(crate) fn by_factories(&self) -> bool {
         self.by_factories
+    }
+
+    /// Where it is to be a version of its own: who asked for that.
+    pub(crate) fn alone(&self) -> Option<&Origin> {
+        self.alone.as_deref()
     }
 
     /// Whether the content is in files that only a commit can name, or on its way there.
@@ -176,6 +183,8 @@ pub(crate) struct Ledger {
     next_number: u64,
     /// Nodes that factories changed since the last cut.
     factory_nodes: HashSet<NodeId>,
+    /// Versions of their own that were made and not yet asked for, by the last operation in each.
+    made_alone: HashMap<Lsn, Position>,
     /// Commits are numbered from 1 as they start; each covers all that was issued before its start.
     attempts_started: u64,
     /// The last commit that ended, well or badly.
@@ -215,6 +224,20 @@ impl Ledger {
         let by_factories = !touched.is_empty() && cut.rows.iter().all(|row| touched.contains(&row.node));
         self.enter(cut.rows, cut.cut_lsn, cut.bytes, false, by_factories);
         Some(self.next_number)
+    }
+
+    /// Enters a cut that is to be a version of its own.
+    pub(crate) fn enter_cut_alone(&mut self, cut: Cut, origin: Origin) {
+        if let Some(number) = self.enter_cut(cut)
+            && let Some(batch) = self.batches.back_mut().filter(|batch| batch.number == number)
+        {
+            batch.alone = Some(Arc::new(origin));
+        }
+    }
+
+    /// The version that was made of the cut that ended with this operation. Asked once.
+    pub(crate) fn take_made_alone(&mut self, cut_lsn: Lsn) -> Option<Position> {
+        self.made_alone.remove(&cut_lsn)
     }
 
     /// Enters a cut of the tree whose content is drained: until [`drain_ended`](Self::drain_ended) no commit takes the batch.
@@ -276,6 +299,7 @@ impl Ledger {
             bytes,
             journaled,
             by_factories,
+            alone: None,
             content: Content::InRows,
         });
     }
@@ -328,6 +352,13 @@ impl Ledger {
     pub(crate) fn committed(&mut self, batches: &[Batch]) {
         if let Some(last) = batches.last() {
             self.batches.retain(|batch| batch.number > last.number);
+        }
+    }
+
+    /// Notes which version these batches became, where somebody will ask.
+    pub(crate) fn note_version(&mut self, batches: &[Batch], position: &Position) {
+        if let Some(last) = batches.last().filter(|last| last.alone.is_some()) {
+            self.made_alone.insert(last.cut_lsn, position.clone());
         }
     }
 }
@@ -460,16 +491,7 @@ impl Ledger {
     }
 }
 
-/// The rows of batches that are in memory, as the log takes them.
-pub(crate) fn rows_of(batches: &[Batch]) -> Vec<&[Row]> {
-    batches.iter().map(Batch::rows).collect()
-}
-
-/// The content files of batches, as the log takes them.
-pub(crate) fn files_of(batches: &[Batch]) -> Vec<&Drained> {
-    batches.iter().filter_map(Batch::drained).flat_map(|content| &content.files).collect()
-}
-
+pub(crate) mod stored;
 mod views;
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ const ORIGIN: &str = "promote";
 
 /// Sees to it that a source has a version on this timeline; why it has none yet, where that fails.
 pub(crate) fn take_up_timeline(pond: &Path, committer: &Committer, timeline: Timeline) -> Option<String> {
-    let origin = Origin { kind: ORIGIN.into(), command: None };
+    let origin = Origin::of(ORIGIN);
     let is_below = committer.log().position().timeline < timeline;
     let failure = is_below.then(|| committer.commit_empty(&origin).err()).flatten();
     if let Err(error) = ReplicaStatus::remove(pond) {

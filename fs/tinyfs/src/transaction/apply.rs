@@ -1,26 +1,32 @@
 //! Changes made in a scratch, made in the tree that others changed meanwhile: as one operation, so that no cut takes a part of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::fs::find_room;
 use crate::transaction::changes::{Changes, Made};
 use crate::transaction::check::{clashes, named};
 use crate::transaction::conflict::NotPublished;
+use crate::transaction::fits::{Balance, fits};
 use crate::tree::node::{Body, Node};
-use crate::{Errno, FileType, Lsn, NodeId, Stale, Timestamp, TinyFs, Tree};
+use crate::{Cut, Errno, FileType, Lsn, NodeId, Stale, Timestamp, TinyFs, Tree};
 
 /// What was published.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct PublishedChanges {
     /// The operation that all of it is.
     pub lsn: Lsn,
     /// What a kernel that cached the tree before must be told, in this order. Content of the nodes whose attributes are stale may be, too.
     pub stale: Vec<Stale>,
+    /// The rows of what others had done until then.
+    pub before: Cut,
+    /// The rows of what was published, and of nothing else.
+    pub cut: Cut,
 }
 
 impl TinyFs {
     /// Makes changes that were made in a scratch of `version` in this tree, which has gone on from that version: all of them in one
-    /// operation, or none. Link counts, places in listings and times of directories follow from what is there now.
+    /// operation, or none. Link counts, places in listings and times of directories follow from what is there now. Before and after
+    /// a cut is taken, so that the rows of what is published are no others'.
     ///
     /// # Errors
     ///
@@ -41,52 +47,32 @@ impl TinyFs {
             return Err(NotPublished::Conflicts(named(&base, &found)));
         }
         find_room(&tip, available, changes.bytes())?;
-        if changes.created.iter().any(|made| tip.find(made.node.id).is_ok()) {
-            // It takes two equal numbers of 63 random bits; whoever tries again gets others.
-            return Err(Errno::AGAIN.into());
-        }
-        let (published, spills) = apply(&mut tip, changes).unwrap_or_else(|errno| {
-            // The process ends by this, rather than have a half of it committed.
+        fits(&tip, &changes)?;
+        let now = Timestamp::now();
+        let before = tip.cut(now.0.div_euclid(1000));
+        let (lsn, stale, spills) = apply(&mut tip, &base, changes, now).unwrap_or_else(|errno| {
+            // Half of it is made: the process ends by this, rather than have that committed.
             panic!("changes that were found to fit do not: {errno}")
         });
+        let cut = tip.cut(now.0.div_euclid(1000));
         drop((tip, base));
         spills.into_iter().for_each(|spill| self.close_spill(Some(spill)));
-        Ok(published)
+        Ok(PublishedChanges { lsn, stale, before, cut })
     }
 }
 
-/// How many names a node gains or loses.
-#[derive(Default)]
-struct Balance(HashMap<NodeId, i64>);
-
-impl Balance {
-    fn count(&mut self, id: NodeId, one: i64) {
-        *self.0.entry(id).or_default() += one;
-    }
-
-    fn of(&self, id: NodeId) -> i64 {
-        self.0.get(&id).copied().unwrap_or(0)
-    }
-}
-
-/// Makes the changes; spill files that nobody needs any more.
-fn apply(tree: &mut Tree, changes: Changes) -> Result<(PublishedChanges, Vec<u32>), Errno> {
-    let now = Timestamp::now();
+/// Makes the changes, which fit; the operation that they are, what is stale, and spill files that nobody needs any more.
+fn apply(
+    tree: &mut Tree,
+    version: &Tree,
+    mut changes: Changes,
+    now: Timestamp,
+) -> Result<(Lsn, Vec<Stale>, Vec<u32>), Errno> {
     let lsn = tree.begin();
     let base = changes.base;
     let mut stale = Vec::new();
-    let mut names = Balance::default();
-    let mut subdirectories = Balance::default();
-    for change in &changes.names {
-        for (target, one) in [(change.before, -1), (change.after, 1)] {
-            let Some((child, kind)) = target else { continue };
-            names.count(child, one);
-            if kind == FileType::Directory {
-                subdirectories.count(change.parent, one);
-            }
-        }
-    }
-    for made in &changes.created {
+    let (names, subdirectories) = Balance::of_names(&changes);
+    for made in &mut changes.created {
         let mut node = made.node.copy(made.node.body.clone());
         node.nlink = match node.is_directory() {
             true => 2,
@@ -98,6 +84,7 @@ fn apply(tree: &mut Tree, changes: Changes) -> Result<(PublishedChanges, Vec<u32
         put(tree, id, made, lsn)?;
     }
 
+    deepest_first(version, &mut changes);
     // All names go before any comes: one may stand where another stood.
     for change in &changes.names {
         let Some((child, _)) = change.before else { continue };
@@ -114,7 +101,7 @@ fn apply(tree: &mut Tree, changes: Changes) -> Result<(PublishedChanges, Vec<u32
             stale.push(Stale::Name { parent: change.parent, name: change.name.clone(), child });
         }
     }
-    for (&id, &count) in &subdirectories.0 {
+    for (id, count) in subdirectories.iter() {
         let node = tree.get_mut(id)?;
         node.nlink = node.nlink.saturating_add_signed(count as i32);
     }
@@ -126,7 +113,7 @@ fn apply(tree: &mut Tree, changes: Changes) -> Result<(PublishedChanges, Vec<u32
         tree.touch(id, lsn);
         stale.extend([Stale::Listing(id), Stale::Attributes(id)]);
     }
-    for made in &changes.changed {
+    for made in &mut changes.changed {
         let id = made.node.id;
         put(tree, id, made, lsn)?;
         take_attributes(tree.get_mut(id)?, &made.node, base, now);
@@ -135,7 +122,20 @@ fn apply(tree: &mut Tree, changes: Changes) -> Result<(PublishedChanges, Vec<u32
     }
     let spills = count_links(tree, &changes, &names, lsn, now, &mut stale)?;
     stale.dedup();
-    Ok((PublishedChanges { lsn, stale }, spills))
+    Ok((lsn, stale, spills))
+}
+
+/// Puts names in directories that end before the names of those: a kernel can call a directory gone only once it has none in it.
+fn deepest_first(version: &Tree, changes: &mut Changes) {
+    let ended: HashSet<NodeId> = changes.ended.iter().copied().collect();
+    let mut depths: HashMap<NodeId, usize> = HashMap::new();
+    for &id in &changes.ended {
+        let parent = |id: NodeId| version.get(id).ok()?.directory().ok().map(|directory| directory.parent);
+        let above = std::iter::successors(Some(id), |&id| parent(id)).take_while(|id| ended.contains(id));
+        depths.insert(id, above.count());
+    }
+    let depth = |id: NodeId| depths.get(&id).copied().unwrap_or(0);
+    changes.names.sort_by_key(|change| std::cmp::Reverse(depth(change.parent)));
 }
 
 /// Takes up how many names nodes have now that were there before; those without end.
@@ -147,10 +147,9 @@ fn count_links(
     now: Timestamp,
     stale: &mut Vec<Stale>,
 ) -> Result<Vec<u32>, Errno> {
-    let created: std::collections::HashSet<NodeId> =
-        changes.created.iter().map(|made| made.node.id).collect();
+    let created: HashSet<NodeId> = changes.created.iter().map(|made| made.node.id).collect();
     let mut spills = Vec::new();
-    for (&id, &count) in names.0.iter().filter(|(id, _)| !created.contains(id)) {
+    for (id, count) in names.iter().filter(|(id, _)| !created.contains(id)) {
         let node = tree.get_mut(id)?;
         node.ctime = now;
         match count {
@@ -172,12 +171,12 @@ fn count_links(
 }
 
 /// Changes a file's content.
-fn put(tree: &mut Tree, id: NodeId, made: &Made, lsn: Lsn) -> Result<(), Errno> {
+fn put(tree: &mut Tree, id: NodeId, made: &mut Made, lsn: Lsn) -> Result<(), Errno> {
     for hole in &made.written.holes {
         tree.punch(id, hole.start, Some(hole.end - hole.start), lsn)?;
     }
-    for (offset, bytes) in &made.written.bytes {
-        tree.put(id, *offset, bytes, lsn)?;
+    for (offset, bytes) in std::mem::take(&mut made.written.bytes) {
+        tree.put_row(id, offset, bytes, lsn)?;
     }
     Ok(())
 }

@@ -6,12 +6,9 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::tree::directory::Dentry;
-use crate::tree::extent::Source;
+use crate::tree::extent::{Extent, Source};
 use crate::tree::node::{Body, Content, Node};
 use crate::{Error, FileType, Lsn, NodeId, TinyFs, Tree};
-
-/// Most bytes that are read at once.
-const READ: u64 = 1 << 20;
 
 /// What is done to a file's content.
 #[derive(Debug, Default)]
@@ -20,7 +17,7 @@ pub(crate) struct Written {
     pub(crate) holes: Vec<Range<u64>>,
     /// Where there are new bytes.
     pub(crate) ranges: Vec<Range<u64>>,
-    /// These bytes, with their offsets, once they were read.
+    /// These bytes, with their offsets, once they were read: none crosses a multiple of [`MAX_EXTENT`](crate::MAX_EXTENT).
     pub(crate) bytes: Vec<(u64, Bytes)>,
 }
 
@@ -108,16 +105,36 @@ impl TinyFs {
         changes
     }
 
-    /// Reads the bytes that changes bring. Blocks on I/O.
+    /// Reads the bytes that changes bring: those that left memory are not brought back, but shared with the file in which they lie.
+    /// Blocks on I/O.
     pub fn read_changes(&self, changes: &mut Changes) -> Result<(), Error> {
+        let tree = self.tree();
         for made in changes.created.iter_mut().chain(&mut changes.changed) {
+            if made.written.ranges.is_empty() {
+                continue;
+            }
+            let content = tree.get(made.node.id)?.content()?;
             for range in &made.written.ranges {
-                let mut at = range.start;
-                while at < range.end {
-                    let length = READ.min(range.end - at);
-                    let bytes = self.read(made.node.id, at, length as usize)?.fill(&**self.persistence())?;
-                    made.written.bytes.push((at, bytes.into()));
-                    at += length;
+                for (at, extent) in content.extents.overlapping(range.start, range.end) {
+                    self.read_extent(at, extent, &mut made.written.bytes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_extent(&self, at: u64, extent: &Extent, bytes: &mut Vec<(u64, Bytes)>) -> Result<(), Error> {
+        match &extent.source {
+            Source::Open(open) => bytes.push((at, Bytes::copy_from_slice(&open.data))),
+            Source::Held(held) => {
+                let from = extent.skip as usize;
+                bytes.push((at, held.data.slice(from..from + extent.length as usize)));
+            }
+            Source::Stored(_) | Source::Run(_) => {
+                let mut at = at;
+                for (location, skip, length) in extent.stored_rows(0, extent.length) {
+                    bytes.push((at, self.persistence().share(location, skip, length)?));
+                    at += u64::from(length);
                 }
             }
         }

@@ -18,14 +18,14 @@ pub enum Clash {
 }
 
 impl Clash {
-    /// Words for it, after the path.
+    /// What a command did in a scratch, and others there, in words.
     pub fn words(self) -> &'static str {
         match self {
-            Clash::Changed => "was changed on both sides",
-            Clash::Name => "is a name that both sides gave or took",
-            Clash::EndedThere => "was changed here and removed there",
-            Clash::EndedHere => "was removed here and changed there",
-            Clash::Cycle => "was moved into a directory that was moved into it",
+            Clash::Changed => "the command changed it, and so did others",
+            Clash::Name => "the command made or took this name, and so did others",
+            Clash::EndedThere => "the command changed, filled or linked it, and others removed it",
+            Clash::EndedHere => "the command removed it, and others changed, filled or linked it",
+            Clash::Cycle => "the command moved it into a directory that others moved into it",
         }
     }
 }

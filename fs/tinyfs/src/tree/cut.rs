@@ -20,7 +20,7 @@ pub struct Cut {
 impl Tree {
     /// Takes all that changed since the last cut.
     pub(crate) fn cut(&mut self, timestamp: i64) -> Cut {
-        let mut rows = std::mem::take(&mut self.ended);
+        let mut rows = std::mem::take(&mut self.rows);
         for id in std::mem::take(&mut self.dirty) {
             let Some(node) = self.nodes.get_mut(&id).filter(|node| node.dirty) else { continue };
             node.dirty = false;

@@ -1,8 +1,11 @@
 //! Changes of a file's content, and the accounts of the bytes that wait to be stored.
 
+use bytes::Bytes;
+
+use crate::tree::extent::Extent;
 use crate::tree::extent_map::ExtentMap;
 use crate::tree::node::PendingHole;
-use crate::{Errno, Lsn, NodeId, Tree};
+use crate::{Errno, ExtentContent, ExtentRecord, Lsn, NodeId, Record, Row, Tree};
 
 impl Tree {
     /// Writes bytes into a file and keeps the accounts. The file exists and is one.
@@ -22,6 +25,26 @@ impl Tree {
         } else {
             self.uncut_bytes = self.uncut_bytes.saturating_add_signed(change.open);
         }
+        Ok(())
+    }
+
+    /// Puts bytes into a file of which the next cut has a row: they are shared with it, not copied. They cross no multiple of
+    /// [`MAX_EXTENT`](crate::MAX_EXTENT), the file has a name, and nothing else changes before that cut.
+    pub(crate) fn put_row(&mut self, id: NodeId, offset: u64, data: Bytes, lsn: Lsn) -> Result<(), Errno> {
+        let node = self.nodes.get_mut(&id).ok_or(Errno::STALE)?;
+        let (part, version) = (node.part, u64::from(node.version) + 1);
+        let content = node.content_mut()?;
+        let length = data.len() as u32;
+        let mut opened = Vec::new();
+        let change = content.extents.carve(offset, offset + u64::from(length), &mut opened);
+        content.note_opened(opened);
+        let grown = change.allocated + i64::from(length);
+        content.allocated = content.allocated.saturating_add_signed(grown);
+        // The cut numbers the row, and says so here.
+        content.extents.insert(offset, Extent::held(data.clone(), lsn, 0));
+        self.uncut_bytes = self.uncut_bytes.saturating_add_signed(change.open + i64::from(length));
+        let record = Record::Extent(ExtentRecord { offset, length, content: ExtentContent::Memory(data) });
+        self.rows.push(Row { part, node: id, lsn, seq: 0, version, timestamp: 0, record });
         Ok(())
     }
 

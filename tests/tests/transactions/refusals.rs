@@ -1,0 +1,124 @@
+//! Where no transaction is possible it is said why, and what to do, and nothing has begun.
+
+use std::fs;
+
+use pond_tests::{TestPond, run, succeed};
+
+use crate::{command, pond, txn};
+
+/// Runs it, which must be refused by pond itself with these words.
+#[track_caller]
+fn refused(command: &mut std::process::Command, words: &[&str]) {
+    let said = run(command).failure(125);
+    assert!(words.iter().all(|words| said.contains(words)), "{said}");
+}
+
+#[test]
+fn descriptors_and_directories_that_lead_past_it_are_refused() {
+    let pond = pond();
+    let mount = pond.mountpoint().display().to_string();
+    let version = pond.version();
+    // A shell would do this with `>out` and `3<d/f`.
+    let shell = |line: &str| {
+        let mut shell = pond.marked("sh");
+        let pond_command =
+            format!("{} --pond {}", pond_tests::pond_binary().display(), pond.directory().display());
+        shell.current_dir(pond.mountpoint()).arg("-c").arg(line.replace("pond", &pond_command));
+        shell
+    };
+    refused(&mut shell("pond txn -- true 3<d/f"), &["descriptor 3", "/mnt/d/f", "redirect"]);
+    refused(&mut shell("pond txn -- true 5>out"), &["descriptor 5", "/mnt/out"]);
+    succeed(&mut shell("cd /; pond txn -- sh -c 'echo > $POND_TXN/inside' 3</dev/null"));
+    assert!(pond.path("inside").exists());
+    // The same mount elsewhere.
+    let elsewhere = pond.host_directory("elsewhere");
+    let script = format!(
+        "mount --bind {mount} {at}; cd {at}/d; {pond} --pond {directory} txn -- true",
+        at = elsewhere.display(),
+        pond = pond_tests::pond_binary().display(),
+        directory = pond.directory().display()
+    );
+    refused(&mut pond.in_namespace(&script), &["elsewhere/d", "not below", &mount]);
+    assert_eq!(
+        pond.version(),
+        version + 2,
+        "what was refused made no version but `out`'s, which the shell made"
+    );
+}
+
+#[test]
+fn there_is_none_within_another_nor_in_a_scratch_nor_on_a_read_only_mount() {
+    let pond = pond();
+    let nested = format!(
+        "{} --pond {} txn -- sh -c 'echo > nested' || echo $? > code",
+        pond_tests::pond_binary().display(),
+        pond.directory().display()
+    );
+    let said = txn(&pond, &[], &nested);
+    assert!(said.stderr.contains("one is under way here already"), "{said}");
+    said.success();
+    assert_eq!(fs::read_to_string(pond.path("code")).unwrap(), "125\n");
+    assert!(!pond.path("nested").exists());
+    let scratch = pond.mount_beside("scratch", &["--scratch"]);
+    refused(command(&pond, &[], "true").current_dir(&scratch), &["lies in a scratch", "scratch"]);
+    pond.umount_at(&scratch);
+    pond.umount();
+    pond.mount_with(&["-o", "ro"]);
+    refused(&mut command(&pond, &[], "true"), &["lies in a mount", "cannot be changed"]);
+}
+
+#[test]
+fn a_replica_is_told_to_run_it_on_the_source() {
+    let source = pond();
+    let store = source.host_directory("store");
+    let yaml = source.host("remote.yaml");
+    fs::write(&yaml, format!("storage_type: local\npath: {}\n", store.display())).unwrap();
+    let yaml = yaml.to_str().unwrap();
+    source.pond(["mknod", "remote", "/etc/system.d/10-remote", "--config-path", yaml]);
+    txn(&source, &["-m", "on the source"], "echo taken > over; ln over link; rm kept").success();
+    source.sync();
+    let replica = TestPond::new();
+    replica.pond(["init", "--from-backup", yaml]);
+    let words = ["is a replica", "on the source", "--scratch"];
+    refused(replica.command().current_dir("/").args(["txn", "--", "true"]), &words);
+    replica.mount();
+    refused(&mut command(&replica, &[], "true"), &words);
+    // It has what the transaction did, and says who did it.
+    assert_eq!(fs::read_to_string(replica.path("link")).unwrap(), "taken\n");
+    assert!(!replica.path("kept").exists());
+    let commits = replica.json(["log", "-n", "5"]);
+    assert!(commits.iter().any(|commit| commit["origin"]["message"] == "on the source"), "{commits:?}");
+}
+
+#[test]
+fn an_ordinary_user_needs_no_more_than_a_user_namespace() {
+    let pond = TestPond::new();
+    let user = pond.host_directory("user");
+    succeed(pond.marked("chown").arg("1234:1234").arg(&user));
+    // A device that users may open, as it is on most machines.
+    let device = pond.host("fuse");
+    succeed(pond.marked("mknod").arg("-m666").arg(&device).args(["c", "10", "229"]));
+    let as_user = |script: &str| {
+        let mut command = pond.in_namespace(
+            "mount --bind $DEVICE /dev/fuse; cd $HOME; exec setpriv --reuid 1234 --regid 1234 --clear-groups sh -ec \"$SCRIPT\"",
+        );
+        command
+            .env("HOME", &user)
+            .env("POND", user.join("pond"))
+            .env("SCRIPT", script)
+            .env("DEVICE", &device);
+        command.env("BIN", pond_tests::pond_binary());
+        command
+    };
+    succeed(&mut as_user("$BIN init"));
+    let made = "$BIN txn -m mine -- sh -ec 'echo made > $POND_TXN/file; chmod 600 $POND_TXN/file; test $(id -u) = 1234'";
+    succeed(&mut as_user(made));
+    assert_eq!(succeed(&mut as_user("$BIN cat file")), "made\n");
+    let failed = run(&mut as_user("$BIN txn -- sh -c 'rm $POND_TXN/file; exit 9'"));
+    failed.failure(9);
+    assert_eq!(succeed(&mut as_user("$BIN cat file")), "made\n");
+    // Where there is none, it is said what to do.
+    let without = "unshare --user --map-current-user --keep-caps sh -ec \
+        'echo 0 > /proc/sys/user/max_user_namespaces; exec $BIN txn -- true'";
+    refused(&mut as_user(without), &["grants no mount and process namespace", "run it as root"]);
+}
