@@ -1,6 +1,7 @@
 //! `pond txn`: all that a command does becomes one version, or nothing.
 
 mod caches;
+mod kills;
 mod programs;
 mod refusals;
 
