@@ -248,3 +248,31 @@ fn a_run_with_nothing_new_notices_that_the_store_was_emptied() {
     assert!(error.contains("holds no backup, although"), "{error}");
     steward.close().unwrap();
 }
+
+#[test]
+fn a_sync_with_nothing_new_tells_that_the_store_is_gone() {
+    let place = Place::with_pond();
+    let steward = open(&place.pond);
+    steward.mknod("remote", "/etc/system.d/10-remote", place.yaml("a").as_bytes()).unwrap();
+    write(&steward, "x");
+    let (tip, factories) = sync(&steward);
+    assert!(!factories[0].failed && factories[0].watermark == Some(tip), "{factories:?}");
+    std::fs::rename(place.store("a"), place.store("elsewhere")).unwrap();
+    let (_, factories) = sync(&steward);
+    assert!(factories[0].failed, "{factories:?}");
+    std::fs::rename(place.store("elsewhere"), place.store("a")).unwrap();
+    let (_, factories) = sync(&steward);
+    assert!(!factories[0].failed && factories[0].watermark == Some(tip), "{factories:?}");
+    steward.close().unwrap();
+}
+
+#[test]
+fn a_configuration_that_is_none_is_not_set_as_that_of_the_remote() {
+    let place = Place::with_pond();
+    let steward = open(&place.pond);
+    let refused = steward.control_set("remote_config", "anything").unwrap_err().to_string();
+    assert!(refused.contains("the configuration for remote is not valid"), "{refused}");
+    steward.control_set("remote_config", &place.yaml("a")).unwrap();
+    steward.control_set("remote_config", "").unwrap();
+    steward.close().unwrap();
+}

@@ -194,7 +194,7 @@ fn repair_takes_lost_files_from_the_backup() {
         pond.sync();
     }
     wait_for_checkpoint(&pond);
-    pond.pond(["control", "set", "factory_mode:exec-log", "y"]);
+    pond.pond(["control", "set", "factory_mode:exec-log", "pull"]);
     let before = tree::look_at(pond.mountpoint());
     pond.umount();
     assert!(fsck(&pond, &[]).1);

@@ -186,8 +186,8 @@ fn factories_and_settings_work_over_the_socket() {
     bed.ok(["run", node]);
     assert!(bed.ok(["factories"]).contains(node));
     assert!(bed.fails(1, ["control", "set", "factory_mode:nix", "push"]).contains("exec-log"));
-    bed.ok(["control", "set", "factory_mode:exec-log", "quiet"]);
-    assert_eq!(bed.ok(["control", "get", "factory_mode:exec-log"]), "quiet\n");
+    bed.ok(["control", "set", "factory_mode:exec-log", "pull"]);
+    assert_eq!(bed.ok(["control", "get", "factory_mode:exec-log"]), "pull\n");
     let text = bed.fails(1, ["mknod", "no-such", "/x", "--config-path", file]);
     assert!(text.contains("no-such") && text.contains("exec-log"), "{text}");
     assert!(bed.fails(1, ["run", "/etc"]).contains("not a factory"));

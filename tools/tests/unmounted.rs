@@ -279,9 +279,9 @@ fn waiting_for_a_version_ends_when_it_comes() {
 fn settings_are_read_and_changed() {
     let bed = Bed::new();
     assert_eq!(bed.ok(["control", "get", "factory_mode:remote"]), "push\n");
-    bed.ok(["control", "set", "factory_mode:exec-log", "quiet"]);
-    assert_eq!(bed.ok(["control", "get", "factory_mode:exec-log"]), "quiet\n");
-    assert!(bed.json(["control"]).iter().any(|setting| setting["value"] == "quiet"));
+    bed.ok(["control", "set", "factory_mode:exec-log", "pull"]);
+    assert_eq!(bed.ok(["control", "get", "factory_mode:exec-log"]), "pull\n");
+    assert!(bed.json(["control"]).iter().any(|setting| setting["value"] == "pull"));
     assert!(bed.fails(1, ["control", "get", "no_such"]).contains("pond control"));
     assert!(bed.fails(1, ["control", "set", "no such", "x"]).contains("no such"));
     assert!(bed.fails(1, ["control", "set", "factory_mode:remote", "x"]).contains("push"));

@@ -232,6 +232,16 @@ pub enum StewardError {
         /// What to do instead.
         advice: Option<&'static str>,
     },
+    /// A factory does not know a mode.
+    #[error("factory_mode:{factory} cannot be {mode:?}: {factory} runs as {modes}")]
+    UnknownMode {
+        /// The factory.
+        factory: String,
+        /// The mode that it was to run in.
+        mode: String,
+        /// Those that it knows.
+        modes: String,
+    },
     /// No such factory.
     #[error("there is no factory {name:?}")]
     UnknownFactory {
@@ -323,6 +333,7 @@ impl StewardError {
             | StewardError::BadSetting { .. }
             | StewardError::NotAReplica { .. }
             | StewardError::BadTimeline { .. }
+            | StewardError::UnknownMode { .. }
             | StewardError::UnknownFactory { .. }
             | StewardError::BadConfiguration { .. }
             | StewardError::ProbeFailed { .. }

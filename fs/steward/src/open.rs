@@ -98,6 +98,7 @@ impl Steward {
     ) -> Result<Self, StewardError> {
         // First, since it takes what lies above a gap out of the log.
         let (incoming, _) = Incoming::open(pond)?;
+        // Not a view, which is one version: this tree and its files go on with each version that comes in.
         let opened = OpLog::open_read_only(pond, At::Tip, &options.log_options(&control))?;
         let mut steward =
             Assembly::new(pond, options, opened, control, TinyFs::following).replica(incoming)?;

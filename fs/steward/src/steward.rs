@@ -6,9 +6,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pond_oplog::{
     At, CacheUse, CommitInfo, Forked, HistoryFigures, Layout, OpLog, Origin, Position, TagName, Version,
-    changes, history,
+    history,
 };
-use pond_tinyfs::{Advise, Error, RESERVED_NAME, Row, StorageError, TinyFs};
+use pond_tinyfs::{Advise, Error, RESERVED_NAME, StorageError, TinyFs};
 use serde::Serialize;
 
 use crate::commit::fsync::Done;
@@ -364,12 +364,7 @@ impl Steward {
         if self.running.lock().is_none() {
             return Err(self.not_writable());
         }
-        if let Some(name) = key
-            .strip_prefix(crate::control::settings::FACTORY_MODE)
-            .filter(|name| !name.is_empty() && key != ROLE_KEY)
-        {
-            self.registry().get(name)?;
-        }
+        self.registry().check_setting(key, value)?;
         let control = &self.common.control;
         let set = control.set(key, value);
         // Also where it is set and may not survive power loss.
@@ -431,11 +426,6 @@ impl Steward {
     /// The history, newest version first; at most `limit` versions.
     pub fn history(&self, limit: Option<usize>) -> Result<Vec<CommitInfo>, StewardError> {
         Ok(history(self.pond(), limit)?)
-    }
-
-    /// The rows of one version, without contents.
-    pub fn changes(&self, version: Version) -> Result<Vec<Row>, StewardError> {
-        Ok(changes(self.pond(), version)?)
     }
 
     /// Facts and figures. Cheap: no I/O.

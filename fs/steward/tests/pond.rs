@@ -143,7 +143,7 @@ fn sync_holds_everything_issued_so_far() {
     let history = steward.history(Some(3)).unwrap();
     let versions: Vec<u64> = history.iter().map(|commit| commit.position.version.0).collect();
     assert_eq!(versions, [10, 9, 8]);
-    assert!(!steward.changes(Version(10)).unwrap().is_empty());
+    assert!(!pond_oplog::changes(&place.pond, Version(10)).unwrap().is_empty());
     steward.close().unwrap();
 }
 
@@ -242,14 +242,16 @@ fn a_replica_takes_no_writes() {
 fn settings_are_kept_and_listed() {
     let place = Place::with_pond();
     let steward = place.open();
-    steward.control_set("factory_mode:exec-log", "loud").unwrap();
+    steward.control_set("factory_mode:exec-log", "pull").unwrap();
     drop(steward);
     let steward = place.open();
-    let all = [("factory_mode:exec-log", "loud"), ("factory_mode:remote", "push")];
+    let all = [("factory_mode:exec-log", "pull"), ("factory_mode:remote", "push")];
     let all: Vec<_> = all.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     assert_eq!(steward.control_get(None), all);
     assert_eq!(steward.control_get(Some("factory_mode:remote")), all[1..]);
     assert!(steward.control_get(Some("no such")).is_empty());
+    let refused = steward.control_set("factory_mode:exec-log", "quiet").unwrap_err().to_string();
+    assert!(refused.contains("quiet") && refused.contains("push or pull"), "{refused}");
 }
 
 #[test]

@@ -77,6 +77,11 @@ impl Factory for ExecLog {
         Ok(())
     }
 
+    /// It does the same in both; on a replica one must be set for it to run at all.
+    fn modes(&self) -> &'static [&'static str] {
+        &["push", "pull"]
+    }
+
     fn writes_to(&self, configuration: &[u8]) -> Result<Vec<PathBuf>, FactoryError> {
         let Configuration { path } = configuration::parse(configuration)?;
         Ok(vec![path])

@@ -23,6 +23,11 @@ pub trait Factory: Send + Sync + 'static {
     /// Whether a configuration is one. Secrets are still `${env:NAME}`, and need not be set.
     fn validate(&self, configuration: &[u8]) -> Result<(), FactoryError>;
 
+    /// The modes in which `factory_mode:NAME` may have it run here; empty if it takes any.
+    fn modes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Files and directories of the host that a run with a valid configuration writes to. They are looked at before a node is made
     /// and before each run: none may be in the pond's own directory or mount.
     fn writes_to(&self, _configuration: &[u8]) -> Result<Vec<PathBuf>, FactoryError> {

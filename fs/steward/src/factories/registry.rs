@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::control::keys::{REMOTE_CONFIG_KEY, ROLE_KEY};
+use crate::control::settings::FACTORY_MODE;
 use crate::{ExecLog, Factory, StewardError, VersionSource};
 
 /// The factories that a program knows.
@@ -37,6 +39,27 @@ impl Registry {
     /// The factory that brings versions in, and its name.
     pub fn version_source(&self) -> Option<(&str, &dyn VersionSource)> {
         self.iter().find_map(|factory| Some((factory.name(), factory.version_source()?)))
+    }
+
+    /// Refuses a setting that is about a factory and makes no sense to it.
+    pub(crate) fn check_setting(&self, key: &str, value: &str) -> Result<(), StewardError> {
+        if let Some(name) = key.strip_prefix(FACTORY_MODE).filter(|name| !name.is_empty() && key != ROLE_KEY) {
+            let modes = self.get(name)?.modes();
+            if !modes.is_empty() && !modes.contains(&value) {
+                let (factory, mode, modes) = (name.to_owned(), value.to_owned(), modes.join(" or "));
+                return Err(StewardError::UnknownMode { factory, mode, modes });
+            }
+        }
+        if key == REMOTE_CONFIG_KEY
+            && !value.is_empty()
+            && let Some((name, _)) = self.version_source()
+        {
+            let factory = name.to_owned();
+            self.get(name)?
+                .validate(value.as_bytes())
+                .map_err(|reason| StewardError::BadConfiguration { factory, reason })?;
+        }
+        Ok(())
     }
 
     /// All factories, by name.

@@ -104,7 +104,8 @@ impl Maintenance {
             };
             tell(MaintainEvent::Step(MaintainStep::Clean));
             let is_full = shrunk.as_ref().is_err_and(is_full);
-            if is_full {
+            // What this run replaced is to go in this run, where nothing but reads keeps it.
+            if is_full || report.pruned.files + report.merged_files > 0 {
                 self.cleaner.wait_for_reads(reads);
             }
             let cleaned = self.cleaner.clean(reads, options.dry_run)?;
