@@ -294,21 +294,12 @@ impl Tree {
 /// The node row of a pond's root directory: operation 1.
 pub fn root_row(now: Timestamp, uid: u32, gid: u32) -> Row {
     let record = NodeRecord {
-        kind: FileType::Directory,
         mode: 0o755,
         uid,
         gid,
         nlink: 2,
-        size: 0,
-        rdev: 0,
-        atime: now,
-        mtime: now,
-        ctime: now,
-        btime: now,
-        xattrs: None,
         next_cookie: Directory::new(NodeId::ROOT).next_cookie(),
-        factory: None,
-        content: None,
+        ..NodeRecord::new(FileType::Directory, now)
     };
     Row {
         part: NodeId::ROOT,

@@ -10,12 +10,13 @@ use crate::log::action::{Metadata, Protocol};
 use crate::log::delta::Log;
 use crate::log::retained;
 use crate::log::snapshot::{self, Snapshot};
+use crate::rows::schema;
 use crate::{Identity, Layout, OpLogError, Version};
 
 /// The format that this program gives new ponds: that of the oldest program which can write them.
 pub(crate) const FORMAT: u32 = 1;
-/// The newest that it knows: a pond gets it once it keeps versions below its floor.
-const NEWEST: u32 = retained::FORMAT;
+/// The newest that it knows: a pond gets it once it keeps versions below its floor, or has a column that takes it.
+const NEWEST: u32 = if schema::WRITER > retained::FORMAT { schema::WRITER } else { retained::FORMAT };
 
 /// The newest format that this program knows.
 #[cfg(not(debug_assertions))]

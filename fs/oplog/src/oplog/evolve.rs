@@ -7,7 +7,7 @@
 //! a second guard, no file that holds an unknown column is written anew (`OpLog::open_whole`).
 //!
 //! How a later format adds a column: `schema::ROWS` gets it before `content` (which lies last in a row group), `decode.rs` takes
-//! it as optional, `FORMAT` grows by one, and whoever first needs the column calls [`OpLog::evolve`] before rows with it are committed.
+//! it as optional, `schema::WRITER` grows, and whoever first needs the column calls [`OpLog::evolve`] before rows with it are committed.
 //! Ponds of the earlier format stay as they are, and writable by earlier programs, until then.
 
 use std::collections::BTreeMap;

@@ -29,21 +29,14 @@ pub(crate) fn row(node: u64, lsn: u64, seq: u32, record: Record) -> Row {
 
 pub(crate) fn node(kind: FileType) -> NodeRecord {
     NodeRecord {
-        kind,
         mode: 0o6755,
         uid: u32::MAX - 1,
         gid: 7,
         nlink: 1,
-        size: 0,
-        rdev: 0,
         atime: Timestamp(-1),
         mtime: Timestamp(i64::MAX),
         ctime: Timestamp(3),
-        btime: Timestamp(i64::MIN),
-        xattrs: None,
-        next_cookie: 0,
-        factory: None,
-        content: None,
+        ..NodeRecord::new(kind, Timestamp(i64::MIN))
     }
 }
 

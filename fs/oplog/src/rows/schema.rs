@@ -12,6 +12,10 @@ use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 /// Columns that carry statistics, in the log entry and in the data file alike.
 pub(crate) const STATISTICS: [&str; 5] = [col::PART_ID, col::NODE_ID, col::LSN, col::TXN_SEQ, col::RECORD];
 
+/// The format that a program must know to write a table with all of these columns: each new column raises it, to a number that no
+/// other element of the format has.
+pub(crate) const WRITER: u32 = 1;
+
 /// Names of the columns.
 pub(crate) mod col {
     pub(crate) const PART_ID: &str = "part_id";

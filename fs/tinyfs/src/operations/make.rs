@@ -100,21 +100,15 @@ impl TinyFs {
 
         let lsn = tree.begin();
         let record = NodeRecord {
-            kind,
             mode: mode & 0o7777,
             uid: caller.uid,
             gid,
             nlink: if is_directory { 2 } else { 1 },
             size: content.map_or(0, |content| content.len() as u64),
             rdev,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            btime: now,
-            xattrs: None,
-            next_cookie: 0,
             factory,
             content: content.map(Bytes::copy_from_slice),
+            ..NodeRecord::new(kind, now)
         };
         let part = if is_directory { id } else { parent };
         let node = Node::from_record(id, part, lsn, 0, record);

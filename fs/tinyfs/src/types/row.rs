@@ -88,6 +88,29 @@ pub struct NodeRecord {
     pub content: Option<Bytes>,
 }
 
+impl NodeRecord {
+    /// A node of this kind that was made at this time and has nothing else yet: numbers are 0, and what it need not have is not there.
+    pub fn new(kind: FileType, made: Timestamp) -> Self {
+        NodeRecord {
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            nlink: 0,
+            size: 0,
+            rdev: 0,
+            atime: made,
+            mtime: made,
+            ctime: made,
+            btime: made,
+            xattrs: None,
+            next_cookie: 0,
+            factory: None,
+            content: None,
+        }
+    }
+}
+
 /// What happens to a directory entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EntryOp {
