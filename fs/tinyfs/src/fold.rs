@@ -12,6 +12,7 @@ pub(crate) mod step;
 use std::sync::atomic::Ordering;
 
 use crate::tree::extent::Extent;
+use crate::tree::invariants;
 use crate::tree::node::{Body, Node};
 use crate::tree::node_map::NodeMap;
 use crate::tree::shared::SharedNode;
@@ -182,7 +183,7 @@ fn check(tree: &mut Tree) -> Result<(), FoldError> {
     let mut parents = Vec::new();
     for (id, node) in &tree.nodes {
         let Body::Directory(directory) = &node.body else { continue };
-        let mut subdirectories = 0;
+        let mut subdirectories = 0_i64;
         for entry in directory.iter() {
             let name = String::from_utf8_lossy(&entry.name);
             let child = tree.nodes.get(&entry.child).ok_or_else(|| {
@@ -199,7 +200,7 @@ fn check(tree: &mut Tree) -> Result<(), FoldError> {
                 parents.push((entry.child, *id));
             }
         }
-        if node.nlink != 2 + subdirectories {
+        if !invariants::links_count_subdirectories(node, subdirectories) {
             let nlink = node.nlink;
             return Err(wrong(
                 *id,
@@ -208,28 +209,28 @@ fn check(tree: &mut Tree) -> Result<(), FoldError> {
         }
     }
     for (id, node) in &mut tree.nodes {
-        if let Body::File(content) = &node.body
-            && let Some(end) = content.extents.end()
-            && end > node.size
-        {
-            return Err(wrong(*id, format!("has content up to byte {end} and a size of {}", node.size)));
+        if let Body::File(content) = &node.body {
+            debug_assert!(invariants::extents_are_disjoint(content), "node {id} has bytes in two extents");
+            if !invariants::content_is_within_size(node, content) {
+                let end = content.extents.end().unwrap_or_default();
+                return Err(wrong(*id, format!("has content up to byte {end} and a size of {}", node.size)));
+            }
         }
         let names = std::mem::take(node.references.get_mut());
-        let expected = match (*id == NodeId::ROOT, node.is_directory()) {
-            (true, _) => 0,
-            (false, true) => 1,
-            (false, false) => u64::from(node.nlink),
-        };
+        let expected = invariants::names(node);
         if names != expected {
             return Err(wrong(*id, format!("has {names} names and should have {expected}")));
         }
     }
-    for (child, parent) in parents {
-        if let Some(node) = tree.nodes.get_mut(&child)
+    for (child, parent) in &parents {
+        if let Some(node) = tree.nodes.get_mut(child)
             && let Body::Directory(directory) = &mut node.body
         {
-            directory.parent = parent;
+            directory.parent = *parent;
         }
+    }
+    if let Some(id) = invariants::unreachable_directory(&tree.nodes, &parents) {
+        return Err(wrong(id, "is a directory from which no way leads up to the root".into()));
     }
     Ok(())
 }

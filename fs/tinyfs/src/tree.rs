@@ -5,6 +5,7 @@ pub(crate) mod directory;
 pub(crate) mod extent;
 pub(crate) mod found;
 pub(crate) mod inos;
+pub(crate) mod invariants;
 pub(crate) mod node;
 pub(crate) mod node_map;
 pub(crate) mod shared;

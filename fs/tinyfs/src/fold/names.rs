@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use crate::fold::step::{Step, Touched};
 use crate::fold::{FoldError, wrong};
 use crate::tree::directory::{Dentry, Directory};
+use crate::tree::invariants;
 use crate::tree::node::{Body, Node};
 use crate::{FileType, NodeId, Tree};
 
@@ -88,8 +89,8 @@ pub(crate) fn check(tree: &Tree, step: &Step) -> Result<Vec<NameChange>, FoldErr
         check_node(*id, before(id), node, &balance)?;
     }
     for id in step.nodes.keys().chain(balance.names.keys()) {
-        let names = names_of(*id, before(id)) + balance.names.get(id).copied().unwrap_or(0);
-        let expected = names_of(*id, after(id));
+        let names = names_of(before(id)) + balance.names.get(id).copied().unwrap_or(0);
+        let expected = names_of(after(id));
         if names != expected {
             return Err(wrong(*id, format!("has {names} names and should have {expected}")));
         }
@@ -98,13 +99,8 @@ pub(crate) fn check(tree: &Tree, step: &Step) -> Result<Vec<NameChange>, FoldErr
 }
 
 /// The names that a consistent tree has for a node.
-fn names_of(id: NodeId, node: Option<&Node>) -> i64 {
-    match node {
-        Some(_) if id == NodeId::ROOT => 0,
-        Some(node) if node.is_directory() => 1,
-        Some(node) => i64::from(node.nlink),
-        None => 0,
-    }
+fn names_of(node: Option<&Node>) -> i64 {
+    node.map_or(0, |node| invariants::names(node) as i64)
 }
 
 fn compare(
@@ -155,7 +151,7 @@ fn check_node(id: NodeId, before: Option<&Node>, node: &Node, balance: &Balance)
             let subdirectories = before.map_or(0, |before| i64::from(before.nlink) - 2)
                 + balance.subdirectories.get(&id).copied().unwrap_or(0);
             let nlink = node.nlink;
-            if i64::from(nlink) != 2 + subdirectories {
+            if !invariants::links_count_subdirectories(node, subdirectories) {
                 return Err(wrong(
                     id,
                     format!("has {subdirectories} subdirectories and a link count of {nlink}"),
@@ -163,12 +159,10 @@ fn check_node(id: NodeId, before: Option<&Node>, node: &Node, balance: &Balance)
             }
             Ok(())
         }
-        Body::File(content) => match content.extents.end() {
-            Some(end) if end > node.size => {
-                Err(wrong(id, format!("has content up to byte {end} and a size of {}", node.size)))
-            }
-            _ => Ok(()),
-        },
+        Body::File(content) if !invariants::content_is_within_size(node, content) => {
+            let end = content.extents.end().unwrap_or_default();
+            Err(wrong(id, format!("has content up to byte {end} and a size of {}", node.size)))
+        }
         _ => Ok(()),
     }
 }
