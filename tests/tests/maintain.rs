@@ -172,6 +172,7 @@ fn old_versions_are_let_go_of_when_told_to_and_refused_afterwards() {
     let report = maintain(&pond, &[]);
     assert_eq!(report["floor"].as_u64(), Some(kept), "{report}");
     assert!(report["live_bytes"].as_u64().unwrap() < all, "{all} bytes before: {report}");
+    assert_eq!(report["cleaned"]["waiting_files"], 0, "what it replaced goes in the same run: {report}");
     tree::assert_same("the mounted tree", &now, &tree::look_at(pond.mountpoint()), Also::ALL);
 
     pond.umount();

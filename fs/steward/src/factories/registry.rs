@@ -43,7 +43,8 @@ impl Registry {
 
     /// Refuses a setting that is about a factory and makes no sense to it.
     pub(crate) fn check_setting(&self, key: &str, value: &str) -> Result<(), StewardError> {
-        if let Some(name) = key.strip_prefix(FACTORY_MODE).filter(|name| !name.is_empty() && key != ROLE_KEY) {
+        if let Some(name) = key.strip_prefix(FACTORY_MODE).filter(|name| !name.is_empty() && key != ROLE_KEY)
+        {
             let modes = self.get(name)?.modes();
             if !modes.is_empty() && !modes.contains(&value) {
                 let (factory, mode, modes) = (name.to_owned(), value.to_owned(), modes.join(" or "));
