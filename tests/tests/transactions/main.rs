@@ -2,8 +2,10 @@
 
 mod caches;
 mod kills;
+mod large;
 mod programs;
 mod refusals;
+mod signals;
 
 use std::ffi::OsStr;
 use std::fs;
