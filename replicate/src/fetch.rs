@@ -229,13 +229,18 @@ impl<'a> Fetcher<'a> {
         'a: 's,
     {
         let timeline = self.lineage.timeline_of(version);
-        let mut arbiter = None;
+        let (mut arbiter, mut damaged) = (None, None);
         if let Some(found) = self.manifest(version, Kind::Delta, timeline).await? {
             let (manifest, digest) = (found.manifest.clone(), format::digest(&found.bytes));
-            let entry =
-                self.verified(self.entry(workers, found).await, &staged_manifest(timeline, version))?;
-            if let Some(entry) = entry {
-                return Ok(Fetched { manifest, digest, entry, pack: None, of_base: false });
+            let entry = self.verified(self.entry(workers, found).await, &staged_manifest(timeline, version));
+            match entry {
+                Ok(Some(entry)) => {
+                    return Ok(Fetched { manifest, digest, entry, pack: None, of_base: false });
+                }
+                Ok(None) => {}
+                // What is damaged here may be whole in a pack.
+                Err(error @ ReplicateError::Corrupt { .. }) => damaged = Some(error),
+                Err(error) => return Err(error),
             }
             arbiter = Some(digest);
         }
@@ -262,7 +267,7 @@ impl<'a> Fetcher<'a> {
         }
         match self.of_base(workers, version).await? {
             Some(fetched) if arbiter.as_ref().is_none_or(|digest| *digest == fetched.digest) => Ok(fetched),
-            _ => Err(self.missing(version)),
+            _ => Err(damaged.unwrap_or_else(|| self.missing(version))),
         }
     }
 

@@ -9,6 +9,7 @@ mod error;
 mod fetch;
 pub mod format;
 mod history;
+mod inspect;
 mod progress;
 mod push;
 mod remote;
@@ -17,6 +18,10 @@ pub mod store;
 
 pub use error::{ReplicateError, StoreError};
 pub use history::tip::Shortfall;
+pub use inspect::{
+    BundleFact, Description, Facts, Flaw, Found, Inspector, Level, Listed, Place, Severity, Subset, Verify,
+    VerifyReport,
+};
 pub use progress::{NoProgress, Progress};
 pub use remote::Remote;
 pub use replica::init::{InitOptions, Restored, init_from_backup, init_from_store};

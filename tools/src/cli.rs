@@ -2,6 +2,7 @@
 //!
 //! Here are the program's own options and the list of commands; their arguments and help lie in files by group.
 
+mod backup;
 mod bisect;
 mod factories;
 mod history;
@@ -19,6 +20,10 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 
+pub use backup::{
+    BackupAction, BackupArgs, BackupDescribeArgs, BackupFindArgs, BackupListArgs, BackupRestoreArgs,
+    BackupVerifyArgs, StoreArgs, VerifyLevel,
+};
 pub use bisect::BisectArgs;
 pub use factories::{MknodArgs, RunArgs};
 pub use history::{ShowArgs, TagArgs};
@@ -228,6 +233,8 @@ Example:
   pond --pond /srv/replica promote
   pond --pond /srv/replica mount /mnt/pond")]
     Promote,
+
+    Backup(BackupArgs),
 
     Tag(TagArgs),
 

@@ -1,5 +1,6 @@
 //! The commands: one file per group. Each takes its arguments and what all of them share.
 
+mod backup;
 mod bisect;
 mod cat;
 mod changes;
@@ -63,6 +64,7 @@ pub fn run(command: Command, context: &mut Context) -> Result {
         Command::Control(args) => control::control(args, context),
         Command::Fsck(args) => fsck::fsck(&args, context),
         Command::Promote => promote::promote(context),
+        Command::Backup(args) => backup::backup(&args, context),
         Command::Tag(args) => tag::tag(&args, context),
         Command::Fork(args) => fork::fork(&args, context),
         Command::Maintain(args) => maintain::maintain(args, context),

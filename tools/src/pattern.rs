@@ -7,7 +7,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::path::GivenPath;
+use crate::path::{GivenPath, TreePath};
 
 /// Most patterns that braces which hold a `/` may stand for.
 const MOST_ALTERNATIVES: usize = 256;
@@ -99,6 +99,39 @@ impl Pattern {
                 Part::Name(_) => break,
             }
         }
+    }
+}
+
+/// A pattern, or a path and what is below it.
+pub struct Matching {
+    pattern: Pattern,
+    start: TreePath,
+    is_plain: bool,
+}
+
+impl Matching {
+    /// From what was typed; fails with what is wrong with it.
+    pub fn new(glob: &OsStr) -> Result<Self, String> {
+        let given = GivenPath::new(glob.as_bytes())?;
+        let pattern = Pattern::new(&given)?;
+        let start = TreePath::of_names(&pattern.start)?;
+        Ok(Matching { is_plain: !is_pattern(glob.as_bytes()), pattern, start })
+    }
+
+    /// Whether it matches, or lies below what is named.
+    pub fn matches(&self, path: &[u8]) -> bool {
+        let path = TreePath::from_bytes(path);
+        if !path.starts_with(&self.start) {
+            return false;
+        }
+        if self.is_plain {
+            return true;
+        }
+        let (mut at, mut matched) = (self.pattern.begin(), false);
+        for name in path.names_below(&self.start) {
+            (at, matched) = self.pattern.step(&at, name);
+        }
+        matched
     }
 }
 
@@ -222,5 +255,15 @@ mod tests {
             assert!(positions.0.len() <= 101, "{}", positions.0.len());
         }
         assert!(pattern.step(&positions, b"bottom").1);
+    }
+
+    #[test]
+    fn a_pattern_matches_whole_paths_and_a_plain_path_what_is_below() {
+        let matches =
+            |glob: &str, path: &str| Matching::new(OsStr::new(glob)).unwrap().matches(path.as_bytes());
+        assert!(matches("/a", "/a") && matches("a", "/a/b/c") && !matches("/a", "/ab"));
+        assert!(matches("/a/*.txt", "/a/x.txt") && !matches("/a/*.txt", "/a/b/x.txt"));
+        assert!(matches("**/*.txt", "/a/b/x.txt") && matches("**/*.txt", "/x.txt"));
+        assert!(!matches("/a/*", "/a"));
     }
 }

@@ -50,14 +50,38 @@ impl Action {
     }
 }
 
+/// What becomes of what is there already and is not what is restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Existing {
+    /// It becomes what the version had.
+    Replace,
+    /// It stays, and that is an error.
+    Keep,
+    /// An earlier run that was cut off made it: its attributes may be put right, its content stays.
+    Begun,
+}
+
 /// How to restore.
 pub struct How {
     /// What the version did not have goes.
     pub delete: bool,
     /// Nothing is changed.
     pub dry_run: bool,
+    /// What is there already.
+    pub existing: Existing,
+    /// Whether the tree is not the pond's own: its node numbers mean nothing to the version, and a factory's node becomes the file that
+    /// it looks like.
+    pub elsewhere: bool,
+    /// Never removed, whatever the version had.
+    pub spared: Option<TreePath>,
     /// Nodes whose content may differ from that of the version; all, if none. What is the same node and not among them is not read.
     pub written: Option<HashSet<u64>>,
+}
+
+/// Why something is left as it is.
+fn kept() -> Stop {
+    let why = "something else is there already";
+    Advised::io(io::ErrorKind::AlreadyExists, why, "--overwrite replaces it").into()
 }
 
 /// Restores from a version to the present tree.
@@ -193,8 +217,9 @@ impl<'a> Restorer<'a> {
         if existing.is_some() && self.how.delete {
             let kept: HashSet<&[u8]> = entries.iter().map(|(name, _)| name.as_slice()).collect();
             for (name, now) in self.to.tree.entries(to)? {
-                let is_ponds_own = to.name().is_none() && name == RESERVED_NAME;
-                if !kept.contains(name.as_slice()) && !is_ponds_own {
+                let is_ponds_own = to.name().is_none() && name == RESERVED_NAME && !self.how.elsewhere;
+                let is_spared = self.how.spared.as_ref() == Some(&to.join(&name));
+                if !kept.contains(name.as_slice()) && !is_ponds_own && !is_spared {
                     self.remove(&to.join(&name), &now)?;
                 }
             }
@@ -204,6 +229,9 @@ impl<'a> Restorer<'a> {
         }
         if existing.is_none() {
             return Ok(self.finish_parent(from, to)?);
+        }
+        if self.how.existing == Existing::Keep {
+            return Ok(());
         }
         // As it is now: what came and went in it has changed its times.
         let before = existing.unwrap_or(*stat);
@@ -228,7 +256,8 @@ impl<'a> Restorer<'a> {
         if let Some(first) = self.linked.get(&stat.identity).cloned() {
             return self.link(&first, to, existing);
         }
-        let is_same_node = existing.is_some_and(|now| now.identity.inode == stat.identity.inode);
+        let is_same_node =
+            !self.how.elsewhere && existing.is_some_and(|now| now.identity.inode == stat.identity.inode);
         // What another node of the version has become is no longer there for this one.
         let existing = existing.map(|now| (now, self.claimed.contains_key(&now.identity)));
         let outside =
@@ -241,6 +270,11 @@ impl<'a> Restorer<'a> {
             }
             Some((now, false)) => self.attributes_differ(from, to, stat, now)?.then_some(Action::Attributes),
         };
+        match (action, self.how.existing) {
+            (Some(Action::Write | Action::Attributes), Existing::Keep)
+            | (Some(Action::Write), Existing::Begun) => return Err(kept()),
+            _ => {}
+        }
         let failed = self.copier.copied().failed;
         if !self.how.dry_run {
             match (action, &existing) {
@@ -250,7 +284,9 @@ impl<'a> Restorer<'a> {
                     self.write_over(from, to, stat)?;
                     self.set_attributes(from, to, stat)?;
                 }
-                (Some(Action::Write | Action::Create), _) if stat.kind == FileType::Dynamic => {
+                (Some(Action::Write | Action::Create), _)
+                    if stat.kind == FileType::Dynamic && !self.how.elsewhere =>
+                {
                     let why = "it was a factory's node, which only `pond mknod` makes";
                     let next = "`pond cat` shows its configuration";
                     return Err(Advised::io(io::ErrorKind::Other, why, next).into());
@@ -283,6 +319,9 @@ impl<'a> Restorer<'a> {
         };
         if is_linked {
             return Ok(());
+        }
+        if existing.is_some() && self.how.existing != Existing::Replace {
+            return Err(kept());
         }
         if !self.how.dry_run {
             self.copier.link_over(first, to)?;
@@ -354,7 +393,9 @@ impl<'a> Restorer<'a> {
         let own = |stat: &Stat| {
             // A symlink has no permissions of its own.
             let mode = if stat.kind == FileType::Symlink { 0 } else { stat.mode };
-            (mode, stat.uid, stat.gid, stat.atime, stat.mtime)
+            // Whoever reads a file on the host changes when it was read last.
+            let atime = (!self.how.elsewhere).then_some(stat.atime);
+            (mode, stat.uid, stat.gid, atime, stat.mtime)
         };
         if own(stat) != own(now) {
             return Ok(true);

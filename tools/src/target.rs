@@ -13,8 +13,11 @@
 mod direct;
 mod file_tree;
 mod host;
+mod owners;
 mod pond;
 
+pub use direct::DirectTree;
 pub use file_tree::{Destination, FileTree, Identity, Sink, Source, Stat};
 pub use host::HostTree;
+pub use owners::Owners;
 pub use pond::{Access, Daemon, Pond, State};

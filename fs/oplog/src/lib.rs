@@ -62,6 +62,7 @@ pub use upkeep::rewrite::{Rewrite, Rewritten};
 pub use upkeep::sweep::SweepReport;
 pub use versions::cost::{Cost, PathCost};
 pub use versions::difference::{Attribute, Change, Difference, Side};
+pub use versions::lives::Life;
 pub use versions::names::Link;
 pub use versions::past::{Became, Event, Gone, Past};
 pub use versions::view::View;

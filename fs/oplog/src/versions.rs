@@ -2,6 +2,7 @@
 
 pub(crate) mod cost;
 pub(crate) mod difference;
+pub(crate) mod lives;
 pub(crate) mod names;
 pub(crate) mod past;
 pub(crate) mod scratch;

@@ -13,14 +13,20 @@ const STOP_CHECK: Duration = Duration::from_millis(50);
 /// Counts what comes, for the user and for the replica's status.
 pub(crate) struct Meter<'a> {
     progress: &'a dyn Progress,
-    replica: &'a Replica,
+    /// The one into which it comes; none where nothing is taken in.
+    replica: Option<&'a Replica>,
     done: AtomicU64,
     total: AtomicU64,
 }
 
 impl<'a> Meter<'a> {
     pub(crate) fn new(progress: &'a dyn Progress, replica: &'a Replica) -> Self {
-        Meter { progress, replica, done: AtomicU64::new(0), total: AtomicU64::new(0) }
+        Meter { replica: Some(replica), ..Meter::of_reading(progress) }
+    }
+
+    /// For what is only read.
+    pub(crate) fn of_reading(progress: &'a dyn Progress) -> Self {
+        Meter { progress, replica: None, done: AtomicU64::new(0), total: AtomicU64::new(0) }
     }
 
     /// Something of this many bytes begins.
@@ -54,7 +60,7 @@ impl<'a> Meter<'a> {
 
     /// Whether the user or the process wants to end.
     pub(crate) fn stopping(&self) -> bool {
-        self.replica.stopping() || self.progress.cancelled()
+        self.replica.is_some_and(Replica::stopping) || self.progress.cancelled()
     }
 
     /// Does something unless it is to stop.
@@ -70,7 +76,7 @@ impl<'a> Meter<'a> {
 
     /// The error of a run that was stopped.
     pub(crate) fn stopped(&self) -> ReplicateError {
-        let position = self.replica.position();
+        let position = self.replica.and_then(Replica::position);
         let at = position.map_or_else(|| "none yet".to_owned(), |position| position.version.to_string());
         ReplicateError::Stopped { at }
     }

@@ -75,6 +75,11 @@ impl Packs {
         Ok(Packs(packs))
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Pack>> {
+        self.0.iter()
+    }
+
     /// Leaves out one that cannot be used.
     pub(crate) fn without(mut self, key: &str) -> Self {
         self.0.retain(|pack| pack.key != key);

@@ -9,7 +9,7 @@ use crate::ReplicateError;
 use crate::fetch::plan::{Pack, Packs};
 use crate::fetch::verify;
 use crate::format::pack::{FOOTER, index_start, read_index};
-use crate::format::{self, Kind, Manifest, base_manifest_key, manifest_key, version_folder};
+use crate::format::{self, Kind, Manifest, base_manifest_key, manifest_key, parse_folder, version_folder};
 use crate::history::lineage::Lineage;
 use crate::store::Store;
 
@@ -92,6 +92,33 @@ async fn manifest_that(
 /// Whether a base is in the store: its manifest decides.
 pub(crate) async fn is_base(store: &Store, base: (Version, Timeline)) -> Result<bool, ReplicateError> {
     Ok(store.length(&base_manifest_key(base.1, base.0)).await?.is_some())
+}
+
+/// The newest base of these versions that is in the store, with the timeline in whose folder it is.
+pub(crate) async fn newest_base(
+    store: &Store,
+    lineage: &Lineage,
+    first: Version,
+    last: Version,
+) -> Result<Option<(Version, Timeline)>, ReplicateError> {
+    for timeline in lineage.timelines(first, last) {
+        let folders = store.list_folders(&timeline.to_string()).await?;
+        let wanted = |(kind, version): &(Kind, Version)| {
+            *kind == Kind::Base
+                && (first..=last).contains(version)
+                && lineage.timeline_of(*version) == timeline
+        };
+        let bases = folders.iter().filter_map(|name| parse_folder(name)).filter(wanted);
+        let mut bases: Vec<Version> = bases.map(|(_, version)| version).collect();
+        bases.sort_unstable();
+        while let Some(version) = bases.pop() {
+            // One that was cut off has no manifest.
+            if is_base(store, (version, timeline)).await? {
+                return Ok(Some((version, timeline)));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The digest on which the version after a base builds: of the base's own manifest if the chain begins there, else of its

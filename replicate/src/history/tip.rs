@@ -164,15 +164,6 @@ async fn on_timeline(chains: Chains<'_>, number: Timeline) -> Result<Option<Chai
     }
 }
 
-/// The newest base that is there, with the timeline in whose folder it is, where the one that HEAD names is not.
-pub(crate) async fn newest_base(
-    store: &Store,
-    head: &Head,
-) -> Result<Option<(Version, Timeline)>, ReplicateError> {
-    let chain = on_timeline(Chains { store, pond_id: head.pond_id }, head.timeline).await?;
-    Ok(chain.map(|chain| chain.newest_base))
-}
-
 fn nothing_there(store: &Store, why: &str) -> ReplicateError {
     ReplicateError::Other(format!(
         "{} holds no backup that can be restored: {why}, and no base lies there from which a history could begin",

@@ -17,7 +17,7 @@ use crate::{Progress, ReplicateError};
 pub struct InitOptions {
     /// The version to stop at; the newest if none is given.
     pub at: Option<At>,
-    /// Begin with the newest base: older history is left out.
+    /// Begin with the newest base that is not above the version to stop at: older history is left out.
     pub tip: bool,
 }
 

@@ -261,7 +261,7 @@ impl<'a> Pull<'a> {
     /// Installs the base that history begins with.
     fn begin(&mut self, goal: &Goal<'_>, newest_base: bool) -> Result<Position, ReplicateError> {
         let &Goal { head, at, target, .. } = goal;
-        let (version, timeline) = self.first_base(head, target, newest_base)?;
+        let (version, timeline) = self.first_base(goal, newest_base)?;
         self.report(head, ReplicaState::Preparing, target, None);
         let fetcher = self.fetcher(goal, version);
         let base =

@@ -161,13 +161,14 @@ fn summarize(report: &Report, context: &mut Context) -> Result {
 }
 
 /// Shows each stage of a check.
-struct Bars {
+pub struct Bars {
     notices: Notices,
     stage: Mutex<Option<Progress>>,
 }
 
 impl Bars {
-    fn new(notices: Notices) -> Self {
+    /// None yet.
+    pub fn new(notices: Notices) -> Self {
         Bars { notices, stage: Mutex::new(None) }
     }
 
@@ -176,7 +177,8 @@ impl Bars {
         change(&mut self.stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     }
 
-    fn end(&self) {
+    /// No stage goes on.
+    pub fn end(&self) {
         self.with(|stage| {
             if let Some(stage) = stage.take() {
                 stage.finish();

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::error::{During, Failure, Result};
 use crate::output::Column;
 use crate::path::{GivenPath, TreePath, escape};
-use crate::pattern::Pattern;
+use crate::pattern::Matching;
 use crate::time;
 
 /// Lists versions: all, those in which one file changed, or what is gone.
@@ -124,50 +124,4 @@ fn deleted(glob: Option<&OsStr>, limit: Option<usize>, context: &mut Context) ->
         ]
     });
     context.out.table(&COLUMNS, rows)
-}
-
-/// A pattern, or a path and what is below it.
-struct Matching {
-    pattern: Pattern,
-    start: TreePath,
-    is_plain: bool,
-}
-
-impl Matching {
-    fn new(glob: &OsStr) -> Result<Self, String> {
-        let given = GivenPath::new(glob.as_bytes())?;
-        let pattern = Pattern::new(&given)?;
-        let start = TreePath::of_names(&pattern.start)?;
-        Ok(Matching { is_plain: !crate::pattern::is_pattern(glob.as_bytes()), pattern, start })
-    }
-
-    fn matches(&self, path: &[u8]) -> bool {
-        let path = TreePath::from_bytes(path);
-        if !path.starts_with(&self.start) {
-            return false;
-        }
-        if self.is_plain {
-            return true;
-        }
-        let (mut at, mut matched) = (self.pattern.begin(), false);
-        for name in path.names_below(&self.start) {
-            (at, matched) = self.pattern.step(&at, name);
-        }
-        matched
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_matches_whole_paths_and_a_plain_path_what_is_below() {
-        let matches =
-            |glob: &str, path: &str| Matching::new(OsStr::new(glob)).unwrap().matches(path.as_bytes());
-        assert!(matches("/a", "/a") && matches("a", "/a/b/c") && !matches("/a", "/ab"));
-        assert!(matches("/a/*.txt", "/a/x.txt") && !matches("/a/*.txt", "/a/b/x.txt"));
-        assert!(matches("**/*.txt", "/a/b/x.txt") && matches("**/*.txt", "/x.txt"));
-        assert!(!matches("/a/*", "/a"));
-    }
 }

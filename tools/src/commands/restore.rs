@@ -15,7 +15,7 @@ use crate::missing;
 use crate::output::{Column, count};
 use crate::path::{GivenPath, ReadPath, TreePath, When};
 use crate::progress::Progress;
-use crate::restorer::{Action, How, Restorer, summary};
+use crate::restorer::{Action, Existing, How, Restorer, summary};
 use crate::target::{Access, State};
 
 /// Puts back what a version had.
@@ -135,7 +135,14 @@ fn restore_into(
     context: &mut Context,
 ) -> Result {
     let written = written(&context.pond.versions()?, wanted.at, context);
-    let how = How { delete: wanted.delete, dry_run: wanted.dry_run, written };
+    let how = How {
+        delete: wanted.delete,
+        dry_run: wanted.dry_run,
+        existing: Existing::Replace,
+        elsewhere: false,
+        spared: None,
+        written,
+    };
     let suffix = format!("@{}", wanted.at);
     let from_side = Side { tree: version.tree(), prefix: "", suffix: &suffix };
     let to_side = Side { tree: now.tree(), prefix: "", suffix: "" };
@@ -200,21 +207,11 @@ fn missing_parents(now: &Access, to: &TreePath, what: &dyn Fn() -> String) -> Re
 
 fn report(done: &[(Action, TreePath)], failed: u64, dry_run: bool, context: &mut Context) -> Result {
     if dry_run {
-        for (action, path) in done {
-            let name = super::changes::Name::new(&path.to_bytes());
-            context
-                .out
-                .json(&json!({ "action": action, "path": name.path(), "path_hex": name.path_hex() }))?;
-        }
-        let columns = [Column::text("ACTION"), Column::text("PATH")];
-        let rows = done.iter().map(|(action, path)| vec![action.name().to_owned(), path.to_string()]);
-        return context.out.table(&columns, rows);
+        return plan(done, context);
     }
     let facts = summary(done, failed);
     context.out.json(&facts)?;
-    let words = ["created", "written", "linked", "attributes", "removed"];
-    let told = words.iter().filter(|word| facts[**word] != 0).map(|word| format!("{} {word}", facts[*word]));
-    let told: Vec<String> = told.collect();
+    let told = told(&facts);
     match told.is_empty() {
         true if failed > 0 => {}
         true => context.out.line("Nothing differs.")?,
@@ -224,4 +221,22 @@ fn report(done: &[(Action, TreePath)], failed: u64, dry_run: bool, context: &mut
         0 => Ok(()),
         _ => Err(Failure::Reported),
     }
+}
+
+/// How much of what was done, in words.
+pub fn told(facts: &serde_json::Value) -> Vec<String> {
+    let words = ["created", "written", "linked", "attributes", "removed"];
+    let told = words.iter().filter(|word| facts[**word] != 0);
+    told.map(|word| format!("{} {word}", facts[*word])).collect()
+}
+
+/// Lists what would be done.
+pub fn plan(done: &[(Action, TreePath)], context: &mut Context) -> Result {
+    for (action, path) in done {
+        let name = super::changes::Name::new(&path.to_bytes());
+        context.out.json(&json!({ "action": action, "path": name.path(), "path_hex": name.path_hex() }))?;
+    }
+    let columns = [Column::text("ACTION"), Column::text("PATH")];
+    let rows = done.iter().map(|(action, path)| vec![action.name().to_owned(), path.to_string()]);
+    context.out.table(&columns, rows)
 }

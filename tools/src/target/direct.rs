@@ -12,6 +12,7 @@ use pond_tinyfs::{
 
 use crate::path::TreePath;
 use crate::target::file_tree::{FileTree, Identity, Sink, Source, Stat};
+use crate::target::owners::Owners;
 
 /// The tree of a pond that this process has opened, for writing or at some version.
 pub struct DirectTree {
@@ -20,6 +21,8 @@ pub struct DirectTree {
     writer: Option<Arc<Steward>>,
     caller: Caller,
     umask: u32,
+    /// Whose nodes are shown as whose.
+    owners: Owners,
 }
 
 impl DirectTree {
@@ -33,11 +36,16 @@ impl DirectTree {
         DirectTree::new(reader.fs().clone(), None)
     }
 
+    /// The same, in which nodes have other owners.
+    pub fn with_owners(self, owners: Owners) -> Self {
+        DirectTree { owners, ..self }
+    }
+
     fn new(fs: Arc<TinyFs>, writer: Option<Arc<Steward>>) -> io::Result<Self> {
         // SAFETY: these two only read the process's credentials and cannot fail.
         let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
         let caller = Caller::unchecked(uid, gid, supplementary_groups()?);
-        Ok(DirectTree { fs, writer, caller, umask: umask() })
+        Ok(DirectTree { fs, writer, caller, umask: umask(), owners: Owners::default() })
     }
 
     fn fs(&self) -> &TinyFs {
@@ -184,7 +192,7 @@ impl Sink for OpenNode<'_> {
 
 impl FileTree for DirectTree {
     fn stat(&self, path: &TreePath) -> io::Result<Stat> {
-        self.node(path).map(|attributes| stat_of(&attributes, self.realm()))
+        self.node(path).map(|attributes| self.owners.shown(stat_of(&attributes, self.realm())))
     }
 
     fn entries(&self, directory: &TreePath) -> io::Result<Vec<(Vec<u8>, Stat)>> {
@@ -202,7 +210,7 @@ impl FileTree for DirectTree {
             .into_iter()
             .map(|(name, id)| {
                 let attributes = self.fs().getattr(id).map_err(os_error)?;
-                Ok((name, stat_of(&attributes, self.realm())))
+                Ok((name, self.owners.shown(stat_of(&attributes, self.realm()))))
             })
             .collect()
     }

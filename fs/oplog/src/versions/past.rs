@@ -93,17 +93,17 @@ struct Seen {
 }
 
 /// A row of directory changes.
-struct Named {
-    lsn: Lsn,
+pub(super) struct Named {
+    pub(super) lsn: Lsn,
     seq: u32,
     timestamp: i64,
-    directory: NodeId,
-    changes: Vec<EntryChange>,
+    pub(super) directory: NodeId,
+    pub(super) changes: Vec<EntryChange>,
 }
 
 /// What rows say of names and attributes, in their order.
 pub struct Past<'a> {
-    views: &'a Views,
+    pub(super) views: &'a Views,
     seen: Vec<Seen>,
     named: Vec<Named>,
     /// The cuts of the floor and of kept versions below it, ascending; none where all versions are kept.
@@ -143,18 +143,18 @@ impl Views {
 
 /// The names that all directories have at one time.
 #[derive(Default)]
-struct Names {
-    entries: HashMap<NodeId, HashMap<Box<[u8]>, NodeId>>,
+pub(super) struct Names {
+    pub(super) entries: HashMap<NodeId, HashMap<Box<[u8]>, NodeId>>,
     /// Where directories are.
     parents: HashMap<NodeId, (NodeId, Box<[u8]>)>,
 }
 
 impl Names {
-    fn get(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
+    pub(super) fn get(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
         self.entries.get(&directory)?.get(name).copied()
     }
 
-    fn apply(&mut self, named: &Named) {
+    pub(super) fn apply(&mut self, named: &Named) {
         let directory = named.directory;
         for change in &named.changes {
             let entries = self.entries.entry(directory).or_default();
@@ -184,7 +184,7 @@ impl Names {
     }
 
     /// The path of an entry; none if nothing leads there.
-    fn path(&self, mut directory: NodeId, name: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn path(&self, mut directory: NodeId, name: &[u8]) -> Option<Vec<u8>> {
         let mut above: Vec<&[u8]> = vec![name];
         while directory != NodeId::ROOT {
             // Directories do not hold each other at the end of a cut, and within one it shows here.
@@ -200,14 +200,14 @@ impl Names {
 }
 
 /// The rows of one cut.
-struct Step<'a> {
+pub(super) struct Step<'a> {
     seen: &'a [Seen],
-    named: &'a [Named],
+    pub(super) named: &'a [Named],
 }
 
 impl Past<'_> {
     /// What is shown by no version before: all up to the oldest that is kept.
-    fn oldest(&self) -> Lsn {
+    pub(super) fn oldest(&self) -> Lsn {
         self.cuts.first().copied().unwrap_or_default()
     }
 
@@ -220,7 +220,7 @@ impl Past<'_> {
     }
 
     /// The rows, state by state.
-    fn steps(&self) -> impl Iterator<Item = Step<'_>> {
+    pub(super) fn steps(&self) -> impl Iterator<Item = Step<'_>> {
         let (mut seen, mut named) = (self.seen.as_slice(), self.named.as_slice());
         let of_seen = |seen: &Seen| self.state(seen.lsn, seen.timestamp);
         let of_named = |named: &Named| self.state(named.lsn, named.timestamp);

@@ -2,7 +2,7 @@
 
 use pond_oplog::{At, Position, Timeline, Version};
 
-use super::Pull;
+use super::{Goal, Pull};
 use crate::ReplicateError;
 use crate::format::Head;
 use crate::history::find;
@@ -74,22 +74,22 @@ impl Pull<'_> {
         }
     }
 
-    /// The base that a history begins with: the chain's first, or the newest that is in the store and not above `target`.
+    /// The base that a history begins with: the chain's first, or the newest that is in the store and not above the target.
     pub(super) fn first_base(
         &self,
-        head: &Head,
-        target: Version,
+        goal: &Goal<'_>,
         newest_base: bool,
     ) -> Result<(Version, Timeline), ReplicateError> {
+        let Goal { head, lineage, target, .. } = goal;
         let root = (Version(head.root), head.root_timeline);
         let newest = (Version(head.newest_base), head.newest_base_timeline);
-        if !newest_base || newest.0 > target {
+        if !newest_base {
             return Ok(root);
         }
-        if self.wait(find::is_base(self.store, newest))? {
+        if newest.0 <= *target && self.wait(find::is_base(self.store, newest))? {
             return Ok(newest);
         }
-        let found = self.wait(tip::newest_base(self.store, head))?;
-        Ok(found.filter(|found| found.0 <= target).unwrap_or(root))
+        let found = self.wait(find::newest_base(self.store, lineage, root.0, *target))?;
+        Ok(found.unwrap_or(root))
     }
 }

@@ -52,6 +52,16 @@ fn check(pond: &Pond, floor: u64, what: &str) {
         .filter(|gone| !gone.is_taken)
         .map(|gone| (gone.path, gone.commit.position.version.0))
         .collect();
+    let lives = past.lives(&|_| true).unwrap();
+    for path in &all {
+        let its = lives.iter().filter(|life| life.path == **path);
+        let told: Vec<u64> = its
+            .flat_map(|life| life.first.position.version.0..=life.last.map_or(newest, |last| last.0))
+            .collect();
+        let there = versions.iter().filter(|(_, walked)| walked.paths.contains_key(*path));
+        let there: Vec<u64> = there.map(|(version, _)| *version).collect();
+        assert_eq!(told, there, "{what}: {path:?}");
+    }
     for path in &all {
         let (last, walked) =
             versions.iter().rev().find(|(_, walked)| walked.paths.contains_key(*path)).unwrap();
