@@ -72,15 +72,17 @@ impl Transaction {
         mount: Option<&Mount>,
         stream: UnixStream,
     ) -> Result<Self, MountError> {
-        let mut directory = None;
+        let (mut directory, mut covers) = (None, Vec::new());
         if let Some(mount) = mount {
+            let same = mount_info::mounts()?.into_iter().filter(|other| other.device == mount.device);
+            covers.extend(same.map(|mount| mount.mountpoint));
             open_files::refuse_open(mount)?;
             directory = directory_within(mount)?;
         }
         let mut client = Client::over(pond, stream);
         let answer = client.call(&Request::BeginTransaction { mountpoint: mountpoint.to_owned() })?;
         let version = Version(answer["version"].as_u64().unwrap_or_default());
-        let place = Place::new(pond, mountpoint, mount.is_some(), directory)?;
+        let place = Place::new(pond, mountpoint, covers, directory)?;
         Ok(Transaction { pond: pond.to_owned(), client, version, place })
     }
 

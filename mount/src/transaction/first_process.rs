@@ -83,8 +83,8 @@ pub(crate) struct FirstProcess {
     fstype: CString,
     data: CString,
     flags: libc::c_ulong,
-    /// Whether to take away first what is mounted there.
-    covers: bool,
+    /// What to take away first.
+    covers: Vec<CString>,
     directory: Option<CString>,
     /// What maps a user and a group to themselves, where a user namespace is needed.
     maps: Option<(CString, CString)>,
@@ -143,7 +143,7 @@ impl FirstProcess {
                 "fd={end},rootmode=40000,user_id={uid},group_id={gid},default_permissions,max_read={MAX_REQUEST},allow_other"
             ))?,
             flags: place.flags,
-            covers: place.covers,
+            covers: place.covers.iter().map(|path| bytes(path.as_os_str())).collect::<io::Result<_>>()?,
             directory: place.directory.as_ref().map(|path| bytes(path.as_os_str())).transpose()?,
             maps: if is_root() { None } else { Some((map(uid)?, map(gid)?)) },
             to_standard_error: program.to_standard_error,
@@ -200,9 +200,10 @@ impl FirstProcess {
                 return Err((1, errno()));
             }
             libc::chdir(c"/".as_ptr());
-            if self.covers {
-                // Else the pond could not be unmounted while this goes on. In a user namespace that is not allowed, and it stays beneath.
-                libc::umount2(self.mountpoint.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW);
+            for mountpoint in self.covers.iter().rev() {
+                // Else the pond could not be unmounted while this goes on, and what is bound elsewhere would lead past the transaction. In a
+                // user namespace that is not allowed, and they stay.
+                libc::umount2(mountpoint.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW);
             }
             let fuse = libc::open(c"/dev/fuse".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
             if fuse == -1 || libc::dup3(fuse, self.end, libc::O_CLOEXEC) == -1 {

@@ -24,8 +24,8 @@ pub struct Program {
 pub(crate) struct Place {
     pub(crate) pond: PathBuf,
     pub(crate) mountpoint: PathBuf,
-    /// Whether the pond itself is mounted there, and to be covered.
-    pub(crate) covers: bool,
+    /// Where the pond itself is mounted, there and elsewhere: past these nothing of the command's shall go.
+    pub(crate) covers: Vec<PathBuf>,
     /// The directory in which the program begins; the current one, outside of the pond, if there is none.
     pub(crate) directory: Option<PathBuf>,
     /// mount(2)'s flags.
@@ -36,11 +36,11 @@ impl Place {
     pub(crate) fn new(
         pond: &Path,
         mountpoint: &Path,
-        covers: bool,
+        covers: Vec<PathBuf>,
         directory: Option<PathBuf>,
     ) -> Result<Self, MountError> {
         let of_users = if is_root() { 0 } else { libc::MS_NOSUID | libc::MS_NODEV };
-        let flags = of_users | if covers { flags_of(mountpoint)? } else { 0 };
+        let flags = of_users | if covers.is_empty() { 0 } else { flags_of(mountpoint)? };
         let (pond, mountpoint) = (pond.to_owned(), mountpoint.to_owned());
         Ok(Place { pond, mountpoint, covers, directory, flags })
     }

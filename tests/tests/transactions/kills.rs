@@ -48,6 +48,8 @@ fn round_of(root: &Path) -> u64 {
     }
     let mut names: Vec<String> =
         fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    // Where the remote's node is, once there is one.
+    names.retain(|name| name != "etc");
     names.sort();
     let mut expected: Vec<String> = (1..=FILES).map(|n| format!("f{n}")).collect();
     expected.extend((1..=FILES).map(|n| format!("l{first}-{n}")));
@@ -150,6 +152,24 @@ fn kill_at_random_moments(victim: Victim) {
     let version = pond.version();
     for version in oldest.max(version.saturating_sub(5))..=version {
         round_of(&pond.path(format!(".pond/versions/{version}")));
+    }
+    on_a_replica(&pond, last, oldest);
+}
+
+/// A replica has the same, in each of its versions.
+fn on_a_replica(pond: &TestPond, last: u64, oldest: u64) {
+    let (yaml, store) = (pond.host("remote.yaml"), pond.host_directory("store"));
+    fs::write(&yaml, format!("storage_type: local\npath: {}\n", store.display())).unwrap();
+    let yaml = yaml.to_str().unwrap();
+    pond.pond(["mknod", "remote", "/etc/system.d/10-remote", "--config-path", yaml]);
+    pond.sync();
+    let replica = TestPond::new();
+    replica.pond(["init", "--from-backup", yaml]);
+    replica.mount();
+    assert_eq!(round_of(replica.mountpoint()), last);
+    let version = replica.version();
+    for version in oldest.max(version.saturating_sub(5))..=version {
+        round_of(&replica.path(format!(".pond/versions/{version}")));
     }
 }
 

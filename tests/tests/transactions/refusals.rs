@@ -39,6 +39,15 @@ fn descriptors_and_directories_that_lead_past_it_are_refused() {
         directory = pond.directory().display()
     );
     refused(&mut pond.in_namespace(&script), &["elsewhere/d", "not below", &mount]);
+    // From there the command cannot change the pond itself.
+    let script = format!(
+        "mount --bind {mount}/d {at}; cd {mount}; test -e {at}/f; \
+         {pond} --pond {directory} txn -- sh -ec 'test ! -e {at}/f; echo > by; exit 3' || test $? = 3",
+        at = elsewhere.display(),
+        pond = pond_tests::pond_binary().display(),
+        directory = pond.directory().display()
+    );
+    succeed(&mut pond.in_namespace(&script));
     assert_eq!(
         pond.version(),
         version + 2,
