@@ -54,10 +54,7 @@ fn only_name(side: Option<&Side>) -> Option<(NodeId, Vec<u8>)> {
 fn join(change: &mut Change, gone: Change, from: &View, to: &View) -> Result<(), Error> {
     if let (Some(before), Some(after)) = (&gone.before, &change.after) {
         let (old, new) = (&before.attributes, &after.attributes);
-        let all = match new.kind {
-            FileType::File => vec![0..new.size],
-            _ => Vec::new(),
-        };
+        let all = (new.kind == FileType::File).then_some(0..new.size).into_iter().collect();
         change.content = content_differs(&from.fs, old, &to.fs, new, all)?;
         change.attributes = attributes_that_differ(&from.fs, old, &to.fs, new)?;
     }
