@@ -10,6 +10,7 @@ mod looking;
 mod mounting;
 mod paths;
 mod settings;
+mod sql;
 mod state;
 mod txn;
 mod values;
@@ -31,6 +32,7 @@ pub use looking::{DiffArgs, LogArgs, RestoreArgs, SpaceArgs, UndeleteArgs};
 pub use mounting::{AtArgs, MountArgs, UmountArgs};
 pub use paths::{CatArgs, CopyArgs, ListArgs, MkdirArgs, MvArgs, RmArgs};
 pub use settings::{ControlAction, ControlArgs, ControlMode};
+pub use sql::{AnswerFormat, SqlArgs};
 pub use state::{StatusArgs, SyncArgs};
 pub use txn::TxnArgs;
 pub use whole::{CompletionsArgs, ForkArgs, FsckArgs, InitArgs, MaintainArgs};
@@ -209,6 +211,7 @@ Examples:
     Mv(MvArgs),
     Txn(TxnArgs),
     Bisect(BisectArgs),
+    Sql(SqlArgs),
     Mknod(MknodArgs),
     Run(RunArgs),
 

@@ -23,6 +23,7 @@ mod restore;
 mod scratch_mount;
 mod show;
 mod space;
+mod sql;
 mod status;
 mod sync;
 mod tag;
@@ -68,6 +69,7 @@ pub fn run(command: Command, context: &mut Context) -> Result {
         Command::Tag(args) => tag::tag(&args, context),
         Command::Fork(args) => fork::fork(&args, context),
         Command::Maintain(args) => maintain::maintain(args, context),
+        Command::Sql(args) => sql::sql(&args, context),
         Command::Bisect(args) => bisect::bisect(&args, context),
         Command::Txn(args) => txn::txn(&args, context),
         Command::Completions(args) => completions::completions(&args, context),

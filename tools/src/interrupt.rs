@@ -40,6 +40,21 @@ pub fn check() -> Result {
     }
 }
 
+/// Whether a signal came since [`catch`]; from now on one ends the process again. For prompts, where it ends a piece of work alone.
+pub fn release() -> bool {
+    for signal in SIGNALS {
+        // SAFETY: as in `catch`; what others set, or ignore, stays.
+        unsafe {
+            let mut now: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &mut now);
+            if now.sa_sigaction == note as *const () as libc::sighandler_t {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
+    SIGNAL.swap(0, Ordering::Relaxed) != 0
+}
+
 /// Ends the process by this signal, so that a shell knows that it was interrupted.
 pub fn die(signal: libc::c_int) {
     // SAFETY: both calls only concern this process and its own signal.

@@ -25,6 +25,11 @@ pub fn versions(pond: &Path, options: &OpenOptions) -> Result<Views, StewardErro
     Ok(Views::new(pond, &options.log_options(&control)))
 }
 
+/// The pond's settings that are set, by name, as they are now.
+pub fn settings_of(pond: &Path) -> Result<Vec<(String, String)>, StewardError> {
+    Ok(Control::open(pond, false)?.select(None))
+}
+
 /// One version of a pond, and what the pond's settings are now. Opening one takes no lock, starts no thread, and writes nothing
 /// but a pin; several may be open, also while another process writes.
 pub struct Reader {

@@ -82,7 +82,7 @@ impl Listing<'_> {
             let entries = tree.entries(path).during(|| format!("cannot read the directory {path}"))?;
             Ok::<_, Failure>(entries.into_iter())
         };
-        let begin = pattern.map(Pattern::begin);
+        let begin = pattern.map(|pattern| pattern.begin());
         // Not by recursion: a tree may be deeper than a stack.
         let mut open = vec![(entries(&path, self.tree)?, begin)];
         while let Some((rest, positions)) = open.last_mut() {
