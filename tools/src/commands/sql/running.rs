@@ -42,7 +42,7 @@ pub struct Asking {
 
 /// What the query's thread hands over.
 enum Step {
-    Begun(Writer),
+    Begun(Box<Writer>),
     Rows(pond_query::Batch),
     Failed(QueryError),
     CannotWrite(WriteError),
@@ -133,7 +133,7 @@ impl Asking {
                 Err(error) => return drop(tx.send(Step::Failed(error)).await),
             };
             let begun = match Writer::new(format, &options, &answer.schema, sink) {
-                Ok(writer) => Step::Begun(writer),
+                Ok(writer) => Step::Begun(Box::new(writer)),
                 Err(error) => Step::CannotWrite(error),
             };
             if tx.send(begun).await.is_err() {
@@ -185,7 +185,7 @@ impl Asking {
             let step = self.runtime.block_on(async { tokio::time::timeout(LOOK, rx.recv()).await });
             match step {
                 Err(_) => {}
-                Ok(Some(Step::Begun(begun))) => writer = Some(begun),
+                Ok(Some(Step::Begun(begun))) => writer = Some(*begun),
                 Ok(Some(Step::Rows(batch))) => {
                     rows += batch.num_rows() as u64;
                     if let Some(writer) = &mut writer {
