@@ -139,6 +139,16 @@ pub enum MountError {
         /// What it is open on.
         path: PathBuf,
     },
+    /// A descriptor of a directory leads past a transaction.
+    #[error(
+        "descriptor {descriptor} is open on the directory {path}, from which the mount itself can be reached, past the transaction"
+    )]
+    OpenDirectory {
+        /// Its number.
+        descriptor: i32,
+        /// What it is open on.
+        path: PathBuf,
+    },
     /// The current directory leads past a transaction.
     #[error(
         "the current directory, {directory}, lies in the pond's mount, but not below {mountpoint}, where the transaction will be"
@@ -239,6 +249,9 @@ impl Advise for MountError {
             MountError::NoFuse { source } => for_fuse(source),
             MountError::OpenOnMount { .. } => {
                 "redirect to a place outside of the pond, or within the command: `pond txn -- sh -c '… >file'`"
+            }
+            MountError::OpenDirectory { .. } => {
+                "close it for this command: `pond txn … N<&-`, with its number for N"
             }
             MountError::ElsewhereOnMount { .. } => "change to the same directory there",
             MountError::NoNamespace(_) => {

@@ -109,6 +109,10 @@ impl Transaction {
             Ok(other) => return Err(self.client.misunderstood(&other.to_string())),
             Err(error) => return Err(error),
         }
+        // Whoever sent one before the program began wants none of it.
+        if let Some(signal) = forwarding::take_signal() {
+            return Ok(Ran::Failed(ExitStatus::from_raw(signal)));
+        }
         namespace.go()?;
         let mut exited = None;
         loop {

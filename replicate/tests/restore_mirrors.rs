@@ -7,6 +7,7 @@ use std::fs;
 use pond_oplog::{At, Version};
 use pond_replicate::{Backup, InitOptions, NoProgress, ReplicateError, Shortfall};
 use pond_steward::{ReplicaState, replica_status};
+use pond_tinyfs::Advise;
 use restore_common::{Place, assert_identical, commit_up_to, history, open, read};
 
 /// Versions that were pushed one by one.
@@ -78,7 +79,7 @@ fn a_store_without_its_newest_version_is_restored_up_to_the_one_before() {
             assert_restored(&place, name, before);
         }
         let error =
-            place.restore(&place.store(), &place.replica("newest"), &at(versions)).unwrap_err().to_string();
+            place.restore(&place.store(), &place.replica("newest"), &at(versions)).unwrap_err().in_full();
         assert!(error.contains(&format!("version {versions} is missing")), "{error}");
         assert!(error.contains(&format!("--version {before}")), "{error}");
         // As it says.
@@ -182,7 +183,7 @@ fn a_hole_is_an_error_that_says_what_can_be_restored() {
         };
         assert_eq!((*version, *instead), (Version(7), Some(Version(6))), "{error}");
         assert_eq!(*later, Some(Version(8)), "{error}");
-        assert!(error.to_string().contains("--version 6"), "{error}");
+        assert!(error.in_full().contains("--version 6"), "{error}");
     }
     // A hole, and the end is missing too.
     lose(&place, 20);

@@ -17,7 +17,7 @@ use pond_replicate::config::RemoteConfig;
 use pond_replicate::format::{self, Head, Manifest};
 use pond_replicate::store::{PutIfAbsent, Retries, Store};
 use pond_steward::{OpenOptions, Registry, Steward};
-use pond_tinyfs::{Caller, Make, NodeId, WriteFlags};
+use pond_tinyfs::{Advise, Caller, Make, NodeId, WriteFlags};
 
 const BUCKET: &str = "ponds";
 
@@ -157,7 +157,7 @@ fn a_pond_is_pushed_also_in_parts_and_in_packs_and_a_reader_finds_all_of_it() {
             let named = object.key.ends_with("manifest.json") || object.key.contains(digest.as_str());
             assert!(named, "{} has the digest {digest}", object.key);
         }
-        let error = store.put("1/x", Bytes::from_static(b"x")).await.unwrap_err().to_string();
+        let error = store.put("1/x", Bytes::from_static(b"x")).await.unwrap_err().in_full();
         assert!(error.contains("secret") && error.contains("1/x"), "{error}");
     });
 }
@@ -178,7 +178,7 @@ fn what_is_wrong_is_told_when_the_node_is_made() {
     ];
     for (yaml, word) in cases {
         let error =
-            steward.mknod("remote", "/etc/system.d/10-remote", yaml.as_bytes()).unwrap_err().to_string();
+            steward.mknod("remote", "/etc/system.d/10-remote", yaml.as_bytes()).unwrap_err().in_full();
         assert!(error.contains(word), "{word}: {error}");
         assert!(error.contains("s3://") && error.contains("backups/"), "{error}");
         for raw in ["Generic", "<", "Error performing", "os error"] {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pond_oplog::{At, Origin, Version};
-use pond_tinyfs::{Conflict, NotPublished};
+use pond_tinyfs::{Conflict, NotPublished, Stale};
 
 use crate::{OpenOptions, Scratch, Steward, StewardError};
 
@@ -57,14 +57,19 @@ impl Steward {
             return Ok(TransactionEnd::Nothing);
         }
         scratch.fs().read_changes(&mut changes).map_err(failed)?;
+        // What programs have changed in memory that they have mapped is written now, and then it clashes.
+        let tell = |stale: &[Stale]| {
+            if let Some(watcher) = self.common.watcher.read().as_ref() {
+                watcher(stale);
+            }
+        };
+        tell(&changes.touched().map(Stale::Attributes).collect::<Vec<_>>());
         let published = match source.committer.publish(scratch.version(), changes, origin) {
             Ok(published) => published,
             Err(NotPublished::Conflicts(conflicts)) => return Ok(TransactionEnd::Conflicts(conflicts)),
             Err(NotPublished::Failed(error)) => return Err(failed(error)),
         };
-        if let Some(watcher) = self.common.watcher.read().as_ref() {
-            watcher(&published.stale);
-        }
+        tell(&published.stale);
         let committed = source
             .committer
             .commit_now()

@@ -135,7 +135,9 @@ fn serve(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
                 continue;
             }
             // The connection is the transaction's from now on.
-            return transaction::serve(&shared.steward, mountpoint, stream, &mut reader);
+            return transaction::serve(&shared.steward, mountpoint, stream, &mut reader, &|| {
+                shared.refuse_where_read_only()
+            });
         }
         let response = shared.answer(&request);
         if request == Request::Unmount && matches!(response, Response::Ok(_)) {

@@ -46,17 +46,20 @@ const LOOK: Duration = Duration::from_millis(2);
 pub fn serve_transaction(steward: &Arc<Steward>, stream: UnixStream) -> io::Result<()> {
     let mut lines = io::BufReader::new(stream.try_clone()?);
     match read(&mut lines)? {
-        Some(Request::BeginTransaction { mountpoint }) => serve(steward, &mountpoint, stream, &mut lines),
+        Some(Request::BeginTransaction { mountpoint }) => {
+            serve(steward, &mountpoint, stream, &mut lines, &|| None)
+        }
         request => Err(io::Error::other(format!("a transaction was to begin, not {request:?}"))),
     }
 }
 
-/// The same for one that was asked for already.
+/// The same for one that was asked for already. `refusal` is the answer where the pond takes no changes any more.
 pub(crate) fn serve(
     steward: &Arc<Steward>,
     mountpoint: &Path,
     mut stream: UnixStream,
     lines: &mut impl BufRead,
+    refusal: &dyn Fn() -> Option<Response>,
 ) -> io::Result<()> {
     let scratch = match steward.begin_transaction() {
         Ok(scratch) => scratch,
@@ -82,6 +85,10 @@ pub(crate) fn serve(
             failed("what the command left behind is still mounted somewhere, so it was not taken over")
         }
         Some(Request::EndTransaction { command, message }) => {
+            // It may have been mounted read-only meanwhile.
+            if let Some(refused) = refusal() {
+                return send(&mut stream, &refused);
+            }
             match steward.end_transaction(&scratch, Origin::transaction(command, message)) {
                 Ok(end) => answer(end),
                 Err(error) => refused(&error),

@@ -4,7 +4,7 @@
 //! needs is made before. It gets SIGKILL when its parent ends, and with it the namespace's others.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,7 +14,7 @@ use std::ptr::null;
 use crate::control::descriptor;
 use crate::mounting::mount_info::SCRATCH_FSTYPE;
 use crate::mounting::mount_point::{MAX_REQUEST, is_root};
-use crate::transaction::forwarding::{forward_to, take_signal};
+use crate::transaction::forwarding::{forward_none, forward_to, hold_back, let_come, take_signal};
 use crate::transaction::place::{Place, Program, VARIABLE};
 
 /// What the first process says: eight bytes, a word and a number.
@@ -75,7 +75,6 @@ pub(crate) struct FirstProcess {
     parents: RawFd,
     status: RawFd,
     host: RawFd,
-    here: RawFd,
     /// No descriptor from this number on is open.
     end: RawFd,
     source: CString,
@@ -117,7 +116,6 @@ impl FirstProcess {
         place: &Place,
         program: &Program,
         [parents, status, host]: [&UnixStream; 3],
-        here: Option<&File>,
     ) -> io::Result<Self> {
         let bytes = |path: &OsStr| text(path.as_bytes());
         let numbers = fs::read_dir("/proc/self/fd")?.flatten();
@@ -134,7 +132,6 @@ impl FirstProcess {
             parents: parents.as_raw_fd(),
             status: status.as_raw_fd(),
             host: host.as_raw_fd(),
-            here: here.map_or(-1, AsRawFd::as_raw_fd),
             end,
             source: bytes(place.pond.as_os_str())?,
             mountpoint: bytes(place.mountpoint.as_os_str())?,
@@ -172,14 +169,22 @@ impl FirstProcess {
             self.say(NOT_MADE, (step << 16) as i32 | errno);
             exit(1);
         }
+        let waited = hold_back();
         // SAFETY: a fork by the name of clone; the child calls only what may be called there.
         match unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } {
             -1 => {
                 self.say(NOT_RUN, errno());
                 exit(1);
             }
-            0 => self.become_program(),
-            program => self.wait_for_all(program as i32),
+            0 => {
+                forward_none();
+                let_come(&waited);
+                self.become_program()
+            }
+            program => {
+                let_come(&waited);
+                self.wait_for_all(program as i32)
+            }
         }
     }
 
@@ -199,7 +204,10 @@ impl FirstProcess {
             if libc::mount(null(), c"/".as_ptr(), null(), private, null()) == -1 {
                 return Err((1, errno()));
             }
-            libc::chdir(c"/".as_ptr());
+            // Where it lies outside, the current directory is of this namespace already, and a descriptor of it would not be.
+            if self.directory.is_some() {
+                libc::chdir(c"/".as_ptr());
+            }
             for mountpoint in self.covers.iter().rev() {
                 // Else the pond could not be unmounted while this goes on, and what is bound elsewhere would lead past the transaction. In a
                 // user namespace that is not allowed, and they stay.
@@ -234,11 +242,9 @@ impl FirstProcess {
     fn enter(&self) -> Result<(), (usize, i32)> {
         // SAFETY: as above.
         unsafe {
-            let entered = match &self.directory {
-                Some(directory) => libc::chdir(directory.as_ptr()),
-                None => libc::fchdir(self.here),
-            };
-            if entered == -1 {
+            if let Some(directory) = &self.directory
+                && libc::chdir(directory.as_ptr()) == -1
+            {
                 return Err((5, errno()));
             }
             for descriptor in (3..=self.end).filter(|&descriptor| descriptor != self.status) {

@@ -42,6 +42,41 @@ pub fn forward_signals() {
     }
 }
 
+/// Has signals wait; what waited before. Between a fork and its program they would find a handler of ours, and be lost.
+pub(crate) fn hold_back() -> libc::sigset_t {
+    // SAFETY: zeros are a valid set, which the calls fill in; they fail only for signals that do not exist.
+    unsafe {
+        let (mut ours, mut before): (libc::sigset_t, libc::sigset_t) =
+            (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigemptyset(&raw mut ours);
+        for signal in SIGNALS {
+            libc::sigaddset(&raw mut ours, signal);
+        }
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const ours, &raw mut before);
+        before
+    }
+}
+
+/// Lets those come that waited, but for what waited `before`.
+pub(crate) fn let_come(before: &libc::sigset_t) {
+    // SAFETY: a set that hold_back gave.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
+}
+
+/// Signals that this process would forward do again what they do by themselves.
+pub(crate) fn forward_none() {
+    for signal in SIGNALS {
+        // SAFETY: as in `forward_signals`.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &raw mut action);
+            if action.sa_sigaction != libc::SIG_IGN {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
+}
+
 /// Who gets them from now on; 0 for nobody.
 pub(crate) fn forward_to(process: i32) {
     TARGET.store(process, Ordering::Relaxed);

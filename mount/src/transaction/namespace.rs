@@ -2,10 +2,8 @@
 //!
 //! Here is the side of the process that wants it.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -27,10 +25,7 @@ impl Namespace {
     pub(crate) fn begin(place: &Place, program: &Program, host: &UnixStream) -> Result<Self, MountError> {
         let failed = |error| MountError::io("prepare a transaction at", &place.mountpoint, error);
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-        let directory = |error| MountError::io("open the current directory for", &place.mountpoint, error);
-        let here = open_here(place).map_err(directory)?;
-        let first =
-            FirstProcess::new(place, program, [&ours, &theirs, host], here.as_ref()).map_err(failed)?;
+        let first = FirstProcess::new(place, program, [&ours, &theirs, host]).map_err(failed)?;
         let user = if is_root() { 0 } else { libc::CLONE_NEWUSER };
         let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | user | libc::SIGCHLD;
         // SAFETY: a fork by the name of clone; the child goes on below with system calls only, and never returns.
@@ -126,13 +121,4 @@ fn wait_for(process: i32) -> io::Result<()> {
             error => return Err(error),
         }
     }
-}
-
-/// The current directory, where the program is to begin there.
-fn open_here(place: &Place) -> io::Result<Option<File>> {
-    if place.directory.is_some() {
-        return Ok(None);
-    }
-    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
-    OpenOptions::new().read(true).custom_flags(flags).open(".").map(Some)
 }

@@ -3,6 +3,7 @@
 use pond_oplog::{At, Version};
 
 use crate::ReplicateError;
+use crate::history::tip::Shortfall;
 use crate::inspect::manifests::Known;
 use crate::inspect::survey::Survey;
 
@@ -21,6 +22,8 @@ pub struct Found {
     pub oldest: Version,
     /// The newest version that is there.
     pub newest: Version,
+    /// What the store lacks, or may lack, behind that one.
+    pub shortfall: Option<Shortfall>,
 }
 
 /// The number of the version that is meant.
@@ -72,5 +75,17 @@ pub(crate) async fn resolve(survey: &Survey<'_>, at: At) -> Result<Found, Replic
         base: survey.base_for(version).map_or(survey.root, |(base, _)| base),
         oldest: survey.root,
         newest: survey.tip,
+        shortfall: shortfall(survey),
     })
+}
+
+fn shortfall(survey: &Survey<'_>) -> Option<Shortfall> {
+    let (place, newest) = (survey.store.place().to_owned(), survey.tip);
+    match &survey.head {
+        Ok(head) if Version(head.version) > newest => {
+            Some(Shortfall::Missing { place, first: newest.next(), last: Version(head.version) })
+        }
+        Ok(_) => None,
+        Err(why) => Some(Shortfall::NoHead { place, why: why.clone(), newest }),
+    }
 }

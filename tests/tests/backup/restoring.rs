@@ -235,3 +235,45 @@ fn what_was_cut_off_goes_on_without_fetching_again() {
     restore().success();
     tree::assert_same("all of it", &source(&scene, newest, None), &restored(&to, None), SAME);
 }
+
+#[test]
+fn neither_the_store_nor_a_pond_is_restored_over() {
+    let scene = Scene::new(5, 3, 2);
+    let (store, pond) = (scene.store.display().to_string(), scene.source.directory().display().to_string());
+    let around = scene.source.host("").display().to_string();
+    let (in_store, in_pond) = (format!("{store}/x"), format!("{pond}/x"));
+    let restore = |to: &str, options: &[&str]| {
+        let always = ["backup", "restore", "--remote", &scene.yaml, "--to", to];
+        scene.source.try_pond(always.iter().chain(options))
+    };
+    for (to, options, name) in [
+        (&store, vec!["--overwrite", "--delete"], "the backup store lies at"),
+        (&store, vec!["--as-pond"], "the backup store lies at"),
+        (&in_store, vec![], "the backup store lies at"),
+        (&pond, vec!["--overwrite", "--delete"], "a pond lies at"),
+        (&pond, vec![], "a pond lies at"),
+        (&in_pond, vec!["--dry-run"], "a pond lies at"),
+        (&around, vec!["--overwrite", "--delete"], "lies at"),
+    ] {
+        let said = restore(to, &options).failure(1);
+        assert!(said.contains(name) && said.contains("name a directory of its own"), "{to}: {said}");
+    }
+    scene.source.pond(["backup", "verify", "--remote", &scene.yaml, "--level", "data"]);
+    scene.source.pond(["fsck"]);
+}
+
+#[test]
+fn a_restore_of_the_newest_version_tells_of_those_that_are_missing() {
+    let scene = Scene::new(6, 3, 4);
+    let newest = scene.source.version();
+    let (copy, yaml) = scene.copy("lacking");
+    let missing = format!("backups/1/version-{newest:06}");
+    fs::remove_dir_all(copy.join(missing)).unwrap();
+    let to = scene.source.host_directory("newest");
+    let always = ["backup", "restore", "--remote", &yaml, "--to", to.to_str().unwrap()];
+    let mut command = scene.source.command();
+    let restored = pond_tests::run(command.args(always));
+    let warned = restored.stderr.clone();
+    restored.success();
+    assert!(warned.contains(&format!("version {newest} is missing")), "{warned}");
+}

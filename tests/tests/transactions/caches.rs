@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use crate::{names, pond, txn};
+use crate::{PAUSE, meanwhile, names, pond, txn};
 
 #[test]
 fn the_mount_shows_it_at_once_and_what_is_open_goes_on_as_with_any_other_writer() {
@@ -88,4 +88,26 @@ os._exit(0)'";
     let mut bytes = [0; 7];
     file.read_exact_at(&mut bytes, 19_999).unwrap();
     assert_eq!(&bytes, b"ahelloa");
+}
+
+#[test]
+fn what_others_have_changed_in_memory_that_they_have_mapped_clashes_with_it() {
+    let pond = pond();
+    fs::write(pond.path("file"), vec![b'a'; 8192]).unwrap();
+    pond.sync();
+    let file = File::options().read(true).write(true).open(pond.path("file")).unwrap();
+    // SAFETY: a new mapping of a file that is open, given back below.
+    let map = unsafe {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let map = libc::mmap(std::ptr::null_mut(), 8192, protection, libc::MAP_SHARED, file.as_raw_fd(), 0);
+        assert_ne!(map, libc::MAP_FAILED);
+        std::slice::from_raw_parts_mut(map.cast::<u8>(), 8192)
+    };
+    let said = meanwhile(&pond, &[], &format!("echo short > file; {PAUSE}"), || map[5000] = b'L');
+    assert!(said.failure(75).contains("/file"));
+    assert_eq!((fs::metadata(pond.path("file")).unwrap().len(), map[5000]), (8192, b'L'));
+    // SAFETY: it was mapped above, and nobody looks at it any more.
+    unsafe { libc::munmap(map.as_mut_ptr().cast(), map.len()) };
+    txn(&pond, &[], "echo short > file").success();
+    assert_eq!(fs::read_to_string(pond.path("file")).unwrap(), "short\n");
 }

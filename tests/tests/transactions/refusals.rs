@@ -131,3 +131,50 @@ fn an_ordinary_user_needs_no_more_than_a_user_namespace() {
         'echo 0 > /proc/sys/user/max_user_namespaces; exec $BIN txn -- true'";
     refused(&mut as_user(without), &["grants no mount and process namespace", "run it as root"]);
 }
+
+#[test]
+fn a_command_that_begins_outside_changes_nothing_past_it_by_paths_or_descriptors() {
+    let pond = pond();
+    let version = pond.version();
+    let outside = pond.host("");
+    let below = pond.mountpoint().strip_prefix(&outside).unwrap().display().to_string();
+    let within = |script: String| {
+        let mut command = pond.command();
+        command.current_dir(&outside).args(["txn", "--", "sh", "-ec", &script]);
+        command
+    };
+    run(&mut within(format!("echo leak > {below}/leak; echo over > {below}/d/f; exit 3"))).failure(3);
+    assert!(!pond.path("leak").exists());
+    assert_eq!(fs::read_to_string(pond.path("d/f")).unwrap(), "before\n");
+    assert_eq!(pond.version(), version);
+    run(&mut within(format!("test $PWD = $(pwd); echo in > {below}/in"))).success();
+    assert_eq!(fs::read_to_string(pond.path("in")).unwrap(), "in\n");
+    assert_eq!(pond.version(), version + 1);
+    // A shell's `5<directory`.
+    let mut shell = pond.marked("sh");
+    let txn =
+        format!("{} --pond {} txn -- true", pond_tests::pond_binary().display(), pond.directory().display());
+    shell.current_dir(&outside).arg("-c").arg(format!("{txn} 5<."));
+    refused(&mut shell, &["descriptor 5", "directory", "N<&-"]);
+    // Not mounted, where the tree lies in the pond's directory.
+    pond.umount();
+    let script = "case $POND_TXN in $PWD/*) echo > ${POND_TXN#$PWD/}/x;; *) exit 4;; esac; exit 5";
+    let mut command = pond.command();
+    command.current_dir(pond.directory().canonicalize().unwrap()).args(["txn", "--", "sh", "-ec", script]);
+    run(&mut command).failure(5);
+    pond.mount();
+    assert!(!pond.path("x").exists());
+}
+
+#[test]
+fn a_mount_that_takes_no_writes_any_more_takes_no_transaction_either() {
+    let pond = pond();
+    let version = pond.version();
+    let said = crate::meanwhile(&pond, &[], &format!("echo > new; {}", crate::PAUSE), || {
+        let mount = ["-i", "-o", "remount,ro"];
+        succeed(pond.marked("mount").args(mount).arg(pond.mountpoint()));
+    });
+    assert!(said.failure(125).contains("read-only"));
+    succeed(pond.marked("mount").args(["-i", "-o", "remount,rw"]).arg(pond.mountpoint()));
+    assert_eq!((pond.path("new").exists(), pond.version()), (false, version));
+}

@@ -39,3 +39,21 @@ fn a_command_that_a_signal_ends_has_done_nothing_and_one_that_heeds_it_decides()
     assert_eq!(signalled(&pond, &gives_up, libc::SIGUSR1).code(), Some(4));
     assert!(!pond.path("new").exists());
 }
+
+#[test]
+fn a_signal_that_comes_before_the_command_has_begun_is_not_lost() {
+    let pond = pond();
+    let before = names(&pond);
+    for milliseconds in [0, 20, 40, 60, 80, 120, 200, 400] {
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            let mut transaction = command(&pond, &[], "echo > new; exec sleep 60").spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(milliseconds));
+            processes::signal(transaction.id() as i32, signal);
+            let status = wait_until("the transaction has ended", Duration::from_secs(30), || {
+                transaction.try_wait().unwrap()
+            });
+            assert_eq!(status.signal(), Some(signal), "after {milliseconds} ms: {status}");
+        }
+    }
+    assert_eq!(names(&pond), before);
+}

@@ -94,14 +94,13 @@ impl Name {
         Name { path: text, path_hex, shown: escape(path) }
     }
 
-    /// As text, which may be approximate.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
-    /// Exactly, in hexadecimal, where the text is approximate.
-    pub fn path_hex(&self) -> Option<&str> {
-        self.path_hex.as_deref()
+    /// A fact about it: with `path`, and `path_hex` where that is approximate.
+    pub fn with(&self, mut fact: serde_json::Value) -> serde_json::Value {
+        fact["path"] = self.path.as_str().into();
+        if let Some(hex) = &self.path_hex {
+            fact["path_hex"] = hex.as_str().into();
+        }
+        fact
     }
 }
 

@@ -94,16 +94,14 @@ fn deleted(glob: Option<&OsStr>, limit: Option<usize>, context: &mut Context) ->
     gone.retain(|gone| !gone.is_taken && pattern.as_ref().is_none_or(|pattern| pattern.matches(&gone.path)));
     gone.truncate(limit.unwrap_or(usize::MAX));
     for gone in &gone {
-        context.out.json(&json!({
-            "path": Name::new(&gone.path).path(),
-            "path_hex": Name::new(&gone.path).path_hex(),
+        context.out.json(&Name::new(&gone.path).with(json!({
             "kind": gone.kind.name(),
             "size": gone.size,
             "last_version": gone.last,
             "gone_in": gone.commit.position.version,
             "time": time::rfc3339_micros(gone.commit.position.timestamp),
             "origin": gone.commit.origin,
-        }))?;
+        })))?;
     }
     const COLUMNS: [Column; 6] = [
         Column::number("LAST VERSION"),

@@ -234,7 +234,7 @@ pub fn told(facts: &serde_json::Value) -> Vec<String> {
 pub fn plan(done: &[(Action, TreePath)], context: &mut Context) -> Result {
     for (action, path) in done {
         let name = super::changes::Name::new(&path.to_bytes());
-        context.out.json(&json!({ "action": action, "path": name.path(), "path_hex": name.path_hex() }))?;
+        context.out.json(&name.with(json!({ "action": action })))?;
     }
     let columns = [Column::text("ACTION"), Column::text("PATH")];
     let rows = done.iter().map(|(action, path)| vec![action.name().to_owned(), path.to_string()]);

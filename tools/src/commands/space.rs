@@ -36,7 +36,7 @@ pub fn space(args: &SpaceArgs, context: &mut Context) -> Result {
 
     let paths = cost.paths.iter().map(|path| {
         let name = Name::new(&path.path);
-        json!({ "path": name.path(), "path_hex": name.path_hex(), "needed": path.needed, "history": path.history })
+        name.with(json!({ "needed": path.needed, "history": path.history }))
     });
     context.out.json(&json!({
         "live": cost.live,

@@ -98,14 +98,16 @@ fn run_until_taken(args: &TxnArgs, context: &mut Context, opened: &Opened) -> Re
             Published::Version(version) => {
                 let fact = json!({"event": "taken over", "version": version});
                 context.notices.tell(&fact, || format!("Version {version} is what the command did."));
-                return context.out.json(&json!({"version": version, "runs": runs}));
+                context.out.json(&json!({"version": version, "runs": runs}))?;
+                return context.out.flush();
             }
             Published::Nothing => {
                 let fact = json!({"event": "nothing to take over"});
                 context
                     .notices
                     .tell(&fact, || "The command changed nothing: there is no new version.".into());
-                return context.out.json(&json!({"version": null, "runs": runs}));
+                context.out.json(&json!({"version": null, "runs": runs}))?;
+                return context.out.flush();
             }
             Published::Conflicts(conflicts) if runs > args.retry => {
                 return Err(conflict(&conflicts, runs, args, context));

@@ -295,6 +295,10 @@ impl Daemon {
         let mount = mounts.into_iter().find(|mount| mount.mountpoint.to_string_lossy() == said);
         match mount {
             Some(mount) if mount.mountpoint.metadata().is_ok() => Ok(mount),
+            _ if std::env::var_os(pond_mount::transaction::VARIABLE).is_some() => {
+                Err(Failure::new(failed(), "a transaction is under way here, of which it sees nothing")
+                    .next("use ls, cp, rm and the like on the tree that $POND_TXN names"))
+            }
             _ => Err(Failure::new(failed(), "it is another user's, or in another mount namespace")
                 .next("run the command as that user, or read a version with PATH@V")),
         }

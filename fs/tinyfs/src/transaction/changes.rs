@@ -65,6 +65,11 @@ impl Changes {
         self.created.is_empty() && self.changed.is_empty() && self.names.is_empty()
     }
 
+    /// The nodes of the version as which the scratch began that were changed or went, but for those whose names alone changed.
+    pub fn touched(&self) -> impl Iterator<Item = NodeId> {
+        self.changed.iter().map(|made| made.node.id).chain(self.ended.iter().copied())
+    }
+
     /// Bytes of content that they bring.
     pub fn bytes(&self) -> u64 {
         let made = self.created.iter().chain(&self.changed);

@@ -29,11 +29,10 @@ pub fn find(args: &BackupFindArgs, context: &mut Context) -> Result {
     drill.remove()?;
     for life in &lives {
         let name = Name::new(&life.path);
-        context.out.json(&json!({
-            "path": name.path(), "path_hex": name.path_hex(),
+        context.out.json(&name.with(json!({
             "first_version": life.first.position.version, "last_version": life.last,
             "since": time::rfc3339_micros(life.first.position.timestamp),
-        }))?;
+        })))?;
     }
     const COLUMNS: [Column; 4] = [
         Column::number("FIRST VERSION"),

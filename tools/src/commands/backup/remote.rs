@@ -39,6 +39,14 @@ fn named(remote: &OsStr, what: &str, context: &Context) -> Result<Vec<u8>> {
     let path = Path::new(remote);
     let missing = match read_configuration(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => error,
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            let failure =
+                Failure::because(format!("{what}: cannot read the configuration {}", shown(path)), &error);
+            return Err(failure.next(format!(
+                "--remote names a configuration, not the store: write the lines `storage_type: local` and `path: {}` into a file, and name that",
+                path.display()
+            )));
+        }
         read => return read.during(|| format!("{what}: cannot read the configuration {}", shown(path))),
     };
     let inside = || {

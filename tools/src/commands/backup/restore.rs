@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pond_oplog::At;
+use pond_replicate::config::{RemoteConfig, Storage};
 use pond_replicate::{Found, InitOptions, Inspector, ReplicateError};
 use pond_steward::StewardError;
 use serde_json::json;
@@ -38,6 +39,15 @@ pub fn restore(args: &BackupRestoreArgs, context: &mut Context) -> Result {
             "it may be an old copy of the store, or one that is not complete: look whether there is another, or leave --expect out",
         ));
     }
+    // Who names a version gets that one; a pond says so itself.
+    if let Some(shortfall) = &found.shortfall
+        && args.version.is_none()
+        && found.version == found.newest
+        && !args.as_pond
+    {
+        context.notices.warn(&shortfall.to_string());
+    }
+    refuse_precious(args, &configuration, context)?;
     match args.as_pond {
         true => as_pond(args, &configuration, &inspector, at, context),
         false => {
@@ -45,6 +55,39 @@ pub fn restore(args: &BackupRestoreArgs, context: &mut Context) -> Result {
             files(args, &fetched, &patterns, owners, context)
         }
     }
+}
+
+/// Refuses the store itself and ponds, and what lies in them. With `--delete` also what they lie in: their files would be taken for what
+/// a version does not have.
+fn refuse_precious(args: &BackupRestoreArgs, configuration: &[u8], context: &Context) -> Result {
+    let to = existing(&std::path::absolute(&args.to).during(|| WHAT.to_owned())?);
+    let store = match RemoteConfig::parse(configuration).map(|config| config.storage) {
+        Ok(Storage::Local { path }) => Some((existing(&path), "the backup store")),
+        _ => None,
+    };
+    let ours = existing(context.pond.directory());
+    let ponds = to.ancestors().chain([ours.as_path()]).filter(|place| place.join("data/_delta_log").is_dir());
+    // A pond that is being made may have been begun.
+    let ponds = ponds.filter(|_| !args.as_pond).map(|place| (place.to_owned(), "a pond"));
+    let mut precious = store.into_iter().chain(ponds);
+    match precious.find(|(place, _)| to.starts_with(place) || args.delete && place.starts_with(&to)) {
+        None => Ok(()),
+        Some((place, name)) => Err(Failure::new(
+            format!("cannot restore to {}", to.display()),
+            format!("{name} lies at {}", place.display()),
+        )
+        .next("name a directory of its own, that is neither in there nor around it")),
+    }
+}
+
+/// A path by its real name, as far as it exists.
+fn existing(path: &Path) -> PathBuf {
+    for above in path.ancestors() {
+        if let (Ok(real), Ok(rest)) = (above.canonicalize(), path.strip_prefix(above)) {
+            return real.join(rest);
+        }
+    }
+    path.to_owned()
 }
 
 fn owners(args: &BackupRestoreArgs) -> Result<Owners> {
@@ -188,6 +231,8 @@ fn files(
     let restored = put(&tree, &to, &wanted, &how, found, context);
     let (done, failures) = match restored {
         Ok(done) => done,
+        // Of a dry run nothing is left.
+        Err(failure) if args.dry_run => return Err(failure),
         Err(failure) => {
             context.notices.warn(&format!(
                 "stopped; what was put there is whole, what was fetched is kept in {}, and the same command goes on with the rest",

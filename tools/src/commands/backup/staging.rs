@@ -42,11 +42,14 @@ impl Staging {
         let what = || format!("cannot restore to {}", to.display());
         let made = fs::create_dir(to);
         match &made {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Failure::because(what(), error).next(format!(
                     "make the directory above it with `mkdir -p {}`",
                     to.parent().unwrap_or(to).display()
                 )));
+            }
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Failure::because(what(), error));
             }
             _ => {}
         }
