@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{Place, by_hand, open, read, read_in, write};
 use pond_oplog::{At, Version};
 use pond_steward::{OpenOptions, Reader, Role, State, Steward, StewardError, lock_holder};
-use pond_tinyfs::{Caller, Make, NodeId, WriteFlags};
+use pond_tinyfs::{Advise, Caller, Make, NodeId, WriteFlags};
 
 #[test]
 fn what_was_written_is_there_after_closing_and_opening() {
@@ -260,7 +260,7 @@ fn a_directory_that_is_no_pond_is_named_and_left_alone() {
     for path in [dir.path().to_owned(), dir.path().join("nothing")] {
         let Err(error) = Steward::open(&path, OpenOptions::default()) else { panic!("opened nothing") };
         assert!(matches!(error, StewardError::NoPond(_)));
-        assert!(error.to_string().contains("pond init"));
+        assert!(error.advice().unwrap_or_default().contains("pond init"));
         assert!(Reader::open(&path, At::Tip, OpenOptions::default()).is_err());
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -133,7 +133,7 @@ fn what_a_promotion_made_is_pushed_when_the_pond_is_closed() {
     *remote.on_push.lock() = Some(Box::new(move |context| {
         assert_eq!((context.mode, context.pond.stopping()), ("push", false));
         assert_eq!(context.pond.oplog().position().timeline, Timeline(2));
-        to.store(context.commits.clone().map_or(0, |commits| commits.end().0), Ordering::Relaxed);
+        to.fetch_max(context.commits.clone().map_or(0, |commits| commits.end().0), Ordering::Relaxed);
         Ok(())
     }));
     // At once, and at the latest by the time it is closed.
@@ -231,7 +231,7 @@ fn sync_waits_for_a_push_and_closing_gives_it_time() {
     *remote.on_push.lock() = Some(Box::new(move |context| {
         std::thread::sleep(Duration::from_millis(300));
         assert!(!context.pond.stopping());
-        to.store(context.commits.clone().map_or(0, |commits| commits.end().0), Ordering::Relaxed);
+        to.fetch_max(context.commits.clone().map_or(0, |commits| commits.end().0), Ordering::Relaxed);
         Ok(())
     }));
     let source = open(&place.pond, remote.options());

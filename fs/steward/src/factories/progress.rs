@@ -108,6 +108,8 @@ impl Work {
 pub(crate) struct Pass {
     /// Whether somebody waits for it: then failed runs are repeated before their time.
     pub(crate) asked_for: bool,
+    /// Whether that is somebody who syncs, and not the end of all.
+    pub(crate) syncs: bool,
     number: u64,
     started: Instant,
 }
@@ -219,7 +221,8 @@ impl Progress {
             let retry = retry_at.is_some_and(|retry_at| retry_at <= started);
             if asked_for || retry || state.passed != Some(state.tip.version) {
                 state.passed = Some(state.tip.version);
-                return Some(Pass { asked_for, number: state.asked, started });
+                let syncs = asked_for && !state.stop;
+                return Some(Pass { asked_for, syncs, number: state.asked, started });
             }
             match retry_at {
                 Some(retry_at) => {

@@ -86,7 +86,7 @@ impl Runner {
         let work = self.nodes.progress.work(node.id, || self.nodes.control.watermark(node.id));
         let resting = work.retry_at.is_some_and(|retry_at| std::time::Instant::now() < retry_at);
         // Who waits for a sync is to hear that a store is gone, also where it has been sent everything.
-        let looks = pass.asked_for && self.nodes.registry.is_remote(&node.factory);
+        let looks = pass.syncs && self.nodes.registry.is_remote(&node.factory);
         (looks || work.owed(goal).is_some())
             && tried.get(&node.id).is_none_or(|&tried| tried < goal)
             && (pass.asked_for || !resting)

@@ -237,7 +237,10 @@ impl Checker {
                 position.cut_lsn
             ));
         }
-        let setting = steward.control_get(Some(SETTING)).pop().map_or(0, |(_, value)| value.parse().unwrap());
+        let setting = steward
+            .control_get(Some(SETTING))
+            .pop()
+            .map_or(0, |(_, value)| value.trim_start_matches('/').parse().unwrap());
         if setting < promised.setting {
             return Err(format!("setting {} was promised and {setting} is there", promised.setting));
         }

@@ -11,8 +11,8 @@ use pond_tinyfs::{Caller, FileType, Lsn, Make, NodeId, RenameFlags, SetAttribute
 
 use crate::random::Random;
 
-/// The setting that the load changes. It means nothing to a pond that does not have this factory.
-pub const SETTING: &str = "factory_mode:exec-log";
+/// The setting that the load changes, to a path and a number. It means nothing to a pond that has no factories.
+pub const SETTING: &str = "enabled_factories";
 
 /// Names in each directory.
 const NAMES: u64 = 8;
@@ -171,7 +171,7 @@ impl Workload {
 
     fn set(&mut self) {
         self.settings += 1;
-        self.steward.control_set(SETTING, &self.settings.to_string()).unwrap();
+        self.steward.control_set(SETTING, &format!("/{}", self.settings)).unwrap();
         Self::promise(&self.books, &self.recording, Promise::Setting(self.settings));
     }
 
