@@ -136,6 +136,10 @@ fn an_answer_that_is_copied_into_the_pond_is_an_ordinary_version_and_nothing_els
         }
         pond.pond(["sql", "COPY files TO '/files.csv' OPTIONS (delimiter ';'); SELECT 1"]);
         assert!(pond.pond(["cat", "/files.csv"]).starts_with("path;path_hex;name;"));
+        // Queries see what is committed.
+        if mounted {
+            pond.sync();
+        }
         let now = value(&pond, "SELECT count(*) FROM files");
         assert_eq!(now, 3, "nothing else came");
     }
