@@ -11,7 +11,7 @@ use crate::answers::{ask, refused, value};
 
 #[test]
 fn files_and_entries_are_the_tree_that_a_mount_shows() {
-    let pond = TestPond::mounted();
+    let pond = TestPond::mounted_with(&["-o", "commit=3600"]);
     fs::create_dir_all(pond.path("a/b")).unwrap();
     fs::write(pond.path("a/one"), "content").unwrap();
     fs::hard_link(pond.path("a/one"), pond.path("a/b/two")).unwrap();
@@ -69,7 +69,7 @@ fn files_and_entries_are_the_tree_that_a_mount_shows() {
 
 #[test]
 fn history_is_what_log_diff_and_control_tell() {
-    let pond = TestPond::mounted();
+    let pond = TestPond::mounted_with(&["-o", "commit=3600"]);
     fs::write(pond.path("one"), "1").unwrap();
     pond.sync();
     let first = pond.version();
